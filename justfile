@@ -1,0 +1,51 @@
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+python := ".venv/bin/python"
+lock := "uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate pyproject.toml"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Serve on http://127.0.0.1:8000; on an embedded PostgreSQL unless DATABASE_URL is set. Ctrl-C stops all of it.
+up: environment
+    @exec {{ python }} -m service.development
+
+# Run the tests; arguments go to pytest. PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
+test *arguments: environment
+    @{{ python }} -m pytest {{ arguments }}
+
+# Formatting, lint, types, SQL lint.
+check: environment
+    {{ python }} -m ruff format --check .
+    {{ python }} -m ruff check .
+    {{ python }} -m mypy
+    {{ python }} tests/lint_sql.py
+
+# Format the code.
+format: environment
+    {{ python }} -m ruff format .
+    {{ python }} -m ruff check --fix .
+
+# Bring both lock files to the newest versions that pyproject.toml allows.
+lock:
+    {{ lock }} --upgrade --group dev --output-file requirements-dev.lock
+    {{ lock }} --upgrade --constraint requirements-dev.lock --output-file requirements.lock
+
+# Build the image and run service and database in containers.
+compose-up:
+    docker compose up --build --detach --wait
+
+# Stop the containers; the data stay. `just compose-down -v` drops them.
+compose-down *arguments:
+    docker compose down {{ arguments }}
+
+# A shell on the database of compose-up.
+psql *arguments:
+    docker compose exec db psql -U app_user -d app_db {{ arguments }}
+
+# The locked packages in .venv.
+[private]
+environment:
+    @[ -x {{ python }} ] || { echo "installing the locked packages into .venv" >&2; uv venv --quiet .venv; }
+    @uv pip sync --quiet --require-hashes --python {{ python }} requirements-dev.lock

@@ -1,0 +1,1 @@
+"""A REST backend for accounts and posts."""

@@ -1,0 +1,66 @@
+"""The command line: ``python -m service`` serves, ``python -m service migrate`` applies the schema."""
+
+import asyncio
+import logging.config
+import sys
+from typing import NoReturn
+
+import asyncpg
+
+from service import schema, server, settings
+from service.settings import Settings
+
+logger = logging.getLogger("service")
+
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments not in ([], ["migrate"]):
+        fail("usage: python -m service [migrate]")
+    logging.config.dictConfig(server.LOGGING)
+    chosen = load_settings()
+    if arguments:
+        migrate(chosen)
+    else:
+        serve(chosen)
+
+
+def load_settings() -> Settings:
+    try:
+        return settings.load()
+    except settings.SettingsError as error:
+        fail(f"The settings do not hold:\n{error}")
+
+
+def migrate(chosen: Settings) -> None:
+    try:
+        applied = asyncio.run(schema.migrate(chosen.database_url))
+    except schema.SchemaError as error:
+        fail(f"The schema cannot be applied: {error}")
+    except UNREACHABLE as error:
+        fail(f"The database cannot be reached: {_reason(error)}")
+    logger.info("schema: %s", f"applied {', '.join(applied)}" if applied else "all files were applied before")
+
+
+def serve(chosen: Settings) -> None:
+    try:
+        asyncio.run(schema.verify(chosen.database_url, timeout=chosen.database_timeout_seconds))
+    except schema.SchemaError as error:
+        fail(f"The schema does not fit: {error}")
+    except UNREACHABLE as error:
+        logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
+    server.serve(chosen)
+
+
+def fail(message: str) -> NoReturn:
+    print(message, file=sys.stderr)  # noqa: T201 - for the person at the terminal
+    raise SystemExit(1)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

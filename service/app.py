@@ -1,0 +1,56 @@
+"""The one builder of the application."""
+
+from functools import cache, partial
+from typing import Any
+
+from litestar import Litestar
+from litestar.datastructures import State
+
+from service import openapi, settings
+from service.controllers.auth import AuthController
+from service.controllers.docs import DocsController
+from service.controllers.health import HealthController
+from service.controllers.posts import PostController
+from service.controllers.users import UserController
+from service.database import Database
+from service.middleware import BearerAuthentication
+from service.passwords import Passwords
+from service.problems import respond
+from service.requests import MAX_BODY_BYTES, Request
+from service.settings import Settings
+from service.structs.fields import PostId, UserId, parse_id
+from service.tokens import Tokens
+
+API = (AuthController, UserController, PostController, HealthController)
+
+
+def create_app(given: Settings | None = None) -> Litestar:
+    """Build the application from ``given`` settings, else from the environment's. Raises ``SettingsError``."""
+    chosen = given or settings.load()
+    db = Database(chosen.database_url, connections=chosen.database_connections, timeout=chosen.database_timeout_seconds)
+    passwords = Passwords(
+        memory_kib=chosen.password_memory_kib,
+        passes=chosen.password_passes,
+        lanes=chosen.password_lanes,
+        threads=chosen.password_threads,
+        queue=chosen.password_queue,
+    )
+    state: dict[str, Any] = {
+        "db": db,
+        "passwords": passwords,
+        "tokens": Tokens(chosen.secret_key, lifetime=chosen.access_token_minutes * 60),
+        "openapi": cache(partial(openapi.document, API)),
+    }
+    return Litestar(
+        route_handlers=[*API, DocsController],
+        state=State(state, deep_copy=False),
+        lifespan=[db.opened()],
+        on_shutdown=[passwords.close],
+        request_class=Request,
+        middleware=[BearerAuthentication],
+        type_decoders=[(lambda kind: kind in {PostId, UserId}, parse_id)],
+        exception_handlers={Exception: respond},
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=None,
+        logging_config=None,
+    )

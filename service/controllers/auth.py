@@ -1,0 +1,44 @@
+"""Registration and login."""
+
+from litestar import Controller, Response, post
+from litestar.datastructures import ResponseHeader
+from litestar.params import JSONBody
+
+from service.controllers.links import LOCATION
+from service.errors import IncorrectCredentials, TooManyPasswords, UsernameOrEmailTaken
+from service.queries import auth, users
+from service.requests import Request
+from service.structs.auth import AccessToken, PasswordGrant
+from service.structs.users import User, UserCreate
+
+
+class AuthController(Controller):
+    path = "/auth"
+    tags = ("auth",)
+
+    @post("/register", response_headers=[LOCATION], fails_with=(UsernameOrEmailTaken, TooManyPasswords))
+    async def register(self, request: Request, data: JSONBody[UserCreate]) -> Response[User]:
+        """Register an account."""
+        password_hash = await request.passwords.hash(data.password)
+        if (user := await users.insert(request.db, data.username, data.email, password_hash)) is None:
+            raise UsernameOrEmailTaken
+        return Response(user, headers={"Location": f"/users/{user.id}"})
+
+    @post(
+        "/token",
+        status_code=200,
+        form=PasswordGrant,
+        response_headers=[ResponseHeader(name="Cache-Control", value="no-store")],
+        fails_with=(IncorrectCredentials, TooManyPasswords),
+    )
+    async def login(self, request: Request) -> AccessToken:
+        """Exchange a username and a password for an access token (OAuth 2, password grant)."""
+        form = await request.form_of(PasswordGrant)
+        account = await auth.select_credentials(request.db, form.username)
+        stored = account.password_hash if account else None
+        kept = await request.passwords.verify(form.password, stored)
+        if account is None or stored is None or kept is None:
+            raise IncorrectCredentials
+        if kept != stored:
+            await auth.update_hash(request.db, account.id, stored, kept)
+        return AccessToken(request.tokens.issue(account.id), "bearer", request.tokens.lifetime)

@@ -1,0 +1,27 @@
+"""Where to go next: the headers that carry a link."""
+
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlencode
+
+from litestar.datastructures import ResponseHeader
+
+from service.structs.posts import Post
+
+LOCATION: Final = ResponseHeader(name="Location", documentation_only=True, description="The path of what was created.")
+NEXT_PAGE: Final = ResponseHeader(
+    name="Link", documentation_only=True, description='The next page, where there is one: `<…>; rel="next"` (RFC 8288).'
+)
+
+
+def next_page(posts: Sequence[Post], *, more: bool, limit: int, user_id: int | None = None) -> dict[str, str]:
+    """The ``Link`` header that leads from a page of posts to the next; empty on the last page.
+
+    The reference is relative, so it holds behind any proxy and under any name of the host.
+    """
+    if not more:
+        return {}
+    query = {"limit": limit, "after": posts[-1].id}
+    if user_id is not None:
+        query["user_id"] = user_id
+    return {"Link": f'</posts?{urlencode(query)}>; rel="next"'}

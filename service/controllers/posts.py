@@ -1,0 +1,71 @@
+"""Posts: anyone reads them, their owner writes them."""
+
+from typing import Annotated
+
+from litestar import Controller, Response, delete, patch, post
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+from service.controllers.links import LOCATION, NEXT_PAGE, next_page
+from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
+from service.guards import requires_post_ownership
+from service.openapi import BEARER
+from service.queries import posts
+from service.requests import Request, get
+from service.structs.fields import MAX_ID, PostId
+from service.structs.posts import Post, PostCreate, PostUpdate
+
+Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many posts a page holds at the most.")]
+After = Annotated[int, QueryParameter(ge=0, le=MAX_ID, description="Only posts with an id above this one.")]
+OfUser = Annotated[int | None, QueryParameter(ge=1, le=MAX_ID, description="Only the posts of this user.")]
+
+
+class PostController(Controller):
+    path = "/posts"
+    tags = ("posts",)
+
+    @post("/", security=BEARER, response_headers=[LOCATION])
+    async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> Response[Post]:
+        """Write a post. Its owner is the user behind the token."""
+        created = await posts.insert(request.db, request.user.id, data)
+        return Response(created, headers={"Location": f"/posts/{created.id}"})
+
+    @get("/", response_headers=[NEXT_PAGE])
+    async def list_posts(
+        self, request: Request, limit: Limit = 50, after: After = 0, user_id: OfUser = None
+    ) -> Response[list[Post]]:
+        """List posts by id. While more follow, the `Link` header leads to the next page."""
+        if user_id is None:
+            page = await posts.select_page(request.db, after, limit)
+        else:
+            page = await posts.select_page_of_user(request.db, user_id, after, limit)
+        return Response(page.posts, headers=next_page(page.posts, more=page.more, limit=limit, user_id=user_id))
+
+    @get("/{post_id:str}", fails_with=(PostNotFound,))
+    async def read_post(self, request: Request, post_id: FromPath[PostId]) -> Post:
+        """Read one post."""
+        if (found := await posts.select(request.db, post_id)) is None:
+            raise PostNotFound
+        return found
+
+    @patch(
+        "/{post_id:str}",
+        security=BEARER,
+        guards=[requires_post_ownership(otherwise=OnlyOwnerMayUpdate)],
+        fails_with=(PostNotFound, OnlyOwnerMayUpdate),
+    )
+    async def update_post(self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]) -> Post:
+        """Change a post's title, its content or both. An absent field keeps its value."""
+        if (changed := await posts.update(request.db, post_id, request.user.id, data)) is None:
+            raise PostNotFound
+        return changed
+
+    @delete(
+        "/{post_id:str}",
+        security=BEARER,
+        guards=[requires_post_ownership(otherwise=OnlyOwnerMayDelete)],
+        fails_with=(PostNotFound, OnlyOwnerMayDelete),
+    )
+    async def delete_post(self, request: Request, post_id: FromPath[PostId]) -> None:
+        """Delete a post."""
+        if not await posts.delete(request.db, post_id, request.user.id):
+            raise PostNotFound

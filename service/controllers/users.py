@@ -1,0 +1,32 @@
+"""Users: one's own account, and everybody's profile."""
+
+from litestar import Controller, Response
+from litestar.params import FromPath
+
+from service.controllers.links import NEXT_PAGE, next_page
+from service.errors import UserNotFound
+from service.openapi import BEARER
+from service.queries import users
+from service.requests import Request, get
+from service.structs.fields import UserId
+from service.structs.users import User, UserProfile
+
+PROFILE_POSTS = 50
+
+
+class UserController(Controller):
+    path = "/users"
+    tags = ("users",)
+
+    @get("/me", security=BEARER)
+    async def read_own_account(self, request: Request) -> User:
+        """Read the account behind the token."""
+        return request.user
+
+    @get("/{user_id:str}", response_headers=[NEXT_PAGE], fails_with=(UserNotFound,))
+    async def read_user(self, request: Request, user_id: FromPath[UserId]) -> Response[UserProfile]:
+        """Read a user with the first page of their posts. While more follow, `Link` leads to the next page."""
+        if (found := await users.select_profile(request.db, user_id, PROFILE_POSTS)) is None:
+            raise UserNotFound
+        profile, more = found
+        return Response(profile, headers=next_page(profile.posts, more=more, limit=PROFILE_POSTS, user_id=profile.id))

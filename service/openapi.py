@@ -1,0 +1,129 @@
+"""The OpenAPI 3.1 document: what Litestar reads off the routes, and the failures that follow from their shape."""
+
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, OAuthFlow, OAuthFlows, Schema, SecurityScheme, Tag
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.routes import HTTPRoute
+from litestar.types import ControllerRouterHandler
+from litestar.typing import FieldDefinition
+
+from service import errors
+from service.problems import MEDIA_TYPE, Problem, describe
+from service.requests import FORM, Request
+from service.structs.fields import MAX_ID, Email, PostId, UserId
+
+BEARER: Final = [{"bearer": list[str]()}]
+
+TAGS: Final = {
+    "auth": "Registration and login.",
+    "users": "One's own account, and everybody's profile.",
+    "posts": "Anyone reads them, their owner writes them.",
+    "operation": "For those who run the service.",
+}
+
+
+class _FieldTypes(OpenAPISchemaPlugin):
+    """Describes the field types that only this service knows."""
+
+    @staticmethod
+    def is_plugin_supported_type(value: Any) -> bool:
+        return value in {Email, PostId, UserId}
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:  # noqa: ARG002
+        if field_definition.annotation is Email:
+            return Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.EMAIL)
+        return Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_ID)
+
+
+def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
+    """Describe the routes, as JSON.
+
+    A route names its own failures as ``fails_with``, and as ``form`` the struct of a body that Litestar does not see.
+    """
+    login = OAuthFlow(token_url="/auth/token", scopes={})  # noqa: S106 - a path
+    scheme = SecurityScheme(type="oauth2", description="Your username and password.", flows=OAuthFlows(password=login))
+    # An app of its own, so that the one that serves carries none of Litestar's documentation routes, whose errors have
+    # another body.
+    described = Litestar(
+        route_handlers,
+        request_class=Request,
+        plugins=[_FieldTypes()],
+        openapi_config=OpenAPIConfig(
+            title="Accounts and posts",
+            version="1.0.0",
+            description="People register, log in and write posts that only their owner may change.",
+            use_handler_docstrings=True,
+            operation_id_creator=lambda handler, method, _: f"{handler.handler_name}{'_head' * (method == 'HEAD')}",
+            tags=[Tag(name, description) for name, description in TAGS.items()],
+            components=Components(security_schemes={"bearer": scheme}),
+        ),
+    )
+    schema = described.openapi_schema.to_schema()
+    handlers = {
+        handler.handler_name: handler
+        for route in described.routes
+        if isinstance(route, HTTPRoute)
+        for handler, _ in route.route_handler_map.values()
+    }
+    structs: list[Any] = [Problem]
+    for operations in schema["paths"].values():
+        operations.pop("head", None)  # as GET, without the body
+        for operation in operations.values():
+            handler = handlers[operation["operationId"]]
+            if form := handler.opt.get("form"):
+                structs.append(form)
+                content = {"schema": {"$ref": f"#/components/schemas/{form.__name__}"}}
+                operation["requestBody"] = {"required": True, "content": {FORM: content}}
+            operation["responses"].pop("400", None)  # Litestar's guess, with its own body
+            operation["responses"] |= _failures(_kinds(operation, handler))
+    _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    schema["components"]["schemas"] |= components
+    return msgspec.json.encode(schema)
+
+
+def _kinds(operation: dict[str, Any], handler: HTTPRouteHandler) -> set[type[errors.ServiceError]]:
+    """Every way in which a route fails."""
+    kinds: set[type[errors.ServiceError]] = set(handler.opt.get("fails_with", ()))
+    if "requestBody" in operation:
+        malformed = errors.NotForm if "form" in handler.opt else errors.NotJson
+        kinds |= {malformed, errors.BodyTooLarge, errors.WrongContentType, errors.InvalidFields}
+    if any(parameter["in"] == "query" for parameter in operation.get("parameters", ())):
+        kinds |= {errors.InvalidFields}
+    if "security" in operation:
+        kinds |= {errors.NotAuthenticated, errors.InvalidToken}
+    return kinds
+
+
+def _failures(kinds: Iterable[type[errors.ServiceError]]) -> dict[str, Any]:
+    """One response per status, with an example of each kind."""
+    responses = {}
+    ordered = sorted(kinds, key=attrgetter("status", "code"))
+    for status, group in groupby(ordered, key=attrgetter("status")):
+        examples: dict[str, Any] = {}
+        headers: dict[str, Any] = {}
+        for kind in group:
+            examples[kind.code] = {"summary": kind.detail, "value": describe(_example(kind))}
+            headers |= {name: {"schema": {"type": "string"}, "example": value} for name, value in kind.headers.items()}
+        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+        responses[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "headers": headers,
+            "content": {MEDIA_TYPE: content},
+        }
+    return responses
+
+
+def _example(kind: type[errors.ServiceError]) -> errors.ServiceError | type[errors.ServiceError]:
+    if kind is errors.InvalidFields:
+        return errors.InvalidFields([errors.FaultyField("/title", "Expected `str` of length >= 1")])
+    return kind

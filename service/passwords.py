@@ -1,0 +1,62 @@
+"""Argon2id (RFC 9106) in threads of its own, so that the event loop never waits for a hash."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from service.errors import TooManyPasswords
+
+T = TypeVar("T")
+
+
+class Passwords:
+    """Hashes and checks passwords, a bounded number at a time.
+
+    argon2 releases the GIL while it works. A caller holds no database connection while it waits here.
+    """
+
+    def __init__(self, *, memory_kib: int, passes: int, lanes: int, threads: int, queue: int) -> None:
+        """``queue`` is how many passwords may be here at once, waiting or at work; one more is refused."""
+        self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._room = queue
+        # Checked where there is no account, so that its absence cannot be told from the time of the answer.
+        self._nobody = self._hasher.hash(secrets.token_urlsafe())
+
+    async def hash(self, password: str) -> str:
+        """Hash a new password. Raises ``TooManyPasswords``."""
+        return await self._run(lambda: self._hasher.hash(password))
+
+    async def verify(self, password: str, stored: str | None) -> str | None:
+        """Check a password against the stored hash, or against nobody's for an account that is not there.
+
+        Returns ``None`` where it is wrong, else the hash to keep: ``stored`` itself, or a new one where that was made
+        with other settings than today's. Raises ``TooManyPasswords``.
+        """
+        return await self._run(lambda: self._verify(password, stored))
+
+    def _verify(self, password: str, stored: str | None) -> str | None:
+        try:
+            self._hasher.verify(stored or self._nobody, password)
+        except (VerificationError, InvalidHashError):
+            return None
+        if stored and self._hasher.check_needs_rehash(stored):
+            return self._hasher.hash(password)
+        return stored
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if not self._room:
+            raise TooManyPasswords
+        self._room -= 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._room += 1
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)

@@ -1,0 +1,60 @@
+"""One body for every error: problem details (RFC 9457)."""
+
+import logging
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from litestar.connection import Request
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.response import Response
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from service.errors import FaultyField, InvalidFields, ServiceError
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+logger = logging.getLogger(__name__)
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """What went wrong (RFC 9457)."""
+
+    type: Annotated[str, Meta(examples=["about:blank"])] = "about:blank"
+    title: Annotated[str, Meta(description="The status in words.")]
+    status: int
+    detail: Annotated[str, Meta(description="What went wrong, for people.")]
+    code: Annotated[str, Meta(description="What went wrong, for programs; stable.")]
+    errors: Annotated[
+        list[FaultyField] | UnsetType, Meta(description="With status 422: every field that breaks a rule.")
+    ] = UNSET
+
+
+def describe(error: ServiceError | type[ServiceError]) -> Problem:
+    """The body of a fact of ``errors.py``."""
+    return Problem(
+        title=HTTPStatus(error.status).phrase,
+        status=error.status,
+        detail=error.detail,
+        code=error.code,
+        errors=error.errors if isinstance(error, InvalidFields) else UNSET,
+    )
+
+
+def respond(request: Request[object, object, object], error: Exception) -> Response[Problem]:  # type: ignore[type-var]
+    """Answer any exception: a fact of ours, one of Litestar's own errors, or a bug."""
+    if isinstance(error, ValidationException) and isinstance(error.extra, list):
+        # What Litestar finds in a query; bodies are read by bodies.py.
+        error = InvalidFields([FaultyField(f"/{fault['key']}", fault["message"]) for fault in error.extra])
+    if isinstance(error, ServiceError):
+        problem, headers = describe(error), error.headers
+    elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        status = HTTPStatus(error.status_code)
+        problem = Problem(title=status.phrase, status=status, detail=error.detail, code=status.name.lower())
+        headers = error.headers or {}
+    else:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        status, headers = HTTPStatus.INTERNAL_SERVER_ERROR, {}
+        problem = Problem(
+            title=status.phrase, status=status, detail="Something broke on our side", code="internal_error"
+        )
+    return Response(problem, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)

@@ -1,0 +1,1 @@
+"""The statements, a constant and a function each."""

@@ -1,0 +1,80 @@
+"""Users in SQL."""
+
+from typing import Final
+
+from service.database import Database
+from service.structs.posts import Post
+from service.structs.users import User, UserProfile
+
+# The unique constraints decide, also between two registrations at the same moment; which of them stood in the way is
+# the same answer to the client.
+INSERT: Final = """
+insert into users (username, email, password_hash)
+values ($1, $2, $3)
+on conflict do nothing
+returning
+    id,
+    username,
+    email
+"""
+
+
+async def insert(db: Database, username: str, email: str, password_hash: str) -> User | None:
+    """Register a user; ``None`` if the name or the address is taken."""
+    row = await db.fetch_row(INSERT, username, email, password_hash)
+    return User(*row) if row else None
+
+
+SELECT: Final = """
+select
+    id,
+    username,
+    email
+from users
+where id = $1
+"""
+
+
+async def select(db: Database, user_id: int) -> User | None:
+    row = await db.fetch_row(SELECT, user_id)
+    return User(*row) if row else None
+
+
+# A user and the first page of their posts in one round trip: the user's columns stand in every row, and a user
+# without posts has one row whose post is null.
+SELECT_PROFILE: Final = """
+select
+    users.id,
+    users.username,
+    users.email,
+    page.id,
+    page.title,
+    page.content,
+    page.user_id,
+    page.date_posted
+from users
+left join lateral (
+    select
+        posts.id,
+        posts.title,
+        posts.content,
+        posts.user_id,
+        posts.date_posted
+    from posts
+    where posts.user_id = users.id
+    order by posts.id
+    limit $2
+) as page on true
+where users.id = $1
+order by page.id
+"""
+
+
+async def select_profile(db: Database, user_id: int, limit: int) -> tuple[UserProfile, bool] | None:
+    """A user with their first ``limit`` posts, and whether more posts follow."""
+    rows = await db.fetch(SELECT_PROFILE, user_id, limit + 1)
+    if not rows:
+        return None
+    posts = [Post(*row[3:]) for row in rows[:limit] if row[3] is not None]
+    user_id, username, email = rows[0][:3]
+    return UserProfile(user_id, username, email, posts), len(rows) > limit

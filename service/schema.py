@@ -1,0 +1,114 @@
+"""Applies the files of sql/, each once, in order, in a transaction of its own."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from asyncpg import Connection
+from msgspec import Struct
+
+logger = logging.getLogger(__name__)
+
+DIRECTORY: Final = Path(__file__).parent.parent / "sql"
+
+# Any number will do as long as no other program that uses the same database takes it.
+LOCK: Final = 7_305_081_964
+
+CREATE_SCHEMA_FILES: Final = """
+create table if not exists schema_files (
+    name text not null,
+    checksum text not null,
+    applied_at timestamptz not null default now(),
+    constraint schema_files_name_pkey primary key (name)
+)
+"""
+
+SELECT_SCHEMA_FILES: Final = """
+select
+    name,
+    checksum
+from schema_files
+order by name
+"""
+
+INSERT_SCHEMA_FILE: Final = """
+insert into schema_files (name, checksum)
+values ($1, $2)
+"""
+
+
+class SchemaError(Exception):
+    """The files and the database do not fit together; the message says how."""
+
+
+class SchemaFile(Struct, frozen=True):
+    name: str
+    statements: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.statements.encode()).hexdigest()
+
+
+def read_files(directory: Path = DIRECTORY) -> list[SchemaFile]:
+    """The schema files in the order of their numbers."""
+    return [SchemaFile(path.name, path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.sql"))]
+
+
+async def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
+    """Apply what is missing and return its names. Raises ``SchemaError``, or what asyncpg raises when it connects.
+
+    Processes that do this at the same time wait for one another; the first applies the files, the others find them.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        # Held by the session, so it spans the transactions of all files and ends with the connection.
+        await connection.execute("select pg_advisory_lock($1)", LOCK)
+        await connection.execute(CREATE_SCHEMA_FILES)
+        missing = await _missing(connection, read_files(directory))
+        for file in missing:
+            await _apply(connection, file)
+    finally:
+        await connection.close()
+    return [file.name for file in missing]
+
+
+async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:  # noqa: ASYNC109 - handed to asyncpg
+    """Raise ``SchemaError`` unless all files are applied as they are, or what asyncpg raises when it connects."""
+    connection = await asyncpg.connect(url, timeout=timeout, command_timeout=timeout)
+    try:
+        missing = await _missing(connection, read_files(directory))
+    finally:
+        await connection.close()
+    if missing:
+        names = ", ".join(file.name for file in missing)
+        raise SchemaError(f"the database lacks {names}: run `python -m service migrate` first")
+
+
+async def _missing(connection: Connection, files: list[SchemaFile]) -> list[SchemaFile]:
+    """The files that are not applied yet. Files that only the database knows are a newer release's, and fine."""
+    try:
+        applied = {row["name"]: row["checksum"] for row in await connection.fetch(SELECT_SCHEMA_FILES)}
+    except asyncpg.UndefinedTableError:
+        applied = {}
+    for file in files:
+        if applied.get(file.name, file.checksum) != file.checksum:
+            raise SchemaError(f"sql/{file.name} was changed after it was applied: restore it and add a new file")
+    missing = [file for file in files if file.name not in applied]
+    if missing and applied and missing[0].name < max(applied):
+        raise SchemaError(
+            f"sql/{missing[0].name} comes before {max(applied)}, which is applied: give it a higher number"
+        )
+    return missing
+
+
+async def _apply(connection: Connection, file: SchemaFile) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(file.statements)
+            await connection.execute(INSERT_SCHEMA_FILE, file.name, file.checksum)
+    except asyncpg.PostgresError as error:
+        raise SchemaError(f"sql/{file.name} cannot be applied: {error}") from error
+    logger.info("applied sql/%s", file.name)

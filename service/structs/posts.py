@@ -1,0 +1,39 @@
+"""Posts as clients send and receive them."""
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from service.structs.fields import Content, Title
+
+
+class PostCreate(Struct):
+    """A post to write."""
+
+    title: Title
+    content: Content
+
+
+class PostUpdate(Struct):
+    """The fields of a post to change; an absent one keeps its value."""
+
+    title: Title | UnsetType = UNSET
+    content: Content | UnsetType = UNSET
+
+
+class Post(Struct, frozen=True, gc=False):
+    """A post as stored."""
+
+    id: Annotated[int, Meta(examples=[7])]
+    title: Annotated[str, Meta(examples=["First post"])]
+    content: Annotated[str, Meta(examples=["Hello, world."])]
+    user_id: Annotated[int, Meta(description="Its owner's id.", examples=[1])]
+    date_posted: Annotated[datetime, Meta(tz=True, description="In UTC.", examples=["2026-11-22T12:25:55.978298Z"])]
+
+
+class PostPage(Struct, frozen=True, gc=False):
+    """One page of a list of posts, in the order of their ids."""
+
+    posts: list[Post]
+    more: bool

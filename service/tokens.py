@@ -1,0 +1,44 @@
+"""Access tokens: JWTs (RFC 7519) signed with HS256."""
+
+import time
+from typing import Final
+
+import jwt
+
+from service.errors import InvalidToken
+from service.structs.fields import MAX_ID
+
+ISSUER: Final = "accounts-and-posts"
+ALGORITHM: Final = "HS256"
+CLAIMS: Final = ("iss", "sub", "iat", "exp")
+
+
+class Tokens:
+    """Issues access tokens and reads them back."""
+
+    def __init__(self, secret_key: bytes, lifetime: int) -> None:
+        """``lifetime`` in seconds."""
+        self._secret_key = secret_key
+        self.lifetime = lifetime
+
+    def issue(self, user_id: int) -> str:
+        now = int(time.time())
+        claims = {"iss": ISSUER, "sub": str(user_id), "iat": now, "exp": now + self.lifetime}
+        return jwt.encode(claims, self._secret_key, ALGORITHM)
+
+    def read(self, token: str) -> int:
+        """Return the user's id. Raises ``InvalidToken`` for any token that is not ours, whole and current."""
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret_key,
+                algorithms=[ALGORITHM],
+                issuer=ISSUER,
+                options={"require": list(CLAIMS)},
+            )
+        except jwt.InvalidTokenError:
+            raise InvalidToken from None
+        subject: str = claims["sub"]
+        if not (subject.isascii() and subject.isdigit()) or not 0 < int(subject) <= MAX_ID:
+            raise InvalidToken
+        return int(subject)
