@@ -15,6 +15,18 @@ LOGGING: Final[dict[str, Any]] = {
 }
 
 
+# What holds however the server is started, by the tests as well.
+OPTIONS: Final[dict[str, Any]] = {
+    "http": "httptools",
+    "ws": "none",
+    "lifespan": "on",
+    "access_log": False,
+    "server_header": False,
+    # The client's address is the peer's; nobody may claim another by a header.
+    "proxy_headers": False,
+}
+
+
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Every worker builds the app from the same environment."""
     uvicorn.run(
@@ -24,12 +36,6 @@ def serve(settings: Settings) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
         log_config=LOGGING,
-        access_log=False,
-        server_header=False,
-        # The client's address is the peer's; nobody may claim another by a header.
-        proxy_headers=False,
+        **OPTIONS,
     )

@@ -1,0 +1,1 @@
+"""The tests: the real app over HTTP on a real PostgreSQL."""

@@ -1,0 +1,5 @@
+"""Where a Chromium is, for the test of the API page."""
+
+import shutil
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -1,0 +1,176 @@
+"""A template database built once from sql/, and for each test a clone of it with the real app before it."""
+
+import socket
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import pytest
+import uvicorn
+from litestar import Litestar
+
+from service import schema, server
+from service.app import create_app
+from service.settings import Settings
+from tests import browser, postgres
+from tests.people import Person
+
+POSTGRES = pytest.StashKey[postgres.Postgres]()
+
+Serve = Callable[[Litestar], Awaitable[str]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.option.collectonly:
+        started = postgres.started()
+        config.stash[POSTGRES] = started.__enter__()
+        config.add_cleanup(lambda: started.__exit__(None, None, None))
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    described = config.stash.get(POSTGRES, None)
+    return [
+        f"PostgreSQL: {described.description if described else 'not started'}",
+        f"browser: {browser.CHROMIUM or 'Chromium is not installed, the test of the API page is left out'}",
+    ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not browser.CHROMIUM:
+        left_out = [item for item in items if "browser_page" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def named(url: str, database: str) -> str:
+    """The same server, another database."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/{database}{'?' * bool(parts.query)}{parts.query}"
+
+
+class Databases:
+    """Makes and drops databases on the server under test."""
+
+    def __init__(self, url: str, admin: asyncpg.Connection) -> None:
+        self.url = url
+        self.admin = admin
+        self.left: list[str] = []
+
+    @asynccontextmanager
+    async def one(self, template: str = "template0") -> AsyncIterator[str]:
+        """A database of its own; yields its URL."""
+        name = f"test_{uuid.uuid4().hex}"
+        await self.admin.execute(f'create database "{name}" template "{template}"')
+        try:
+            yield named(self.url, name)
+        finally:
+            # One test late: PostgreSQL takes a moment to end a closed session, and waits 0.1 s for it once asked.
+            await self.drop_the_left()
+            self.left.append(name)
+
+    async def drop_the_left(self) -> None:
+        while self.left:
+            await self.admin.execute(f'drop database "{self.left.pop()}" with (force)')
+
+
+@pytest.fixture(scope="session")
+async def databases(pytestconfig: pytest.Config) -> AsyncIterator[Databases]:
+    url = pytestconfig.stash[POSTGRES].url
+    admin = await asyncpg.connect(url)
+    made = Databases(url, admin)
+    yield made
+    await made.drop_the_left()
+    await admin.close()
+
+
+@pytest.fixture
+async def empty_database(databases: Databases) -> AsyncIterator[str]:
+    """The URL of a database without any schema."""
+    async with databases.one() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def template(databases: Databases) -> AsyncIterator[str]:
+    async with databases.one() as url:
+        await schema.migrate(url)
+        yield urlsplit(url).path.removeprefix("/")
+
+
+@pytest.fixture
+async def database_url(databases: Databases, template: str) -> AsyncIterator[str]:
+    async with databases.one(template) as url:
+        yield url
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A look into the database past the service."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Argon2 at its cheapest."""
+    return Settings(
+        database_url=database_url,
+        secret_key=b"k" * 32,
+        password_memory_kib=8,
+        password_passes=1,
+    )
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Serves an app on a free port as production does, and returns its address."""
+    running: list[uvicorn.Server] = []
+
+    async def start(app: Litestar) -> str:
+        config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
+        config.load()
+        started = uvicorn.Server(config)
+        started.lifespan = config.lifespan_class(config)
+        listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as uvloop does
+        await started.startup(sockets=[listener])
+        running.append(started)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for started in running:
+        # What uvicorn's own shutdown does, without its pause for clients: they are gone by now.
+        for listening in started.servers:
+            listening.close()
+        await started.lifespan.shutdown()
+
+
+@pytest.fixture
+async def address(serve: Serve, settings: Settings) -> str:
+    return await serve(create_app(settings))
+
+
+@pytest.fixture
+async def client(address: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=address, verify=False, timeout=30) as opened:  # noqa: S501 - plain HTTP
+        yield opened
+
+
+@pytest.fixture
+async def alice(client: httpx.AsyncClient) -> Person:
+    return await Person.register(client, "alice")
+
+
+@pytest.fixture
+async def mallory(client: httpx.AsyncClient) -> Person:
+    return await Person.register(client, "mallory")
+
+
+@pytest.fixture
+def repository() -> Path:
+    return Path(__file__).parent.parent

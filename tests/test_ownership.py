@@ -1,0 +1,131 @@
+"""Every write route as nobody, as a stranger and as the owner."""
+
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from litestar.routes import HTTPRoute
+from msgspec import Struct
+
+from service.app import create_app
+from service.settings import Settings
+from tests.people import Person, assert_problem
+
+CHANGE = {"title": "Changed"}
+
+
+class Write(Struct, frozen=True):
+    """A route that writes: what its owner gets, and what a stranger does (``None``: there is no owner yet)."""
+
+    method: str
+    path: str
+    body: dict[str, str] | None
+    as_owner: int
+    as_stranger: tuple[int, str, str] | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+WRITES = [
+    Write("POST", "/posts", {"title": "New", "content": "New"}, 201, None),
+    Write("PATCH", "/posts/{post_id}", CHANGE, 200, (403, "not_owner", "Only the owner can update this post")),
+    Write("DELETE", "/posts/{post_id}", None, 204, (403, "not_owner", "Only the owner can delete this post")),
+]
+each_write = pytest.mark.parametrize("write", WRITES, ids=lambda write: write.name)
+OPEN_TO_ALL = {"POST /auth/register", "POST /auth/token"}
+
+
+async def send(client: httpx.AsyncClient, write: Write, post_id: int, headers: dict[str, str]) -> httpx.Response:
+    return await client.request(write.method, write.path.format(post_id=post_id), json=write.body, headers=headers)
+
+
+async def all_posts(db: asyncpg.Connection) -> list[Any]:
+    return [tuple(row) for row in await db.fetch("select * from posts order by id")]
+
+
+def test_the_table_names_every_route_that_writes(settings: Settings) -> None:
+    routes = {
+        f"{method} {route.path_format}"
+        for route in create_app(settings).routes
+        if isinstance(route, HTTPRoute)
+        for method in route.route_handler_map
+        if method not in {"GET", "HEAD", "OPTIONS"}
+    }
+
+    assert routes == {write.name for write in WRITES} | OPEN_TO_ALL
+
+
+@each_write
+async def test_nobody_writes_nothing(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, write: Write
+) -> None:
+    post = await alice.publish()
+    before = await all_posts(db)
+
+    response = await send(client, write, post["id"], {})
+
+    assert_problem(response, 401, "not_authenticated", "Not authenticated")
+    assert await all_posts(db) == before
+
+
+@each_write
+async def test_a_stranger_writes_nothing_of_others(
+    client: httpx.AsyncClient, alice: Person, mallory: Person, db: asyncpg.Connection, write: Write
+) -> None:
+    post = await alice.publish()
+    before = await all_posts(db)
+
+    response = await send(client, write, post["id"], mallory.headers)
+
+    if write.as_stranger:
+        assert_problem(response, *write.as_stranger)
+        assert await all_posts(db) == before
+    else:
+        assert response.json()["user_id"] == mallory.id
+        assert (await all_posts(db))[: len(before)] == before
+
+
+@each_write
+async def test_the_owner_writes(client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, write: Write) -> None:
+    post = await alice.publish()
+    before = await all_posts(db)
+
+    response = await send(client, write, post["id"], alice.headers)
+
+    assert response.status_code == write.as_owner
+    assert await all_posts(db) != before
+
+
+@each_write
+async def test_a_stranger_learns_nothing_from_a_faulty_body(
+    client: httpx.AsyncClient, alice: Person, mallory: Person, write: Write
+) -> None:
+    post = await alice.publish()
+
+    response = await client.request(
+        write.method, write.path.format(post_id=post["id"]), content=b"{", headers=mallory.headers
+    )
+
+    assert response.status_code == (write.as_stranger[0] if write.as_stranger else 400)
+
+
+@pytest.mark.parametrize("write", [write for write in WRITES if write.as_stranger], ids=lambda write: write.name)
+async def test_the_statement_itself_spares_a_post_of_others(
+    alice: Person, mallory: Person, db: asyncpg.Connection, write: Write
+) -> None:
+    """Past the guard: ownership stands in the statement too."""
+    from service.queries import posts  # noqa: PLC0415
+
+    post = await alice.publish()
+    before = await all_posts(db)
+
+    if write.method == "PATCH":
+        changed = await db.fetch(posts.UPDATE, post["id"], mallory.id, "Changed", None)
+    else:
+        changed = await db.fetch(posts.DELETE, post["id"], mallory.id)
+
+    assert changed == []
+    assert await all_posts(db) == before
