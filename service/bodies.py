@@ -4,8 +4,9 @@ msgspec stops at the first fault, which is as fast as it gets while all is well.
 body taken apart a second time, field by field, to name everything that a client has to mend.
 """
 
+from collections.abc import Iterable
 from functools import cache
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -15,6 +16,8 @@ from service.errors import FaultyField, InvalidFields, NotForm, NotJson
 from service.structs.fields import decode_field
 
 T = TypeVar("T", bound=Struct)
+
+MAX_FORM_FIELDS: Final = 100
 
 
 @cache
@@ -59,19 +62,24 @@ def _explain_json(body: bytes, kind: type[Struct]) -> NoReturn:
     raise InvalidFields(faults)
 
 
-def decode_form(body: bytes, kind: type[T]) -> T:
-    """Decode an ``application/x-www-form-urlencoded`` body.
-
-    A field without a value counts as absent, and one that comes twice is a fault (RFC 6749, section 3.2). Raises
-    ``NotForm``, or ``InvalidFields`` with all faulty fields.
-    """
+def parse_form(body: bytes) -> list[tuple[str, str]]:
+    """Take an ``application/x-www-form-urlencoded`` body apart. Raises ``NotForm``."""
     try:
-        pairs = parse_qsl(body.decode(), errors="strict", max_num_fields=100)
+        return parse_qsl(body.decode(), errors="strict", max_num_fields=MAX_FORM_FIELDS)
     except ValueError:  # of which UnicodeDecodeError is one
         raise NotForm from None
+
+
+def decode_form(pairs: Iterable[tuple[str, Any]], kind: type[T]) -> T:
+    """Decode the fields of a form. Raises ``InvalidFields`` with all faulty fields.
+
+    One without a value counts as absent, and one that comes twice is a fault (RFC 6749, section 3.2).
+    """
     values: dict[str, Any] = {}
     repeated = set()
     for name, value in pairs:
+        if value == "":
+            continue
         if name in values:
             repeated.add(name)
         values[name] = value

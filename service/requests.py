@@ -6,14 +6,14 @@ from typing import Any, Final, TypeVar
 import litestar
 from litestar.datastructures import State
 from litestar.enums import HttpMethod
-from litestar.exceptions import InternalServerException
+from litestar.exceptions import ClientException, InternalServerException
 from litestar.handlers import HTTPRouteHandler
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 from msgspec import Struct
 
-from service.bodies import decode_form, decode_json
+from service.bodies import decode_form, decode_json, parse_form
 from service.database import Database
-from service.errors import BodyTooLarge, ClientDisconnected, NotJson, WrongContentType
+from service.errors import BodyTooLarge, ClientDisconnected, NotForm, NotJson, WrongContentType
 from service.passwords import Passwords
 from service.structs.users import User
 from service.tokens import Tokens
@@ -22,6 +22,7 @@ T = TypeVar("T", bound=Struct)
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 FORM: Final = "application/x-www-form-urlencoded"
+MULTIPART: Final = "multipart/form-data"
 
 # HEAD answers wherever GET does (RFC 9110, section 9.3.2); the server leaves out the body.
 get = partial(HTTPRouteHandler, http_method=[HttpMethod.GET, HttpMethod.HEAD])
@@ -67,9 +68,15 @@ class Request(litestar.Request[User, None, State]):
 
     async def form_of(self, kind: type[T]) -> T:
         """Decode a form into a struct. Raises ``WrongContentType``, ``NotForm`` or ``InvalidFields``."""
+        if self._media_type == MULTIPART:  # what browsers make of a FormData object
+            await self.body()
+            try:
+                return decode_form((await self.form()).multi_items(), kind)
+            except (ClientException, UnicodeDecodeError, LookupError):
+                raise NotForm from None
         if self._media_type not in {"", FORM}:
             raise WrongContentType
-        return decode_form(await self.body(), kind)
+        return decode_form(parse_form(await self.body()), kind)
 
     @property
     def _media_type(self) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 import jwt
 
 from service.errors import InvalidToken
-from service.structs.fields import MAX_ID
+from service.structs.fields import is_id
 
 ISSUER: Final = "accounts-and-posts"
 ALGORITHM: Final = "HS256"
@@ -36,9 +36,9 @@ class Tokens:
                 issuer=ISSUER,
                 options={"require": list(CLAIMS)},
             )
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, RecursionError):  # the latter from a header that nests without end
             raise InvalidToken from None
         subject: str = claims["sub"]
-        if not (subject.isascii() and subject.isdigit()) or not 0 < int(subject) <= MAX_ID:
+        if not is_id(subject):
             raise InvalidToken
         return int(subject)

@@ -3,7 +3,7 @@
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,9 +26,9 @@ Serve = Callable[[Litestar], Awaitable[str]]
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.option.collectonly:
-        started = postgres.started()
-        config.stash[POSTGRES] = started.__enter__()
-        config.add_cleanup(lambda: started.__exit__(None, None, None))
+        with ExitStack() as stack:
+            config.stash[POSTGRES] = stack.enter_context(postgres.started())
+            config.add_cleanup(stack.pop_all().close)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -64,12 +64,14 @@ class PostId(int):
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
-def parse_id(kind: type[Id], text: str) -> Id:
-    """Read the one canonical form of a 64-bit positive integer.
+def is_id(text: str) -> bool:
+    """Whether ``text`` is a 64-bit positive integer in its one canonical form."""
+    return bool(_DECIMAL.fullmatch(text)) and int(text) <= MAX_ID
 
-    What is no id names nothing: raises ``PostNotFound`` or ``UserNotFound``.
-    """
-    if not _DECIMAL.fullmatch(text) or int(text) > MAX_ID:
+
+def parse_id(kind: type[Id], text: str) -> Id:
+    """Read an id in a path. What is none names nothing: raises ``PostNotFound`` or ``UserNotFound``."""
+    if not is_id(text):
         raise PostNotFound if kind is PostId else UserNotFound
     return kind(text)
 
