@@ -16,7 +16,7 @@ from service.database import Database
 from service.middleware import BearerAuthentication
 from service.passwords import Passwords
 from service.problems import respond
-from service.requests import MAX_BODY_BYTES, Request
+from service.requests import MAX_BODY_BYTES, AllowOnOptions, Request
 from service.settings import Settings
 from service.structs.fields import PostId, UserId, parse_id
 from service.tokens import Tokens
@@ -46,6 +46,7 @@ def create_app(given: Settings | None = None) -> Litestar:
         state=State(state, deep_copy=False),
         lifespan=[db.opened()],
         on_shutdown=[passwords.close],
+        plugins=[AllowOnOptions()],
         request_class=Request,
         middleware=[BearerAuthentication],
         type_decoders=[(lambda kind: kind in {PostId, UserId}, parse_id)],

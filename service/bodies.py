@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import NODEFAULT, DecodeError, Raw, Struct, ValidationError
+from msgspec import NODEFAULT, DecodeError, Struct, ValidationError
 
 from service.errors import FaultyField, InvalidFields, NotForm, NotJson
 from service.structs.fields import decode_field
@@ -25,41 +25,33 @@ def _decoder(kind: type[Struct]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, dec_hook=decode_field)
 
 
-_object_decoder = msgspec.json.Decoder(dict[str, Raw])
-
-
 def decode_json(body: bytes, kind: type[T]) -> T:
     """Decode a JSON body. Raises ``NotJson``, or ``InvalidFields`` with all faulty fields."""
     try:
         body.decode()  # msgspec skips fields that it does not know without a look at their encoding
         decoded: T = _decoder(kind).decode(body)
-    except ValidationError:
-        return _explain_json(body, kind)
+    except ValidationError as error:
+        _explain_json(body, kind, error)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         raise NotJson from None
     return decoded
 
 
-def _explain_json(body: bytes, kind: type[Struct]) -> NoReturn:
+def _explain_json(body: bytes, kind: type[Struct], error: ValidationError) -> NoReturn:
     try:
-        fields = _object_decoder.decode(body)
-    except ValidationError as error:
-        raise InvalidFields([FaultyField("", str(error))]) from None
-    except (DecodeError, RecursionError):
+        fields = msgspec.json.decode(body)
+    except (DecodeError, RecursionError):  # further on than the first fault
         raise NotJson from None
+    if not isinstance(fields, dict):
+        raise InvalidFields([FaultyField("", str(error))]) from None
     faults = []
     for field in msgspec.structs.fields(kind):
-        if (raw := fields.get(field.encode_name)) is None:
-            if field.default is NODEFAULT:
-                faults.append(FaultyField(f"/{field.encode_name}", "Missing"))
-            continue
-        try:
-            msgspec.json.decode(raw, type=field.type, dec_hook=decode_field)
-        except ValidationError as error:
-            faults.append(FaultyField(f"/{field.encode_name}", _sentence(error)))
-        except (DecodeError, RecursionError):
-            raise NotJson from None
-    raise InvalidFields(faults)
+        name = field.encode_name
+        if name in fields:
+            faults += _faults(name, fields[name], field.type)
+        elif field.default is NODEFAULT:
+            faults.append(FaultyField(f"/{name}", "Missing"))
+    raise InvalidFields(faults) from None
 
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:
@@ -89,10 +81,7 @@ def decode_form(pairs: Iterable[tuple[str, Any]], kind: type[T]) -> T:
         if name in repeated:
             faults.append(FaultyField(f"/{name}", "Given more than once"))
         elif name in values:
-            try:
-                msgspec.convert(values[name], field.type)
-            except ValidationError as error:
-                faults.append(FaultyField(f"/{name}", _sentence(error)))
+            faults += _faults(name, values[name], field.type)
         elif field.default is NODEFAULT:
             faults.append(FaultyField(f"/{name}", "Missing"))
     if faults:
@@ -100,8 +89,12 @@ def decode_form(pairs: Iterable[tuple[str, Any]], kind: type[T]) -> T:
     return msgspec.convert(values, kind)
 
 
-def _sentence(error: ValidationError) -> str:
-    """What is wrong, without the place, which the pointer names."""
-    text = str(error).split(" - at `", maxsplit=1)[0]
-    # The only pattern among the fields: see WITHOUT_NUL.
-    return "Must not contain U+0000" if "matching regex" in text else text
+def _faults(name: str, value: Any, kind: Any) -> list[FaultyField]:
+    try:
+        msgspec.convert(value, kind, dec_hook=decode_field)
+    except ValidationError as error:
+        # What is wrong, without the place, which the pointer names.
+        sentence = str(error).split(" - at `", maxsplit=1)[0]
+        # The only pattern among the fields: see WITHOUT_NUL.
+        return [FaultyField(f"/{name}", "Must not contain U+0000" if "matching regex" in sentence else sentence)]
+    return []

@@ -27,6 +27,7 @@ _UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that the server ended while it lay idle
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -63,13 +64,18 @@ class Database:
     @asynccontextmanager
     async def _lease(self) -> AsyncIterator[PoolConnectionProxy]:
         try:
-            async with self._pool.acquire(timeout=self._timeout) as connection:
-                yield connection
+            connection = await self._pool.acquire(timeout=self._timeout)
+        except (*_UNAVAILABLE, asyncpg.PostgresError) as error:  # whatever stands in the way of a connection
+            raise _unavailable(error) from error
+        try:
+            yield connection
         except asyncpg.DataError:
             raise  # an argument that no column can hold: a fault of ours, although it is an InterfaceError
         except _UNAVAILABLE as error:
-            logger.warning("the database does not answer: %s: %s", type(error).__name__, error)
-            raise DatabaseUnavailable from error
+            connection.terminate()  # in whatever state it is, nobody gets it again
+            raise _unavailable(error) from error
+        finally:
+            await self._pool.release(connection)
 
     async def fetch_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
         """Run a statement and return its first row. Raises ``DatabaseUnavailable``, as all of these do."""
@@ -88,3 +94,8 @@ class Database:
         except DatabaseUnavailable:
             return False
         return True
+
+
+def _unavailable(error: Exception) -> DatabaseUnavailable:
+    logger.warning("the database does not answer: %s: %s", type(error).__name__, error)
+    return DatabaseUnavailable()

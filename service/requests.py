@@ -8,6 +8,8 @@ from litestar.datastructures import State
 from litestar.enums import HttpMethod
 from litestar.exceptions import ClientException, InternalServerException
 from litestar.handlers import HTTPRouteHandler
+from litestar.plugins import ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
 from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 from msgspec import Struct
 
@@ -26,6 +28,21 @@ MULTIPART: Final = "multipart/form-data"
 
 # HEAD answers wherever GET does (RFC 9110, section 9.3.2); the server leaves out the body.
 get = partial(HTTPRouteHandler, http_method=[HttpMethod.GET, HttpMethod.HEAD])
+
+
+class AllowOnOptions(ReceiveRoutePlugin):
+    """Lets OPTIONS name every method of a path; Litestar 2.25 names those of its first handler alone."""
+
+    def receive_route(self, route: BaseRoute) -> None:
+        if not isinstance(route, HTTPRoute):
+            return
+        allowed = litestar.Response(None, status_code=204, headers={"Allow": ", ".join(sorted(route.methods))})
+
+        async def answer(_: Any) -> litestar.Response[None]:
+            return allowed
+
+        handler, _ = route.route_handler_map["OPTIONS"]
+        handler.before_request = answer
 
 
 class Request(litestar.Request[User, None, State]):

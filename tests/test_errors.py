@@ -1,0 +1,275 @@
+"""Every way to fail, and the one body for all of them."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import pytest
+from msgspec import Struct
+
+from service import errors
+from service.app import create_app
+from service.database import Database
+from service.queries import posts
+from service.settings import Settings
+from tests.conftest import Databases, Serve
+from tests.people import Person, assert_problem
+
+JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+TEXT = {"Content-Type": "text/plain"}
+
+
+class Failure(Struct):
+    status: int
+    code: str
+    method: str
+    path: str
+    content: bytes | None = None
+    headers: dict[str, str] = {}
+    detail: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path} {self.code}"
+
+
+POST = b'{"title": "T", "content": "C"}'
+MEBIBYTE = 1024 * 1024
+
+FAILURES = [
+    Failure(400, "not_json", "POST", "/posts", b"", JSON),
+    Failure(400, "not_json", "POST", "/posts", b"{", JSON),
+    Failure(400, "not_json", "POST", "/posts", b'{"title": "T", "content": "C"}}', JSON),
+    Failure(400, "not_json", "POST", "/posts", b"{'title': 'T', 'content': 'C'}", JSON),
+    Failure(400, "not_json", "POST", "/posts", b'{"title": NaN, "content": "C"}', JSON),
+    Failure(400, "not_json", "POST", "/posts", b'{"title": "\xff", "content": "C"}', JSON),
+    Failure(400, "not_json", "POST", "/posts", b'{"title": "T", "content": "C", "other": "\xff"}', JSON),
+    Failure(400, "not_json", "POST", "/posts", json.dumps({"title": "T"}).encode("utf-16"), JSON),
+    Failure(400, "not_json", "POST", "/posts", b'{"title": "\\ud800", "content": "C"}', JSON),
+    Failure(400, "not_json", "POST", "/posts", b'{"title": "T", "content": "C", "other": "\\udc00"}', JSON),
+    Failure(400, "not_json", "POST", "/posts", b"[" * 100_000, JSON),
+    Failure(400, "not_json", "POST", "/posts", b'{"title": ' + b"[" * 100_000, JSON),
+    Failure(400, "not_json", "PATCH", "/posts/{post_id}", b"", JSON),
+    Failure(400, "not_json", "POST", "/auth/register", b"null and void", JSON),
+    Failure(400, "not_form", "POST", "/auth/token", b"username=\xff&password=x", FORM),
+    Failure(400, "not_form", "POST", "/auth/token", b"username=%ff&password=x", FORM),
+    Failure(400, "not_form", "POST", "/auth/token", b"&".join(b"a=1" for _ in range(101)), FORM),
+    Failure(400, "not_form", "POST", "/auth/token", b"nonsense", {"Content-Type": "multipart/form-data; boundary=x"}),
+    Failure(400, "not_form", "POST", "/auth/token", b"nonsense", {"Content-Type": "multipart/form-data"}),
+    Failure(
+        400,
+        "not_form",
+        "POST",
+        "/auth/token",
+        b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\n\xff\r\n--x--\r\n',
+        {"Content-Type": "multipart/form-data; boundary=x"},
+    ),
+    Failure(401, "not_authenticated", "GET", "/users/me", detail="Not authenticated"),
+    Failure(401, "invalid_token", "GET", "/users/me", None, {"Authorization": "Bearer x"}),
+    Failure(401, "not_authenticated", "POST", "/posts", b"{", {"Authorization": ""}),
+    Failure(404, "not_found", "GET", "/nothing/here", detail="Not Found"),
+    Failure(404, "not_found", "GET", "/docs/../../etc/passwd"),
+    Failure(404, "not_found", "GET", "/docs/%2e%2e%2fpyproject.toml"),
+    Failure(404, "not_found", "GET", "/posts/1/2"),
+    Failure(404, "post_not_found", "GET", "/posts/999", detail="Post not found"),
+    Failure(404, "user_not_found", "GET", "/users/999", detail="User not found"),
+    Failure(405, "method_not_allowed", "PUT", "/posts/{post_id}", detail="Method Not Allowed"),
+    Failure(405, "method_not_allowed", "DELETE", "/posts"),
+    Failure(405, "method_not_allowed", "GET", "/auth/token"),
+    Failure(405, "method_not_allowed", "TRACE", "/"),
+    Failure(413, "body_too_large", "POST", "/posts", POST + b" " * MEBIBYTE, JSON, "The body is over 1 MiB"),
+    Failure(413, "body_too_large", "POST", "/auth/register", b"{" * (MEBIBYTE + 1), JSON),
+    Failure(413, "body_too_large", "POST", "/auth/token", b"x" * (MEBIBYTE + 1), FORM),
+    Failure(415, "wrong_content_type", "POST", "/posts", POST, TEXT),
+    Failure(415, "wrong_content_type", "POST", "/posts", POST, FORM),
+    Failure(415, "wrong_content_type", "PATCH", "/posts/{post_id}", POST, TEXT),
+    Failure(415, "wrong_content_type", "POST", "/auth/register", POST, TEXT),
+    Failure(415, "wrong_content_type", "POST", "/auth/token", b"{}", JSON),
+    Failure(422, "invalid_fields", "POST", "/posts", b"[]", JSON),
+    Failure(422, "invalid_fields", "GET", "/posts?limit=0"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
+async def test_every_failure_has_the_one_body_and_changes_nothing(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, failure: Failure
+) -> None:
+    post = await alice.publish()
+    before = await contents(db)
+
+    response = await client.request(
+        failure.method,
+        failure.path.format(post_id=post["id"]),
+        content=failure.content,
+        headers=(alice.headers if "Authorization" not in failure.headers and failure.status != 401 else {})
+        | failure.headers,
+    )
+
+    assert_problem(response, failure.status, failure.code, failure.detail)
+    assert await contents(db) == before
+    assert (await client.get("/")).status_code == 200
+
+
+async def contents(db: asyncpg.Connection) -> list[tuple[object, ...]]:
+    rows = [*await db.fetch("select * from users order by id"), *await db.fetch("select * from posts order by id")]
+    return [tuple(row) for row in rows]
+
+
+async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient, alice: Person) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100_000
+
+    response = await client.post("/posts", content=chunks(), headers=alice.headers | JSON)
+
+    assert_problem(response, 413, "body_too_large")
+
+
+async def test_a_body_of_exactly_one_mebibyte_is_taken(client: httpx.AsyncClient, alice: Person) -> None:
+    frame = b'{"title": "T", "content": ""}'
+    body = frame[:-2] + b"c" * (MEBIBYTE - len(frame)) + frame[-2:]
+
+    response = await client.post("/posts", content=body, headers=alice.headers | JSON)
+
+    assert len(body) == MEBIBYTE
+    assert response.status_code == 201
+    assert len(response.json()["content"]) == MEBIBYTE - len(frame)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/merge-patch+json", None],
+)
+async def test_json_is_taken_under_its_names(
+    client: httpx.AsyncClient, alice: Person, content_type: str | None
+) -> None:
+    post = await alice.publish()
+    headers = alice.headers | ({"Content-Type": content_type} if content_type else {})
+
+    response = await client.patch(f"/posts/{post['id']}", content=b'{"title": "New"}', headers=headers)
+
+    assert (response.status_code, response.json()["title"]) == (200, "New")
+
+
+async def test_of_a_repeated_key_the_last_one_counts(client: httpx.AsyncClient, alice: Person) -> None:
+    body = b'{"title": "first", "content": "C", "title": "last"}'
+
+    response = await client.post("/posts", content=body, headers=alice.headers | JSON)
+
+    assert response.json()["title"] == "last"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/", "GET, HEAD, OPTIONS"),
+        ("/posts", "GET, HEAD, OPTIONS, POST"),
+        ("/posts/1", "DELETE, GET, HEAD, OPTIONS, PATCH"),
+        ("/posts/abc", "DELETE, GET, HEAD, OPTIONS, PATCH"),
+        ("/users/me", "GET, HEAD, OPTIONS"),
+        ("/users/1", "GET, HEAD, OPTIONS"),
+        ("/auth/token", "OPTIONS, POST"),
+        ("/auth/register", "OPTIONS, POST"),
+        ("/docs", "GET, HEAD, OPTIONS"),
+        ("/openapi.json", "GET, HEAD, OPTIONS"),
+    ],
+)
+async def test_options_and_405_name_what_is_allowed(client: httpx.AsyncClient, path: str, allowed: str) -> None:
+    options = await client.options(path)
+    refused = await client.request("PUT", path)
+
+    assert (options.status_code, options.content) == (204, b"")
+    assert_problem(refused, 405, "method_not_allowed")
+    for response in (options, refused):
+        assert ", ".join(sorted(response.headers["allow"].split(", "))) == allowed
+
+
+async def test_head_answers_like_get_without_the_body(client: httpx.AsyncClient, alice: Person) -> None:
+    post = await alice.publish()
+
+    for path in ("/", "/posts", f"/posts/{post['id']}", f"/users/{alice.id}", "/users/me", "/docs", "/posts/999"):
+        get = await client.get(path, headers=alice.headers)
+        head = await client.head(path, headers=alice.headers)
+
+        assert (head.status_code, head.headers, head.content) == (get.status_code, get.headers, b"")
+
+
+async def test_a_bug_is_a_500_that_says_nothing_of_its_cause(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(db: Database, post_id: int) -> None:
+        raise RuntimeError(f"the inside of post {post_id} on {db}")
+
+    monkeypatch.setattr(posts, "select", broken)
+
+    response = await client.get("/posts/7")
+
+    assert_problem(response, 500, "internal_error", "Something broke on our side")
+    assert "inside" not in response.text
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "GET /posts/7" in record.getMessage()
+    assert "RuntimeError: the inside of post 7" in caplog.text
+
+
+async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_restart(
+    serve: Serve, settings: Settings, databases: Databases, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = urlsplit(settings.database_url).path.removeprefix("/")
+    async with httpx.AsyncClient(base_url=await serve(create_app(settings))) as client:
+        alice = await Person.register(client, "alice")
+        await databases.admin.execute(f'alter database "{name}" with allow_connections false')
+        await databases.admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
+
+        for response in [
+            await client.get("/posts"),
+            await client.get("/users/me", headers=alice.headers),
+            await client.post("/posts", json={"title": "T", "content": "C"}, headers=alice.headers),
+            await client.post("/auth/token", data={"username": "alice", "password": alice.password}),
+            await client.get("/health/ready"),
+        ]:
+            assert_problem(response, 503, "database_unavailable")
+            assert int(response.headers["retry-after"]) >= 1
+        live = await client.get("/health/live")
+
+        await databases.admin.execute(f'alter database "{name}" with allow_connections true')
+        ready, post = await client.get("/health/ready"), await alice.publish()
+
+    assert (live.status_code, ready.status_code) == (200, 200)
+    assert post["user_id"] == alice.id
+    assert "database does not answer" in caplog.text
+
+
+async def test_a_client_that_leaves_is_no_error_of_ours(
+    client: httpx.AsyncClient, address: str, alice: Person, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /posts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\nContent-Length: 100\r\n\r\n{{"
+    writer.write(head.encode())
+    await writer.drain()
+    await client.get("/")
+    writer.close()
+    await writer.wait_closed()
+
+    assert (await client.get("/posts")).json() == []
+    assert await reader.read() == b""
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_every_fact_has_its_own_code_or_shares_it_with_its_twin() -> None:
+    facts = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not errors.ServiceError]
+    kinds = [kind for kind in facts if issubclass(kind, errors.ServiceError)]
+
+    assert len(kinds) > 10
+    for kind in kinds:
+        assert 400 <= kind.status < 600
+        assert kind.code == kind.code.lower()
+        assert ("WWW-Authenticate" in kind.headers) == (kind.status == 401)
+        assert ("Retry-After" in kind.headers) == (kind.status == 503)
+    codes = [kind.code for kind in kinds if kind.code != "not_owner"]
+    assert len(codes) == len(set(codes))

@@ -1,0 +1,39 @@
+"""One's own account, and everybody's profile."""
+
+import httpx
+import pytest
+
+from tests.people import Person, assert_problem
+from tests.test_posts import NO_IDS
+
+
+async def test_the_account_behind_the_token_is_read(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
+    assert (await client.get("/users/me", headers=alice.headers)).json() == alice.account
+    assert (await client.get("/users/me", headers=mallory.headers)).json() == mallory.account
+
+
+async def test_a_profile_is_read_without_a_token(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
+    first = await alice.publish("1")
+    await mallory.publish("2")
+    third = await alice.publish("3")
+
+    response = await client.get(f"/users/{alice.id}")
+
+    assert (response.status_code, response.json()) == (200, alice.account | {"posts": [first, third]})
+    assert "link" not in response.headers
+
+
+async def test_a_profile_without_posts_has_an_empty_list(client: httpx.AsyncClient, alice: Person) -> None:
+    response = await client.get(f"/users/{alice.id}")
+
+    assert response.json() == alice.account | {"posts": []}
+
+
+async def test_an_unknown_user_is_not_found(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.get("/users/1"), 404, "user_not_found", "User not found")
+
+
+@pytest.mark.parametrize("no_id", NO_IDS)
+async def test_what_is_no_id_names_no_user(client: httpx.AsyncClient, alice: Person, no_id: str) -> None:
+    assert_problem(await client.get(f"/users/{no_id}"), 404, "user_not_found", "User not found")
+    assert alice.id > 0
