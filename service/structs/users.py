@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.structs.fields import MAX_EMAIL_LENGTH, Email, Password, Username
+from service.structs.fields import Email, Password, Username
 from service.structs.posts import Post
 
 
@@ -17,7 +17,6 @@ class UserCreate(Struct):
         Meta(
             description="Valid by syntax; its domain is stored in lower case.",
             examples=["alice@example.com"],
-            extra_json_schema={"maxLength": MAX_EMAIL_LENGTH},
         ),
     ]
     password: Password

@@ -1,0 +1,22 @@
+"""Lints the schema files and every statement in the code with sqruff."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.statements import all_statements
+
+
+def main() -> int:
+    root = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory() as directory:
+        for statement in all_statements():
+            Path(directory, f"{statement.name}.sql").write_text(f"{statement.text.strip()};\n", encoding="utf-8")
+        sqruff = Path(sys.executable).parent / "sqruff"
+        command = [str(sqruff), "--config", str(root / ".sqruff"), "lint", str(root / "sql"), directory]
+        return subprocess.run(command, check=False).returncode  # noqa: S603 - our own arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Every SQL statement of the service, found by itself."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+
+from msgspec import Struct
+
+import service.queries
+from service import schema
+
+
+class Statement(Struct, frozen=True):
+    name: str
+    text: str
+
+
+def modules() -> list[ModuleType]:
+    found = pkgutil.iter_modules(service.queries.__path__, f"{service.queries.__name__}.")
+    return [importlib.import_module(module.name) for module in found]
+
+
+def statements(*sources: ModuleType) -> Iterator[Statement]:
+    """The constants in capitals of the query modules, or of the given ones."""
+    for module in sources or modules():
+        for name, value in vars(module).items():
+            if name.isupper() and isinstance(value, str):
+                yield Statement(f"{module.__name__.removeprefix('service.')}.{name}", value)
+
+
+def all_statements() -> list[Statement]:
+    """Those of the query modules and of the schema's own."""
+    return [*statements(), *statements(schema)]

@@ -1,0 +1,267 @@
+"""What a person starts: the command line and ``just up``, as real processes."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from tests.people import Person
+from tests.test_settings import KEY
+
+Start = Callable[..., Awaitable[Process]]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Cheap, private, and of this machine only what programs need to run."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "DATA_DIRECTORY": str(tmp_path / "data"),
+        "PORT": str(free_port()),
+        "PASSWORD_MEMORY_KIB": "8",
+        "PASSWORD_PASSES": "1",
+    }
+
+
+@pytest.fixture
+async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[Start]:
+    """Runs ``python -m`` with the environment of the test; whatever still runs at its end is killed."""
+    started: list[Process] = []
+
+    async def run(*arguments: str, **more: str) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *arguments,
+            cwd=repository,
+            env=environment | more,
+            stdout=PIPE,
+            stderr=STDOUT,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
+async def output(process: Process) -> str:
+    """All that it says until it ends."""
+    text, _ = await asyncio.wait_for(process.communicate(), 30)
+    return text.decode()
+
+
+async def read_until(process: Process, words: str) -> str:
+    assert process.stdout
+    said = ""
+    while words not in said:
+        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        assert line, said
+        said += line.decode()
+    return said
+
+
+async def answers(visitor: httpx.AsyncClient) -> None:
+    """Return once the service does: with several workers, the first to start listens a moment later than it says."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(httpx.ConnectError):
+                await visitor.get("/health/live")
+                return
+
+
+@pytest.fixture
+async def visitor(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{environment['PORT']}", timeout=30) as client:
+        yield client
+
+
+async def test_migrate_applies_the_schema_and_then_finds_it(start: Start, empty_database: str) -> None:
+    first = await start("service", "migrate", DATABASE_URL=empty_database)
+    assert "applied 001_users.sql, 002_posts.sql" in await output(first)
+
+    second = await start("service", "migrate", DATABASE_URL=empty_database)
+    assert "all files were applied before" in await output(second)
+
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+async def test_ten_that_migrate_at_once_all_succeed(start: Start, empty_database: str) -> None:
+    processes = [await start("service", "migrate", DATABASE_URL=empty_database) for _ in range(10)]
+
+    said = [await output(process) for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * 10
+    assert sum("applied 001_users.sql, 002_posts.sql" in text for text in said) == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_service_serves_and_stops_when_told(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
+    await read_until(process, "Application startup complete")
+    await answers(visitor)
+
+    alice = await Person.register(visitor, "alice")
+    post = await alice.publish()
+    assert await alice.read(post["id"]) == post
+    tree = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    said = await output(process)
+
+    assert process.returncode in {0, -signal.SIGTERM}
+    assert "Traceback" not in said
+    assert left_of(tree) == []
+
+
+async def test_settings_that_do_not_hold_are_all_named_and_nothing_starts(start: Start) -> None:
+    process = await start("service", PORT="none", SECRET_KEY="short")
+
+    said = await output(process)
+
+    assert process.returncode == 1
+    assert said.splitlines()[0] == "The settings do not hold:"
+    assert {line.split(":")[0] for line in said.splitlines()[1:]} == {"DATABASE_URL", "PORT", "SECRET_KEY"}
+
+
+async def test_uvicorn_can_build_the_app_by_itself(
+    start: Start, environment: dict[str, str], visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await start(
+        "uvicorn", "--factory", "service.app:create_app", "--port", environment["PORT"], DATABASE_URL=database_url
+    )
+    await read_until(process, "Uvicorn running on")
+
+    assert (await visitor.get("/posts")).json() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://nobody@127.0.0.1:1/app", "The database cannot be reached: "),
+        ("postgresql://nobody@no-such-host.invalid/app", "The database cannot be reached: "),
+    ],
+)
+async def test_migrate_without_a_database_says_so_in_a_line(start: Start, url: str, words: str) -> None:
+    process = await start("service", "migrate", DATABASE_URL=url)
+
+    said = await output(process)
+
+    assert process.returncode == 1
+    assert said.startswith(words)
+    assert len(said.splitlines()) == 1
+
+
+async def test_the_service_is_not_started_on_an_empty_database(start: Start, empty_database: str) -> None:
+    process = await start("service", DATABASE_URL=empty_database)
+
+    said = await output(process)
+
+    assert process.returncode == 1
+    assert "run `python -m service migrate` first" in said
+    assert "Traceback" not in said
+
+
+async def test_a_port_that_is_taken_ends_the_start(
+    start: Start, environment: dict[str, str], database_url: str
+) -> None:
+    with socket.create_server(("127.0.0.1", int(environment["PORT"]))):
+        process = await start("service", DATABASE_URL=database_url)
+        said = await output(process)
+
+    assert process.returncode == 3
+    assert "address already in use" in said
+    assert "Traceback" not in said
+
+
+async def test_an_unknown_command_is_refused(start: Start) -> None:
+    process = await start("service", "serve")
+
+    assert await output(process) == "usage: python -m service [migrate]\n"
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_just_up_needs_nothing_and_leaves_nothing_behind(
+    start: Start, visitor: httpx.AsyncClient, number: signal.Signals
+) -> None:
+    process = await start("service.development")
+    said = await read_until(process, "Uvicorn running on")
+    alice = await Person.register(visitor, "alice")
+    tree = psutil.Process(process.pid).children(recursive=True)
+    tree += [found for found in psutil.process_iter() if _belongs_to(found, said)]
+
+    process.send_signal(number)
+    await output(process)
+
+    for words in ("embedded PostgreSQL", "/docs", "Ctrl-C"):
+        assert words in said
+    assert alice.id == 1
+    assert left_of(tree) == []
+
+
+def left_of(tree: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that do not end by themselves within a moment."""
+    _, alive = psutil.wait_procs(tree, timeout=5)
+    return list(alive)
+
+
+def _belongs_to(process: psutil.Process, said: str) -> bool:
+    """Whether it is a process of the embedded server, which runs in a session of its own."""
+    directory = said.split("its data in ", 1)[1].splitlines()[0]
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return "postgres" in process.name() and process.cwd() == directory
+    return False
+
+
+async def test_what_just_up_has_stored_outlives_a_restart(start: Start, visitor: httpx.AsyncClient) -> None:
+    process = await start("service.development")
+    await read_until(process, "Uvicorn running on")
+    alice = await Person.register(visitor, "alice")
+    post = await alice.publish()
+    process.send_signal(signal.SIGINT)
+    await output(process)
+
+    process = await start("service.development")
+    await read_until(process, "Uvicorn running on")
+
+    assert await alice.read(post["id"]) == post
+    assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
+
+
+async def test_just_up_uses_the_database_that_is_named(
+    start: Start, visitor: httpx.AsyncClient, empty_database: str, tmp_path: Path
+) -> None:
+    process = await start("service.development", DATABASE_URL=empty_database, SECRET_KEY=KEY)
+    said = await read_until(process, "Uvicorn running on")
+    await Person.register(visitor, "alice")
+
+    connection = await asyncpg.connect(empty_database)
+    count = await connection.fetchval("select count(*) from users")
+    await connection.close()
+
+    assert count == 1
+    assert "Database  DATABASE_URL" in said
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,165 @@
+"""The API page and the OpenAPI document."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from litestar.routes import HTTPRoute
+
+from service.app import create_app
+from service.settings import Settings
+from tests.people import Json
+
+EXPECTED = {
+    "GET /": {"200"},
+    "GET /health/live": {"200"},
+    "GET /health/ready": {"200", "503"},
+    "POST /auth/register": {"201", "400", "409", "413", "415", "422", "503"},
+    "POST /auth/token": {"200", "400", "401", "413", "415", "422", "503"},
+    "GET /users/me": {"200", "401", "503"},
+    "GET /users/{user_id}": {"200", "404", "503"},
+    "POST /posts": {"201", "400", "401", "413", "415", "422", "503"},
+    "GET /posts": {"200", "422", "503"},
+    "GET /posts/{post_id}": {"200", "404", "503"},
+    "PATCH /posts/{post_id}": {"200", "400", "401", "403", "404", "413", "415", "422", "503"},
+    "DELETE /posts/{post_id}": {"204", "401", "403", "404", "503"},
+}
+PROTECTED = {"GET /users/me", "POST /posts", "PATCH /posts/{post_id}", "DELETE /posts/{post_id}"}
+
+
+@pytest.fixture
+async def document(client: httpx.AsyncClient) -> Json:
+    response = await client.get("/openapi.json")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    schema: Json = response.json()
+    return schema
+
+
+def operations(document: Json) -> dict[str, Json]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def references(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        found = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+        return found.union(*(references(value) for value in node.values()))
+    return set().union(*(references(value) for value in node)) if isinstance(node, list) else set()
+
+
+async def test_the_document_describes_every_route_with_its_statuses(document: Json) -> None:
+    assert document["openapi"].startswith("3.1")
+    assert {name: set(operation["responses"]) for name, operation in operations(document).items()} == EXPECTED
+
+
+async def test_every_route_has_a_sentence_and_a_tag(document: Json) -> None:
+    for operation in operations(document).values():
+        assert operation["description"].endswith(".")
+        assert len(operation["tags"]) == 1
+    ids = [operation["operationId"] for operation in operations(document).values()]
+    assert len(ids) == len(set(ids))
+
+
+async def test_only_protected_routes_carry_the_security_requirement(document: Json) -> None:
+    protected = {name for name, operation in operations(document).items() if operation.get("security")}
+
+    assert protected == PROTECTED
+    scheme = document["components"]["securitySchemes"]["bearer"]
+    assert scheme["type"] == "oauth2"
+    assert scheme["flows"]["password"]["tokenUrl"] == "/auth/token"
+
+
+async def test_every_failure_is_a_problem_with_an_example(document: Json) -> None:
+    for operation in operations(document).values():
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                [(media_type, content)] = response["content"].items()
+                assert media_type == "application/problem+json"
+                assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+                for example in content["examples"].values():
+                    assert str(example["value"]["status"]) == status
+                    assert {"type", "title", "status", "detail", "code"} <= set(example["value"])
+                assert ("WWW-Authenticate" in response["headers"]) == (status == "401")
+                assert ("Retry-After" in response["headers"]) == (status == "503")
+
+
+async def test_limits_examples_and_headers_are_written_down(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    assert set(schemas["Post"]["properties"]) == {"id", "title", "content", "user_id", "date_posted"}
+    assert set(schemas["UserCreate"]["required"]) == {"username", "email", "password"}
+    username, email, password = (
+        schemas["UserCreate"]["properties"][name] for name in ("username", "email", "password")
+    )
+    assert (username["minLength"], username["maxLength"]) == (1, 50)
+    assert (email["format"], email["maxLength"]) == ("email", 120)
+    assert (password["minLength"], password["maxLength"]) == (8, 128)
+    assert schemas["PostCreate"]["properties"]["title"]["maxLength"] == 100
+    assert not schemas["PostUpdate"]["required"]
+    assert schemas["PostUpdate"]["properties"] == schemas["PostCreate"]["properties"]
+    assert schemas["Post"]["properties"]["date_posted"]["format"] == "date-time"
+    for name in ("UserCreate", "PostCreate", "User", "Post"):
+        assert all("examples" in field for field in schemas[name]["properties"].values())
+    described = operations(document)
+    limit, after, user_id = described["GET /posts"]["parameters"]
+    assert (limit["schema"]["minimum"], limit["schema"]["maximum"], limit["schema"]["default"]) == (1, 100, 50)
+    assert (after["name"], user_id["name"]) == ("after", "user_id")
+    assert "Link" in described["GET /posts"]["responses"]["200"]["headers"]
+    assert "Location" in described["POST /posts"]["responses"]["201"]["headers"]
+    [post_id] = described["GET /posts/{post_id}"]["parameters"]
+    assert (post_id["schema"]["type"], post_id["schema"]["minimum"]) == ("integer", 1)
+
+
+async def test_the_login_is_described_as_a_form(document: Json) -> None:
+    content = operations(document)["POST /auth/token"]["requestBody"]["content"]
+
+    assert content["application/x-www-form-urlencoded"]["schema"] == {"$ref": "#/components/schemas/PasswordGrant"}
+
+
+async def test_every_reference_leads_somewhere(document: Json) -> None:
+    for reference in references(document):
+        node: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            node = node[step]
+        assert node
+
+
+def test_no_route_is_left_out_of_the_document(settings: Settings) -> None:
+    served = {
+        f"{method} {route.path_format}"
+        for route in create_app(settings).routes
+        if isinstance(route, HTTPRoute)
+        for method, (handler, _) in route.route_handler_map.items()
+        if method not in {"HEAD", "OPTIONS"} and handler.resolve_include_in_schema()
+    }
+
+    assert served == set(EXPECTED)
+
+
+async def test_the_page_is_whole_without_another_origin(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert not re.search(r"https?:|\*", policy)
+    linked = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(linked) >= 3
+    for path in linked:
+        assert path.startswith("/docs/")
+        assert (await client.get(path)).status_code == 200
+    assert "http" not in page.text.replace("http-equiv", "")
+
+
+async def test_the_files_of_the_page_are_served_as_what_they_are(client: httpx.AsyncClient) -> None:
+    script, style = await client.get("/docs/swagger-ui-bundle.js"), await client.get("/docs/swagger-ui.css")
+
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert style.headers["content-type"] == "text/css; charset=utf-8"
+    assert script.headers["x-content-type-options"] == "nosniff"
+    assert len(script.content) > 500_000

@@ -1,0 +1,66 @@
+"""The API page, driven in a headless Chromium as a person would."""
+
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.browser import CHROMIUM
+from tests.people import Person
+
+# The rest keeps Chromium from calling home, which would fail the test without a network of its own making.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture
+async def browser_page() -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield await browser.new_page()
+        await browser.close()
+
+
+async def test_a_person_logs_in_writes_a_post_and_sees_it(
+    browser_page: Page, address: str, client: httpx.AsyncClient, alice: Person
+) -> None:
+    page = browser_page
+    origins: set[str] = set()
+    complaints: list[str] = []
+    page.on("request", lambda request: origins.add(urlsplit(request.url).netloc))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.set_default_timeout(10_000)
+    await page.goto(f"{address}/docs")
+
+    await page.get_by_role("button", name="Authorize").first.click()
+    await page.get_by_label("username:").fill(alice.username)
+    await page.get_by_label("password:").fill(alice.password)
+    await page.get_by_role("button", name="Apply given OAuth2 credentials").click()
+    await expect(page.locator(".auth-container")).to_contain_text("Authorized")
+    await page.get_by_role("button", name="Close").click()
+
+    create = page.locator("[id='operations-posts-create_post']")
+    await create.locator(".opblock-summary-control").click()
+    await create.locator("textarea").fill('{"title": "From the page", "content": "Written by hand"}')
+    await create.get_by_role("button", name="Execute").click()
+    await expect(create.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("201")
+
+    listing = page.locator("[id='operations-posts-list_posts']")
+    await listing.locator(".opblock-summary-control").click()
+    await listing.get_by_role("button", name="Execute").click()
+    await expect(listing.locator(".live-responses-table")).to_contain_text("From the page")
+
+    [post] = (await client.get("/posts")).json()
+    assert (post["title"], post["user_id"]) == ("From the page", alice.id)
+    assert origins == {urlsplit(address).netloc}
+    assert complaints == []

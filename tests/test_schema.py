@@ -1,0 +1,103 @@
+"""The schema files are applied once, in order, whoever starts."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service import schema
+from service.schema import SchemaError
+
+FILES = {
+    "001_one.sql": "create table one (id bigint);",
+    "002_two.sql": "alter table one add column name text;\ncreate table two (id bigint);",
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+async def applied(url: str) -> list[Any]:
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch("select name from schema_files order by name")
+    await connection.close()
+    return [row["name"] for row in rows]
+
+
+async def test_files_are_applied_once_in_their_order(empty_database: str, directory: Path) -> None:
+    assert await schema.migrate(empty_database, directory) == ["001_one.sql", "002_two.sql"]
+    assert await schema.migrate(empty_database, directory) == []
+    (directory / "003_three.sql").write_text("create table three (id bigint);")
+    assert await schema.migrate(empty_database, directory) == ["003_three.sql"]
+    assert await applied(empty_database) == ["001_one.sql", "002_two.sql", "003_three.sql"]
+
+
+async def test_ten_at_once_apply_them_once(empty_database: str, directory: Path) -> None:
+    results = await asyncio.gather(*(schema.migrate(empty_database, directory) for _ in range(10)))
+
+    assert sorted(results) == [[]] * 9 + [["001_one.sql", "002_two.sql"]]
+
+
+async def test_a_file_changed_after_it_was_applied_stops_the_start(empty_database: str, directory: Path) -> None:
+    await schema.migrate(empty_database, directory)
+    (directory / "001_one.sql").write_text("create table one (id integer);")
+
+    with pytest.raises(SchemaError, match=r"001_one\.sql was changed after it was applied"):
+        await schema.migrate(empty_database, directory)
+    with pytest.raises(SchemaError, match=r"001_one\.sql was changed after it was applied"):
+        await schema.verify(empty_database, 5, directory)
+
+
+async def test_a_file_that_fails_leaves_nothing_behind(empty_database: str, directory: Path) -> None:
+    (directory / "002_two.sql").write_text("create table two (id bigint);\ncreate table one (id bigint);")
+
+    with pytest.raises(SchemaError, match=r'002_two\.sql cannot be applied: relation "one" already exists'):
+        await schema.migrate(empty_database, directory)
+
+    assert await applied(empty_database) == ["001_one.sql"]
+    (directory / "002_two.sql").write_text(FILES["002_two.sql"])
+    assert await schema.migrate(empty_database, directory) == ["002_two.sql"]
+
+
+async def test_a_file_may_not_come_before_one_that_is_applied(empty_database: str, directory: Path) -> None:
+    await schema.migrate(empty_database, directory)
+    (directory / "001_a_late_one.sql").write_text("create table late (id bigint);")
+
+    with pytest.raises(SchemaError, match="give it a higher number"):
+        await schema.migrate(empty_database, directory)
+
+    assert await applied(empty_database) == ["001_one.sql", "002_two.sql"]
+
+
+async def test_a_file_of_a_newer_release_is_no_hindrance(empty_database: str, directory: Path) -> None:
+    await schema.migrate(empty_database, directory)
+    (directory / "002_two.sql").unlink()
+
+    assert await schema.migrate(empty_database, directory) == []
+    await schema.verify(empty_database, 5, directory)
+
+
+async def test_the_service_is_not_served_on_a_database_that_lacks_files(empty_database: str, directory: Path) -> None:
+    with pytest.raises(SchemaError, match=r"lacks 001_one\.sql, 002_two\.sql: run `python -m service migrate` first"):
+        await schema.verify(empty_database, 5, directory)
+
+    await schema.migrate(empty_database, directory)
+    await schema.verify(empty_database, 5, directory)
+
+
+async def test_the_lock_ends_with_its_holder(empty_database: str, directory: Path) -> None:
+    holder = await asyncpg.connect(empty_database)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    waiting = asyncio.create_task(schema.migrate(empty_database, directory))
+    while not await holder.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted"):
+        assert not waiting.done()
+
+    await holder.close()
+
+    assert await waiting == ["001_one.sql", "002_two.sql"]

@@ -1,0 +1,188 @@
+"""The settings: from the environment, all faults at once, nothing insecure by default."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service import settings
+from service.settings import Settings, SettingsError
+
+URL = "postgresql://app@db.example/app"
+KEY = "7f3a9c1e5b8d2046f1e7a3c95d80b264"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {"DATABASE_URL": URL, "SECRET_KEY": KEY, "DATA_DIRECTORY": str(tmp_path)}
+
+
+def faults(environment: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        settings.load(environment)
+    return str(caught.value).splitlines()
+
+
+def test_a_database_is_all_that_has_to_be_named(tmp_path: Path) -> None:
+    loaded = settings.load({"DATABASE_URL": URL, "DATA_DIRECTORY": str(tmp_path)})
+
+    assert loaded == Settings(database_url=URL, secret_key=loaded.secret_key)
+    assert (loaded.host, loaded.port, loaded.workers, loaded.access_token_minutes) == ("127.0.0.1", 8000, 1, 30)
+    assert (loaded.password_memory_kib, loaded.password_passes, loaded.password_lanes) == (19456, 2, 1)
+
+
+def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) -> None:
+    loaded = settings.load(
+        environment
+        | {
+            "HOST": "0.0.0.0",  # noqa: S104 - what a container says
+            "PORT": "9000",
+            "WORKERS": "4",
+            "ACCESS_TOKEN_MINUTES": "5",
+            "DATABASE_CONNECTIONS": "3",
+            "DATABASE_TIMEOUT_SECONDS": "0.5",
+            "PASSWORD_MEMORY_KIB": "1024",
+            "PASSWORD_PASSES": "3",
+            "PASSWORD_LANES": "2",
+            "PASSWORD_THREADS": "7",
+            "PASSWORD_QUEUE": "9",
+        }
+    )
+
+    assert loaded == Settings(
+        database_url=URL,
+        secret_key=KEY.encode(),
+        host="0.0.0.0",  # noqa: S104
+        port=9000,
+        workers=4,
+        access_token_minutes=5,
+        database_connections=3,
+        database_timeout_seconds=0.5,
+        password_memory_kib=1024,
+        password_passes=3,
+        password_lanes=2,
+        password_threads=7,
+        password_queue=9,
+    )
+
+
+def test_an_empty_variable_counts_as_not_set(environment: dict[str, str]) -> None:
+    assert settings.load(environment | {"PORT": "", "WORKERS": " "}) == settings.load(environment)
+
+
+def test_every_fault_is_named_at_once() -> None:
+    found = faults(
+        {
+            "DATABASE_URL": "mysql://localhost/app",
+            "SECRET_KEY": "short",
+            "PORT": "80000",
+            "WORKERS": "0",
+            "ACCESS_TOKEN_MINUTES": "soon",
+            "DATABASE_TIMEOUT_SECONDS": "nan",
+            "PASSWORD_PASSES": "-1",
+            "PASSWORD_QUEUE": "1.5",
+        }
+    )
+
+    assert sorted(line.split(":")[0] for line in found) == [
+        "ACCESS_TOKEN_MINUTES",
+        "DATABASE_TIMEOUT_SECONDS",
+        "DATABASE_URL",
+        "PASSWORD_PASSES",
+        "PASSWORD_QUEUE",
+        "PORT",
+        "SECRET_KEY",
+        "WORKERS",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgresql+asyncpg://u:p%40ss@h:5433/d?sslmode=require", "postgresql://u:p%40ss@h:5433/d?sslmode=require"),
+        ("postgres://h/d", "postgresql://h/d"),
+        (" postgresql://h/d ", "postgresql://h/d"),
+        ("postgresql://u@/d?host=/run/postgresql", "postgresql://u@/d?host=/run/postgresql"),
+    ],
+)
+def test_the_names_of_old_are_accepted(environment: dict[str, str], given: str, used: str) -> None:
+    assert settings.load(environment | {"DATABASE_URL": given}).database_url == used
+
+
+@pytest.mark.parametrize("url", ["", "localhost/app", "sqlite:///app.db", "postgresql://u:p@ss:w@h:port/d"])
+def test_a_database_url_must_be_one(environment: dict[str, str], url: str) -> None:
+    [fault] = faults(environment | {"DATABASE_URL": url})
+
+    assert fault.startswith("DATABASE_URL: ")
+    assert "p@ss" not in fault
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "short",
+        "a" * 64,
+        "changemechangemechangemechangemechangeme",
+        "your-secret-key-goes-here-and-is-long-enough",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    ],
+)
+def test_a_weak_or_known_key_is_refused(environment: dict[str, str], tmp_path: Path, key: str) -> None:
+    [fault] = faults(environment | {"SECRET_KEY": key})
+    (tmp_path / "key").write_text(key)
+    [fault_of_file] = faults(environment | {"SECRET_KEY": "", "SECRET_KEY_FILE": str(tmp_path / "key")})
+
+    assert fault.startswith("SECRET_KEY: ")
+    assert fault_of_file.startswith("SECRET_KEY_FILE: ")
+    assert key not in fault + fault_of_file
+
+
+def test_a_key_may_come_from_a_file(environment: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
+
+    loaded = settings.load(environment | {"SECRET_KEY": "", "SECRET_KEY_FILE": str(file)})
+
+    assert loaded.secret_key == KEY.encode()
+
+
+def test_a_file_that_is_not_there_is_a_fault(environment: dict[str, str]) -> None:
+    assert faults(environment | {"SECRET_KEY": "", "SECRET_KEY_FILE": "/nowhere"}) == [
+        "SECRET_KEY_FILE: cannot read /nowhere (No such file or directory)"
+    ]
+
+
+def test_key_and_file_are_not_both_given(environment: dict[str, str]) -> None:
+    assert faults(environment | {"SECRET_KEY_FILE": "/nowhere"}) == [
+        "SECRET_KEY, SECRET_KEY_FILE: set one of them, not both"
+    ]
+
+
+def test_a_key_is_generated_once_and_kept_to_oneself(environment: dict[str, str], tmp_path: Path) -> None:
+    environment |= {"SECRET_KEY": "", "DATA_DIRECTORY": str(tmp_path / "new" / "directory")}
+
+    first, second = settings.load(environment), settings.load(environment)
+
+    file = tmp_path / "new" / "directory" / "secret_key"
+    assert first.secret_key == second.secret_key == file.read_bytes()
+    assert len(first.secret_key) >= settings.MIN_SECRET_BYTES
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_of_many_that_generate_a_key_at_once_all_use_the_same(environment: dict[str, str]) -> None:
+    environment |= {"SECRET_KEY": ""}
+    with ThreadPoolExecutor(16) as threads:
+        loaded = list(threads.map(lambda _: settings.load(environment), range(64)))
+
+    assert len({one.secret_key for one in loaded}) == 1
+
+
+def test_where_a_key_cannot_be_kept_the_fault_says_what_to_do(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    [fault] = faults(environment | {"SECRET_KEY": "", "DATA_DIRECTORY": str(tmp_path / "file" / "x")})
+
+    assert fault.startswith("DATA_DIRECTORY: cannot keep a generated secret key")
+    assert "set SECRET_KEY or SECRET_KEY_FILE" in fault

@@ -1,0 +1,165 @@
+"""Every statement is prepared on the real schema and compared with the struct that its rows become."""
+
+import re
+from datetime import datetime
+from typing import Any, get_args, get_origin
+
+import asyncpg
+import msgspec
+import pytest
+
+from service import schema
+from service.queries import auth, posts, users
+from service.structs.auth import Credentials
+from service.structs.posts import Post
+from service.structs.users import User, UserProfile
+from tests.statements import Statement, all_statements, statements
+
+PYTHON_TYPES = {"int8": int, "text": str, "timestamptz": datetime, "bool": bool}
+
+# Where rows become structs: the statement's columns are the fields, in their order.
+STRUCTS: dict[str, type[msgspec.Struct] | None] = {
+    "queries.auth.SELECT_CREDENTIALS": Credentials,
+    "queries.auth.UPDATE_HASH": None,
+    "queries.posts.DELETE": None,
+    "queries.posts.INSERT": Post,
+    "queries.posts.SELECT": Post,
+    "queries.posts.SELECT_OWNER": None,
+    "queries.posts.SELECT_PAGE": Post,
+    "queries.posts.SELECT_PAGE_OF_USER": Post,
+    "queries.posts.UPDATE": Post,
+    "queries.users.INSERT": User,
+    "queries.users.SELECT": User,
+    "queries.users.SELECT_PROFILE": None,  # two structs in one row, see below
+}
+
+
+def python_type(annotation: Any) -> Any:
+    while get_origin(annotation) is not None and hasattr(annotation, "__metadata__"):
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def columns_of(struct: type[msgspec.Struct]) -> list[tuple[str, Any]]:
+    return [(field.name, python_type(field.type)) for field in msgspec.structs.fields(struct)]
+
+
+async def prepared_columns(db: asyncpg.Connection, text: str) -> list[tuple[str, Any]]:
+    prepared = await db.prepare(text)
+    return [(column.name, PYTHON_TYPES[column.type.name]) for column in prepared.get_attributes()]
+
+
+def test_the_table_names_every_statement() -> None:
+    assert {statement.name for statement in statements()} == set(STRUCTS)
+
+
+@pytest.mark.parametrize("statement", list(statements()), ids=lambda statement: statement.name)
+async def test_the_columns_of_a_statement_are_the_fields_of_its_struct(
+    db: asyncpg.Connection, statement: Statement
+) -> None:
+    columns = await prepared_columns(db, statement.text)
+
+    if struct := STRUCTS[statement.name]:
+        assert columns == columns_of(struct)
+
+
+async def test_a_profile_row_is_a_user_and_then_a_post(db: asyncpg.Connection) -> None:
+    columns = await prepared_columns(db, users.SELECT_PROFILE)
+
+    user, post = columns[:3], columns[3:]
+    assert user == columns_of(User) == columns_of(UserProfile)[:3]
+    assert [("id", int), *post[1:]] == columns_of(Post)
+
+
+@pytest.mark.parametrize("statement", all_statements(), ids=lambda statement: statement.name)
+def test_a_statement_is_written_in_the_house_style(statement: Statement) -> None:
+    assert "*" not in statement.text
+    assert not re.search(r"\b[A-Z]{2,}\b", statement.text)
+    if "\nlimit" in statement.text or " limit" in statement.text:
+        assert re.search(r"order by [\w.]*id\n +?limit|order by [\w.]*id\nlimit", statement.text)
+
+
+@pytest.mark.parametrize("statement", [posts.UPDATE, posts.DELETE])
+def test_a_write_to_a_post_names_its_owner(statement: str) -> None:
+    assert "and user_id = $2" in statement
+
+
+async def test_our_statements_leave_no_session_state_behind(db: asyncpg.Connection) -> None:
+    async def state() -> list[Any]:
+        settings = await db.fetch("select name, setting from pg_settings where source = 'session' order by name")
+        locks = await db.fetch("select locktype from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'")
+        others = await db.fetch("select relname from pg_class where relpersistence = 't'")
+        listening = await db.fetch("select pg_listening_channels()")
+        return [tuple(row) for rows in (settings, locks, others, listening) for row in rows]
+
+    before = await state()
+
+    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    post_id = await db.fetchval(posts.INSERT, "T", "C", user_id)
+    await db.fetch(auth.SELECT_CREDENTIALS, "alice")
+    await db.fetch(auth.UPDATE_HASH, user_id, "hash", "other")
+    await db.fetch(users.SELECT, user_id)
+    await db.fetch(users.SELECT_PROFILE, user_id, 51)
+    await db.fetch(posts.SELECT, post_id)
+    await db.fetch(posts.SELECT_OWNER, post_id)
+    await db.fetch(posts.SELECT_PAGE, 0, 51)
+    await db.fetch(posts.SELECT_PAGE_OF_USER, user_id, 0, 51)
+    await db.fetch(posts.UPDATE, post_id, user_id, "New", None)
+    await db.fetch(posts.DELETE, post_id, user_id)
+
+    assert await state() == before
+    assert not db.is_in_transaction()
+
+
+async def test_every_constraint_is_named_after_its_table_and_column(db: asyncpg.Connection) -> None:
+    rows = await db.fetch(
+        """
+        select
+            pg_constraint.conname as name,
+            pg_class.relname as table_name,
+            array(
+                select attname::text from pg_attribute where attrelid = conrelid and attnum = any(conkey)
+            ) as columns
+        from pg_constraint
+        join pg_class on pg_class.oid = conrelid
+        where contype <> 'n' and pg_class.relnamespace = 'public'::regnamespace
+        """
+    )
+
+    assert len(rows) >= 10
+    for row in rows:
+        assert re.fullmatch(rf"{row['table_name']}_{'_'.join(row['columns'])}_(pkey|key|fkey|length)", row["name"])
+
+
+async def test_the_schema_refuses_what_the_structs_refuse(db: asyncpg.Connection) -> None:
+    """The last line of defence for whoever writes past the service."""
+    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    for statement, arguments, constraint in [
+        (users.INSERT, ("", "a@example.com", "h"), "users_username_length"),
+        (users.INSERT, ("u" * 51, "a@example.com", "h"), "users_username_length"),
+        (users.INSERT, ("u", "e" * 121, "h"), "users_email_length"),
+        (posts.INSERT, ("", "C", user_id), "posts_title_length"),
+        (posts.INSERT, ("t" * 101, "C", user_id), "posts_title_length"),
+        (posts.INSERT, ("T", "", user_id), "posts_content_length"),
+        (posts.INSERT, ("T", "C", user_id + 1), "posts_user_id_fkey"),
+    ]:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
+            await db.fetch(statement, *arguments)
+        assert caught.value.constraint_name == constraint
+
+
+async def test_posts_go_with_their_user(db: asyncpg.Connection) -> None:
+    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    await db.fetch(posts.INSERT, "T", "C", user_id)
+
+    await db.execute("delete from users where id = $1", user_id)
+
+    assert await db.fetchval("select count(*) from posts") == 0
+
+
+def test_the_schema_module_has_its_statements_in_the_list() -> None:
+    assert {statement.name for statement in statements(schema)} == {
+        "schema.CREATE_SCHEMA_FILES",
+        "schema.INSERT_SCHEMA_FILE",
+        "schema.SELECT_SCHEMA_FILES",
+    }
