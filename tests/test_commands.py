@@ -42,7 +42,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[Start]:
-    """Runs ``python -m`` with the environment of the test; whatever still runs at its end is killed."""
+    """Runs ``python -m`` with the environment of the test; whatever still runs at its end is stopped."""
     started: list[Process] = []
 
     async def run(*arguments: str, **more: str) -> Process:
@@ -61,9 +61,12 @@ async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[
 
     yield run
     for process in started:
+        if process.returncode is None:
+            process.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.communicate(), 10)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.communicate()
 
 
 async def output(process: Process) -> str:
@@ -249,6 +252,36 @@ async def test_what_just_up_has_stored_outlives_a_restart(start: Start, visitor:
 
     assert await alice.read(post["id"]) == post
     assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
+
+
+async def test_just_up_takes_over_what_a_killed_one_left(start: Start, visitor: httpx.AsyncClient) -> None:
+    process = await start("service.development")
+    said = await read_until(process, "Uvicorn running on")
+    alice = await Person.register(visitor, "alice")
+    process.kill()
+    await process.wait()
+
+    process = await start("service.development")
+    await read_until(process, "Uvicorn running on")
+    kept = await visitor.get("/users/me", headers=alice.headers)
+    servers = [found for found in psutil.process_iter() if _belongs_to(found, said)]
+    process.send_signal(signal.SIGINT)
+    await output(process)
+
+    assert kept.json() == alice.account
+    assert servers
+    assert left_of(servers) == []
+
+
+async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, visitor: httpx.AsyncClient) -> None:
+    await read_until(await start("service.development"), "Uvicorn running on")
+
+    second = await start("service.development", PORT=str(free_port()))
+    said = await output(second)
+
+    assert (second.returncode, len(said.splitlines())) == (1, 1)
+    assert said.startswith("Another `just up` runs on ")
+    assert (await visitor.get("/health/ready")).status_code == 200
 
 
 async def test_just_up_uses_the_database_that_is_named(
