@@ -1,8 +1,10 @@
-"""The asyncpg pool and the lease of its connections."""
+"""The asyncpg pool, the lease of its connections, and the statements that run on them."""
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import asyncpg
@@ -35,15 +37,28 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+# How long the end of the process waits for PostgreSQL to say goodbye, in seconds.
+_GOODBYE: Final = 1
+
+Connection = PoolConnectionProxy
+
 
 class Database:
-    """Runs one statement at a time, each in a transaction of its own."""
+    """Runs one statement at a time, each in a transaction of its own.
+
+    The connections are the pool's, which makes them, but they are taken from it once and lent from here: the pool's own
+    acquire and release cost more than a statement by primary key, and send a second one to reset the session. That is
+    sound because our statements leave nothing behind in a session.
+    """
 
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
         self._url = url
-        self._connections = connections
+        self._limit = connections
         self._timeout = timeout
+        self._held = 0
+        self._idle: list[Connection] = []
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -51,7 +66,7 @@ class Database:
         self._pool = asyncpg.create_pool(
             self._url,
             min_size=0,
-            max_size=self._connections,
+            max_size=self._limit,
             max_inactive_connection_lifetime=0,
             max_queries=2**62,
             timeout=self._timeout,
@@ -59,33 +74,36 @@ class Database:
             server_settings=SERVER_SETTINGS,
         )
         async with self._pool:
-            yield
-
-    @asynccontextmanager
-    async def _lease(self) -> AsyncIterator[PoolConnectionProxy]:
-        try:
-            connection = await self._pool.acquire(timeout=self._timeout)
-        except (*_UNAVAILABLE, asyncpg.PostgresError) as error:  # whatever stands in the way of a connection
-            raise _unavailable(error) from error
-        try:
-            yield connection
-        except asyncpg.DataError:
-            raise  # an argument that no column can hold: a fault of ours, although it is an InterfaceError
-        except _UNAVAILABLE as error:
-            connection.terminate()  # in whatever state it is, nobody gets it again
-            raise _unavailable(error) from error
-        finally:
-            await self._pool.release(connection)
-
-    async def fetch_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
-        """Run a statement and return its first row. Raises ``DatabaseUnavailable``, as all of these do."""
-        async with self._lease() as connection:
-            return await connection.fetchrow(statement, *arguments)
+            try:
+                yield
+            finally:
+                for connection in self._idle:
+                    with suppress(*_UNAVAILABLE):
+                        await connection.close(timeout=_GOODBYE)
+                self._pool.terminate()
 
     async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run a statement and return all of its rows."""
-        async with self._lease() as connection:
-            return await connection.fetch(statement, *arguments)
+        """Run a statement and return all of its rows. Raises ``DatabaseUnavailable``, as all of these do."""
+        connection = await self._take()
+        try:
+            rows = await connection.fetch(statement, *arguments)
+        except BaseException as error:
+            # asyncpg says with a ValueError that it cannot encode an argument, which is a fault of ours.
+            if isinstance(error, _UNAVAILABLE) and not isinstance(error, ValueError):
+                self._discard(connection)
+                raise _unavailable(error) from error
+            if isinstance(error, (asyncpg.PostgresError, ValueError)):
+                self._give_back(connection)  # the statement failed, not the connection
+            else:
+                self._discard(connection)
+            raise
+        self._give_back(connection)
+        return rows
+
+    async def fetch_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
+        """Run a statement and return its first row."""
+        rows = await self.fetch(statement, *arguments)
+        return rows[0] if rows else None
 
     async def answers(self) -> bool:
         """Whether the database serves now."""
@@ -95,7 +113,75 @@ class Database:
             return False
         return True
 
+    async def _take(self) -> Connection:
+        """A connection for one statement; who waits longest gets the next. Raises ``DatabaseUnavailable``."""
+        while self._held >= self._limit and not self._idle:
+            if connection := await self._wait():
+                return connection
+        while self._idle:
+            if _is_open(connection := self._idle.pop()):
+                return connection
+            self._held -= 1
+        return await self._connect()
 
-def _unavailable(error: Exception) -> DatabaseUnavailable:
+    async def _wait(self) -> Connection | None:
+        """The next connection that comes back, or ``None`` when there is room to make one."""
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await waiter
+        except BaseException as error:
+            if waiter.done() and not waiter.cancelled():  # served at the very moment in which it gave up
+                if given := waiter.result():
+                    self._give_back(given)
+                else:
+                    self._pass_on(None)
+            if isinstance(error, TimeoutError):
+                raise _unavailable(error) from error
+            raise
+
+    async def _connect(self) -> Connection:
+        self._held += 1
+        try:
+            return await self._pool.acquire(timeout=self._timeout)
+        except BaseException as error:
+            self._lose_one()
+            # Whatever stands in the way of a connection is the database's, not the statement's.
+            if isinstance(error, (*_UNAVAILABLE, asyncpg.PostgresError)):
+                raise _unavailable(error) from error
+            raise
+
+    def _give_back(self, connection: Connection) -> None:
+        if not self._pass_on(connection):
+            self._idle.append(connection)
+
+    def _discard(self, connection: Connection) -> None:
+        """Nobody gets it again, in whatever state it is: its answer may still be under way."""
+        if _is_open(connection):
+            connection.terminate()
+        self._lose_one()
+
+    def _lose_one(self) -> None:
+        self._held -= 1
+        self._pass_on(None)
+
+    def _pass_on(self, connection: Connection | None) -> bool:
+        """Serve who waits longest: with a connection, or with ``None``, the room to make one."""
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+
+def _is_open(connection: Connection) -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool has taken it back, as it does when the server ends it
+        return False
+
+
+def _unavailable(error: BaseException) -> DatabaseUnavailable:
     logger.warning("the database does not answer: %s: %s", type(error).__name__, error)
     return DatabaseUnavailable()
