@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+from asyncio import Future
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from service.batching import Row, Turn, Writes, fail, start
 from service.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
@@ -37,10 +40,21 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+# What says that a statement failed because of a row in it, and wrote nothing: values (class 22), constraints (23),
+# deadlocks (40), locks (55).
+_ROW_FAULTS = (
+    ValueError,
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+)
+
 # How long the end of the process waits for PostgreSQL to say goodbye, in seconds.
 _GOODBYE: Final = 1
 
 Connection = PoolConnectionProxy
+Rows = list[asyncpg.Record]
 
 
 class Database:
@@ -58,7 +72,9 @@ class Database:
         self._timeout = timeout
         self._held = 0
         self._idle: list[Connection] = []
-        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._reads_by_key: dict[tuple[str, Row], Turn[int, Rows]] = {}
+        self._writes: dict[str, Writes[Any]] = {}
+        self._waiting: deque[Future[Connection | None]] = deque()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -82,7 +98,7 @@ class Database:
                         await connection.close(timeout=_GOODBYE)
                 self._pool.terminate()
 
-    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    async def fetch(self, statement: str, *arguments: Any) -> Rows:
         """Run a statement and return all of its rows. Raises ``DatabaseUnavailable``, as all of these do."""
         connection = await self._take()
         try:
@@ -105,6 +121,47 @@ class Database:
         rows = await self.fetch(statement, *arguments)
         return rows[0] if rows else None
 
+    async def fetch_by_key(self, statement: str, key: int, *arguments: Any) -> Rows:
+        """Run a statement of many keys (its first parameter) for all who ask with it now.
+
+        Its first column is the key; returns the rows of ``key``.
+        """
+        group = (statement, arguments)
+        if (turn := self._reads_by_key.get(group)) is None:
+            turn = self._reads_by_key[group] = Turn(lambda batch: start(self._fetch_keys(group, batch)))
+        return await turn.join(key)
+
+    async def _fetch_keys(self, group: tuple[str, Row], batch: dict[int, list[Future[Rows]]]) -> None:
+        statement, arguments = group
+        found: dict[int, Rows] = {key: [] for key in batch}
+        try:
+            for row in await self.fetch(statement, list(batch), *arguments):
+                found[row[0]].append(row)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
+            for futures in batch.values():
+                fail(futures, error)
+            return
+        for key, futures in batch.items():
+            for future in futures:
+                if not future.done():
+                    future.set_result(found[key])
+
+    async def write(self, statement: str, of_many: str, *row: Any, key: int | None = None) -> Any:
+        """Write a row, together with others that come while a statement is under way.
+
+        ``statement`` writes one row and returns it; ``of_many`` takes an array for each of its parameters and returns
+        before each row its number among them. ``None``: the row was not written.
+        """
+        if (writes := self._writes.get(statement)) is None:
+            writes = self._writes[statement] = Writes(
+                partial(self._write_all, of_many), lambda alone: self.fetch_row(statement, *alone), _ROW_FAULTS
+            )
+        return await writes.join(row, key)
+
+    async def _write_all(self, of_many: str, rows: list[Row]) -> dict[int, Row]:
+        written = await self.fetch(of_many, *zip(*rows, strict=True))
+        return {row[0] - 1: row[1:] for row in written}
+
     async def answers(self) -> bool:
         """Whether the database serves now."""
         try:
@@ -126,7 +183,7 @@ class Database:
 
     async def _wait(self) -> Connection | None:
         """The next connection that comes back, or ``None`` when there is room to make one."""
-        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        waiter: Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             async with asyncio.timeout(self._timeout):

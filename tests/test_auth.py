@@ -286,7 +286,7 @@ async def test_a_hundred_waiting_logins_are_all_served(client: httpx.AsyncClient
 
 async def test_past_its_bound_the_queue_of_passwords_answers_503(serve: Serve, settings: Settings) -> None:
     narrow = msgspec.structs.replace(settings, password_queue=2, password_threads=1, password_memory_kib=16 * 1024)
-    async with httpx.AsyncClient(base_url=await serve(create_app(narrow))) as client:
+    async with httpx.AsyncClient(base_url=await serve(create_app(narrow)), timeout=30) as client:
         form = {"username": "nobody", "password": "whatever"}
 
         answers = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(30)))
@@ -301,8 +301,8 @@ async def test_past_its_bound_the_queue_of_passwords_answers_503(serve: Serve, s
 
 async def test_reads_go_on_while_passwords_are_hashed(serve: Serve, settings: Settings) -> None:
     """The event loop must not be where the hashing is done."""
-    slow = msgspec.structs.replace(settings, password_memory_kib=256 * 1024, password_passes=4, password_threads=1)
-    async with httpx.AsyncClient(base_url=await serve(create_app(slow))) as client:
+    slow = msgspec.structs.replace(settings, password_memory_kib=128 * 1024, password_passes=4, password_threads=1)
+    async with httpx.AsyncClient(base_url=await serve(create_app(slow)), timeout=30) as client:
         login = asyncio.create_task(client.post("/auth/token", data={"username": "nobody", "password": "x"}))
         await asyncio.sleep(0)
 

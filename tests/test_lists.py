@@ -150,7 +150,7 @@ async def test_every_list_is_read_from_an_index(alice: Person, db: asyncpg.Conne
     for name, statement, arguments in [
         ("page", posts.SELECT_PAGE, "1000, 51"),
         ("page_of_user", posts.SELECT_PAGE_OF_USER, f"{alice.id}, 1000, 51"),
-        ("profile", users.SELECT_PROFILE, f"{alice.id}, 51"),
+        ("profile", users.SELECT_PROFILE, f"array[{alice.id}], 51"),
     ]:
         await db.execute(f"prepare {name} as {statement}")
 

@@ -124,6 +124,7 @@ async def test_the_statement_itself_spares_a_post_of_others(
 
     if write.method == "PATCH":
         changed = await db.fetch(posts.UPDATE, post["id"], mallory.id, "Changed", None)
+        changed += await db.fetch(posts.UPDATE_MANY, [post["id"]], [mallory.id], ["Changed"], [None])
     else:
         changed = await db.fetch(posts.DELETE, post["id"], mallory.id)
 

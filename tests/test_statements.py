@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from service import schema
+from service.database import SERVER_SETTINGS
 from service.queries import auth, posts, users
 from service.structs.auth import Credentials
 from service.structs.posts import Post
@@ -23,11 +24,13 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.auth.UPDATE_HASH": None,
     "queries.posts.DELETE": None,
     "queries.posts.INSERT": Post,
+    "queries.posts.INSERT_MANY": Post,
     "queries.posts.SELECT": Post,
     "queries.posts.SELECT_OWNER": None,
     "queries.posts.SELECT_PAGE": Post,
     "queries.posts.SELECT_PAGE_OF_USER": Post,
     "queries.posts.UPDATE": Post,
+    "queries.posts.UPDATE_MANY": Post,
     "queries.users.INSERT": User,
     "queries.users.SELECT": User,
     "queries.users.SELECT_PROFILE": None,  # two structs in one row, see below
@@ -59,6 +62,8 @@ async def test_the_columns_of_a_statement_are_the_fields_of_its_struct(
 ) -> None:
     columns = await prepared_columns(db, statement.text)
 
+    if statement.name.endswith("_MANY"):
+        assert columns.pop(0) == ("number", int)  # which of the rows it was
     if struct := STRUCTS[statement.name]:
         assert columns == columns_of(struct)
 
@@ -84,7 +89,9 @@ def test_a_write_to_a_post_names_its_owner(statement: str) -> None:
     assert "and user_id = $2" in statement
 
 
-async def test_our_statements_leave_no_session_state_behind(db: asyncpg.Connection) -> None:
+async def test_our_statements_leave_no_session_state_behind(database_url: str) -> None:
+    db = await asyncpg.connect(database_url, server_settings=SERVER_SETTINGS)
+
     async def state() -> list[Any]:
         settings = await db.fetch("select name, setting from pg_settings where source = 'session' order by name")
         locks = await db.fetch("select locktype from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'")
@@ -98,17 +105,20 @@ async def test_our_statements_leave_no_session_state_behind(db: asyncpg.Connecti
     post_id = await db.fetchval(posts.INSERT, "T", "C", user_id)
     await db.fetch(auth.SELECT_CREDENTIALS, "alice")
     await db.fetch(auth.UPDATE_HASH, user_id, "hash", "other")
-    await db.fetch(users.SELECT, user_id)
-    await db.fetch(users.SELECT_PROFILE, user_id, 51)
-    await db.fetch(posts.SELECT, post_id)
-    await db.fetch(posts.SELECT_OWNER, post_id)
+    await db.fetch(users.SELECT, [user_id])
+    await db.fetch(users.SELECT_PROFILE, [user_id], 51)
+    await db.fetch(posts.SELECT, [post_id])
+    await db.fetch(posts.SELECT_OWNER, [post_id])
     await db.fetch(posts.SELECT_PAGE, 0, 51)
     await db.fetch(posts.SELECT_PAGE_OF_USER, user_id, 0, 51)
+    await db.fetch(posts.INSERT_MANY, ["1", "2"], ["C", "C"], [user_id, user_id])
+    await db.fetch(posts.UPDATE_MANY, [post_id], [user_id], ["New"], [None])
     await db.fetch(posts.UPDATE, post_id, user_id, "New", None)
     await db.fetch(posts.DELETE, post_id, user_id)
 
     assert await state() == before
     assert not db.is_in_transaction()
+    await db.close()
 
 
 async def test_every_constraint_is_named_after_its_table_and_column(db: asyncpg.Connection) -> None:

@@ -5,6 +5,7 @@ from typing import Final
 import asyncpg
 from msgspec import UNSET
 
+from service.batching import once_a_turn
 from service.database import Database
 from service.errors import InvalidToken
 from service.structs.posts import Post, PostCreate, PostPage, PostUpdate
@@ -20,11 +21,30 @@ returning
     date_posted
 """
 
+# A merge that never matches is an insert that can say which of the new rows became which post.
+INSERT_MANY: Final = """
+merge into posts
+using
+    unnest($1::text[], $2::text[], $3::bigint[])
+    with ordinality as new (title, content, user_id, number)
+    on false
+when not matched then
+    insert (title, content, user_id)
+    values (new.title, new.content, new.user_id)
+returning
+    new.number,
+    posts.id,
+    posts.title,
+    posts.content,
+    posts.user_id,
+    posts.date_posted
+"""
+
 
 async def insert(db: Database, user_id: int, post: PostCreate) -> Post:
     """Write a post for a user. Raises ``InvalidToken`` if that user has gone since their token was read."""
     try:
-        row = await db.fetch_row(INSERT, post.title, post.content, user_id)
+        row = await db.write(INSERT, INSERT_MANY, post.title, post.content, user_id)
     except asyncpg.ForeignKeyViolationError as error:
         if error.constraint_name == "posts_user_id_fkey":
             raise InvalidToken from None
@@ -41,13 +61,13 @@ select
     user_id,
     date_posted
 from posts
-where id = $1
+where id = any($1::bigint[])
 """
 
 
 async def select(db: Database, post_id: int) -> Post | None:
-    row = await db.fetch_row(SELECT, post_id)
-    return Post(*row) if row else None
+    rows = await db.fetch_by_key(SELECT, post_id)
+    return Post(*rows[0]) if rows else None
 
 
 # Keyset paging: what comes after a post is found in the index, however far down the list.
@@ -65,6 +85,7 @@ limit $2
 """
 
 
+@once_a_turn
 async def select_page(db: Database, after: int, limit: int) -> PostPage:
     """The first ``limit`` posts whose id is above ``after``."""
     # One row more than the page shows tells whether another page follows.
@@ -88,6 +109,7 @@ limit $3
 """
 
 
+@once_a_turn
 async def select_page_of_user(db: Database, user_id: int, after: int, limit: int) -> PostPage:
     """The first ``limit`` posts of a user whose id is above ``after``."""
     rows = await db.fetch(SELECT_PAGE_OF_USER, user_id, after, limit + 1)
@@ -95,16 +117,18 @@ async def select_page_of_user(db: Database, user_id: int, after: int, limit: int
 
 
 SELECT_OWNER: Final = """
-select user_id
+select
+    id,
+    user_id
 from posts
-where id = $1
+where id = any($1::bigint[])
 """
 
 
 async def select_owner(db: Database, post_id: int) -> int | None:
     """The id of the user who owns a post."""
-    row = await db.fetch_row(SELECT_OWNER, post_id)
-    return row["user_id"] if row else None
+    rows = await db.fetch_by_key(SELECT_OWNER, post_id)
+    return rows[0]["user_id"] if rows else None
 
 
 # A null parameter keeps its column, so one statement serves every mix of fields, none of them included; sound because
@@ -126,11 +150,45 @@ returning
 """
 
 
+# A row that another session has locked is left out, and so holds nobody up but its own change, which is made alone.
+UPDATE_MANY: Final = """
+with free as (
+    select
+        posts.id,
+        new.title,
+        new.content,
+        new.number
+    from
+        unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[])
+        with ordinality as new (id, user_id, title, content, number)
+    inner join posts
+        on
+            new.id = posts.id
+            and new.user_id = posts.user_id
+    for update of posts skip locked
+)
+
+update posts
+set
+    title = coalesce(free.title, posts.title),
+    content = coalesce(free.content, posts.content)
+from free
+where posts.id = free.id
+returning
+    free.number,
+    posts.id,
+    posts.title,
+    posts.content,
+    posts.user_id,
+    posts.date_posted
+"""
+
+
 async def update(db: Database, post_id: int, user_id: int, change: PostUpdate) -> Post | None:
     """Change one of the user's posts; ``None`` if they have no such post."""
     title = None if change.title is UNSET else change.title
     content = None if change.content is UNSET else change.content
-    row = await db.fetch_row(UPDATE, post_id, user_id, title, content)
+    row = await db.write(UPDATE, UPDATE_MANY, post_id, user_id, title, content, key=post_id)
     return Post(*row) if row else None
 
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from service.batching import once_a_turn
 from service.database import Database
 from service.structs.posts import Post
 from service.structs.users import User, UserProfile
@@ -31,16 +32,16 @@ select
     username,
     email
 from users
-where id = $1
+where id = any($1::bigint[])
 """
 
 
 async def select(db: Database, user_id: int) -> User | None:
-    row = await db.fetch_row(SELECT, user_id)
-    return User(*row) if row else None
+    rows = await db.fetch_by_key(SELECT, user_id)
+    return User(*rows[0]) if rows else None
 
 
-# A user and the first page of their posts in one round trip: the user's columns stand in every row, and a user
+# Users and the first page of the posts of each in one round trip: a user's columns stand in every row, and a user
 # without posts has one row whose post is null.
 SELECT_PROFILE: Final = """
 select
@@ -65,14 +66,15 @@ left join lateral (
     order by posts.id
     limit $2
 ) as page on true
-where users.id = $1
-order by page.id
+where users.id = any($1::bigint[])
+order by users.id, page.id
 """
 
 
+@once_a_turn
 async def select_profile(db: Database, user_id: int, limit: int) -> tuple[UserProfile, bool] | None:
     """A user with their first ``limit`` posts, and whether more posts follow."""
-    rows = await db.fetch(SELECT_PROFILE, user_id, limit + 1)
+    rows = await db.fetch_by_key(SELECT_PROFILE, user_id, limit + 1)
     if not rows:
         return None
     posts = [Post(*row[3:]) for row in rows[:limit] if row[3] is not None]

@@ -1,0 +1,160 @@
+"""Statements that arrive together: equal reads, reads by key, and writes of one kind.
+
+A round trip costs the event loop, the kernel and PostgreSQL far more than a row does, so what comes in during one turn
+of the loop goes out in one statement. Nothing is kept for a later request: a read joins only a batch that has not been
+sent, so every read is sent after its request came in, and who has just written reads his own write.
+"""
+
+import asyncio
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+P = ParamSpec("P")
+
+Row = Sequence[Any]
+
+# With more rows than this the first of them would wait for the last.
+MAX_ROWS: Final = 100
+
+_running: set[asyncio.Task[None]] = set()
+
+
+def start(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` on its own. It deals with its errors itself."""
+    task = asyncio.get_running_loop().create_task(work)
+    _running.add(task)  # the loop holds its tasks only weakly
+    task.add_done_callback(_running.discard)
+
+
+async def answer(futures: Sequence["Future[V]"], work: Awaitable[V]) -> None:
+    """Give all of ``futures`` what ``work`` returns or raises."""
+    try:
+        result = await work
+    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
+        fail(futures, error)
+    else:
+        for future in futures:
+            if not future.done():
+                future.set_result(result)
+
+
+def fail(futures: Sequence["Future[V]"], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
+
+
+class Turn(Generic[K, V]):
+    """Gathers by their keys the reads of one turn of the event loop, and has them sent together at its end."""
+
+    def __init__(self, send: Callable[[dict[K, list["Future[V]"]]], None]) -> None:
+        self._send = send
+        self._waiting: dict[K, list[Future[V]]] = {}
+
+    def join(self, key: K) -> "Future[V]":
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._end)
+        # A future for each, also under the same key: one that is cancelled must not take the others along.
+        future: Future[V] = loop.create_future()
+        if futures := self._waiting.get(key):
+            futures.append(future)
+        else:
+            self._waiting[key] = [future]
+        return future
+
+    def _end(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        self._send(waiting)
+
+
+def once_a_turn(read: Callable[P, Coroutine[Any, Any, V]]) -> Callable[P, Awaitable[V]]:
+    """Make equal calls of one turn of the event loop one call.
+
+    All of them get its one result, which nobody may change. Arguments are given by position.
+    """
+
+    def send(batch: dict[Any, list[Future[V]]]) -> None:
+        for arguments, futures in batch.items():
+            start(answer(futures, read(*arguments)))  # type: ignore[call-arg]
+
+    turn: Turn[Any, V] = Turn(send)
+
+    @wraps(read)
+    def joined(*arguments: P.args, **_: P.kwargs) -> Awaitable[V]:
+        return turn.join(arguments)
+
+    return joined
+
+
+class Writes(Generic[V]):
+    """Writes of one kind: those that wait while a statement is under way go together in the next.
+
+    Each is answered only after the commit of its statement, and succeeds or fails alone: when a row makes a batch fail,
+    or is left out of it, it is written by itself. Where the outcome of a statement is unknown nothing is repeated.
+    """
+
+    def __init__(
+        self,
+        write_all: Callable[[list[Row]], Awaitable[Mapping[int, V]]],
+        write_one: Callable[[Row], Awaitable[V]],
+        row_faults: tuple[type[Exception], ...],
+    ) -> None:
+        """``write_all`` answers by position; with one of ``row_faults`` it says that nothing was written at all."""
+        self._write_all = write_all
+        self._write_one = write_one
+        self._row_faults = row_faults
+        self._waiting: list[tuple[Hashable, Row, Future[V]]] = []
+        self._under_way = False
+
+    def join(self, row: Row, key: Hashable = None) -> "Future[V]":
+        """Two rows with the same ``key``, unless it is ``None``, never share a statement."""
+        loop = asyncio.get_running_loop()
+        future: Future[V] = loop.create_future()
+        self._waiting.append((key, row, future))
+        if not self._under_way:
+            self._under_way = True
+            loop.call_soon(lambda: start(self._run()))
+        return future
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch: list[tuple[Row, Future[V]]] = []
+            later, keys = [], set()
+            for key, row, future in self._waiting:
+                if future.done():
+                    continue  # cancelled before it was sent: not written
+                if len(batch) == MAX_ROWS or key in keys:
+                    later.append((key, row, future))
+                    continue
+                batch.append((row, future))
+                if key is not None:
+                    keys.add(key)
+            self._waiting = later
+            await self._write(batch)
+        self._under_way = False
+
+    async def _write(self, batch: list[tuple[Row, "Future[V]"]]) -> None:
+        written: Mapping[int, V] = {}
+        if len(batch) > 1:
+            try:
+                written = await self._write_all([row for row, _ in batch])
+            except self._row_faults:
+                pass
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
+                fail([future for _, future in batch], error)
+                return
+        for position, (row, future) in enumerate(batch):
+            if position not in written:
+                alone = answer([future], self._write_one(row))
+                # A lone row is what the next ones wait for; those that a batch has left go their own way.
+                if len(batch) == 1:
+                    await alone
+                else:
+                    start(alone)
+            elif not future.done():
+                future.set_result(written[position])
