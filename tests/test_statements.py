@@ -93,7 +93,7 @@ async def test_our_statements_leave_no_session_state_behind(database_url: str) -
     db = await asyncpg.connect(database_url, server_settings=SERVER_SETTINGS)
 
     async def state() -> list[Any]:
-        settings = await db.fetch("select name, setting from pg_settings where source = 'session' order by name")
+        settings = await db.fetch("select name, setting from pg_settings where setting <> reset_val order by name")
         locks = await db.fetch("select locktype from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'")
         others = await db.fetch("select relname from pg_class where relpersistence = 't'")
         listening = await db.fetch("select pg_listening_channels()")
