@@ -17,6 +17,7 @@ from service.middleware import BearerAuthentication
 from service.passwords import Passwords
 from service.problems import respond
 from service.requests import MAX_BODY_BYTES, AllowOnOptions, Request
+from service.responses import Response
 from service.settings import Settings
 from service.structs.fields import PostId, UserId, parse_id
 from service.tokens import Tokens
@@ -48,6 +49,7 @@ def create_app(given: Settings | None = None) -> Litestar:
         on_shutdown=[passwords.close],
         plugins=[AllowOnOptions()],
         request_class=Request,
+        response_class=Response,
         middleware=[BearerAuthentication],
         type_decoders=[(lambda kind: kind in {PostId, UserId}, parse_id)],
         exception_handlers={Exception: respond},

@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 from litestar.connection import Request
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.response import Response
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.errors import FaultyField, InvalidFields, ServiceError
+from service.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
 

@@ -1,6 +1,6 @@
 """Registration and login."""
 
-from litestar import Controller, Response, post
+from litestar import Controller, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import JSONBody
 
@@ -8,6 +8,7 @@ from service.controllers.links import LOCATION
 from service.errors import IncorrectCredentials, TooManyPasswords, UsernameOrEmailTaken
 from service.queries import auth, users
 from service.requests import Request
+from service.responses import Response
 from service.structs.auth import AccessToken, PasswordGrant
 from service.structs.users import User, UserCreate
 

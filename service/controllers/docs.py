@@ -60,6 +60,7 @@ FILES: Final = {
 
 class DocsController(Controller):
     include_in_schema = False
+    response_class = Response  # ours sends nothing but JSON
 
     @get(
         "/docs",

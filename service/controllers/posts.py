@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar import Controller, Response, delete, patch, post
+from litestar import Controller, delete, patch, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from service.controllers.links import LOCATION, NEXT_PAGE, next_page
@@ -11,6 +11,7 @@ from service.guards import requires_post_ownership
 from service.openapi import BEARER
 from service.queries import posts
 from service.requests import Request, get
+from service.responses import Response
 from service.structs.fields import MAX_ID, PostId
 from service.structs.posts import Post, PostCreate, PostUpdate
 

@@ -1,6 +1,6 @@
 """Users: one's own account, and everybody's profile."""
 
-from litestar import Controller, Response
+from litestar import Controller
 from litestar.params import FromPath
 
 from service.controllers.links import NEXT_PAGE, next_page
@@ -8,6 +8,7 @@ from service.errors import UserNotFound
 from service.openapi import BEARER
 from service.queries import users
 from service.requests import Request, get
+from service.responses import Response
 from service.structs.fields import UserId
 from service.structs.users import User, UserProfile
 
