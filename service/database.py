@@ -178,6 +178,7 @@ class Database:
         while self._idle:
             if _is_open(connection := self._idle.pop()):
                 return connection
+            _end(connection)
             self._held -= 1
         return await self._connect()
 
@@ -215,8 +216,7 @@ class Database:
 
     def _discard(self, connection: Connection) -> None:
         """Nobody gets it again, in whatever state it is: its answer may still be under way."""
-        if _is_open(connection):
-            connection.terminate()
+        _end(connection)
         self._lose_one()
 
     def _lose_one(self) -> None:
@@ -237,6 +237,12 @@ def _is_open(connection: Connection) -> bool:
         return not connection.is_closed()
     except asyncpg.InterfaceError:  # the pool has taken it back, as it does when the server ends it
         return False
+
+
+def _end(connection: Connection) -> None:
+    """Give its place in the pool back, which a connection that broke keeps until it is terminated as well."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _unavailable(error: BaseException) -> DatabaseUnavailable:

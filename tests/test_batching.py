@@ -1,0 +1,411 @@
+"""What goes together in one statement, what does not, and that neighbours do not feel it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from service.batching import MAX_ROWS
+from service.database import Database
+from service.errors import DatabaseUnavailable, InvalidToken
+from service.queries import posts, users
+from service.structs.posts import PostCreate, PostUpdate
+from tests.people import Person, assert_problem
+
+
+class Recorder(Database):
+    """The real database, which also keeps what was sent to it."""
+
+    def __init__(self, url: str, *, connections: int = 10, timeout: float = 5) -> None:
+        super().__init__(url, connections=connections, timeout=timeout)
+        self.sent: list[tuple[str, tuple[Any, ...]]] = []
+        self.before: Callable[[str], Awaitable[None]] | None = None
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        self.sent.append((statement, arguments))
+        if self.before:
+            await self.before(statement)
+        return await super().fetch(statement, *arguments)
+
+    def count(self, statement: str) -> int:
+        return sum(sent == statement for sent, _ in self.sent)
+
+
+@pytest.fixture
+async def recorder(database_url: str) -> AsyncIterator[Recorder]:
+    database = Recorder(database_url)
+    async with database.opened():
+        yield database
+
+
+@pytest.fixture
+async def user_id(db: asyncpg.Connection) -> int:
+    made: int = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    return made
+
+
+def post(title: str = "T") -> PostCreate:
+    return PostCreate(title, "C")
+
+
+async def test_reads_of_one_turn_are_one_statement(recorder: Recorder, user_id: int) -> None:
+    written = [await posts.insert(recorder, user_id, post(str(n))) for n in range(5)]
+
+    read = await asyncio.gather(
+        *(posts.select(recorder, one.id) for one in [*written, *written]), posts.select(recorder, 999)
+    )
+
+    assert read == [*written, *written, None]
+    assert recorder.count(posts.SELECT) == 1
+    [(ids,)] = [arguments for statement, arguments in recorder.sent if statement == posts.SELECT]
+    assert sorted(ids) == sorted({one.id for one in written} | {999})
+
+
+async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recorder, user_id: int) -> None:
+    written = await posts.insert(recorder, user_id, post())
+    sent, may_go = asyncio.Event(), asyncio.Event()
+
+    async def hold(statement: str) -> None:
+        if statement == posts.SELECT and not sent.is_set():
+            sent.set()
+            await may_go.wait()
+
+    recorder.before = hold
+    first = asyncio.create_task(posts.select(recorder, written.id))
+    await sent.wait()
+    await posts.update(recorder, written.id, user_id, PostUpdate(title="New"))
+
+    second = await posts.select(recorder, written.id)
+
+    assert second
+    assert second.title == "New"
+    assert recorder.count(posts.SELECT) == 2
+    may_go.set()
+    await first
+
+
+async def test_who_has_just_written_reads_his_own_write_from_another_connection_too(
+    client: httpx.AsyncClient, address: str, alice: Person
+) -> None:
+    """Under readers who ask for the same all the time, and so would have their answer shared if it could be."""
+    written = await alice.publish("0")
+    done = False
+
+    async def read_on() -> None:
+        while not done:
+            await client.get(f"/posts/{written['id']}")
+            await client.get("/posts")
+            await client.get(f"/users/{alice.id}")
+
+    readers = [asyncio.create_task(read_on()) for _ in range(8)]
+    async with httpx.AsyncClient(base_url=address, timeout=30) as other:
+        for number in range(1, 40):
+            change = {"title": str(number)}
+            await client.patch(f"/posts/{written['id']}", json=change, headers=alice.headers)
+
+            post, page, profile = await asyncio.gather(
+                other.get(f"/posts/{written['id']}"), other.get("/posts"), other.get(f"/users/{alice.id}")
+            )
+
+            assert post.json()["title"] == str(number)
+            assert page.json()[0]["title"] == str(number)
+            assert profile.json()["posts"][0]["title"] == str(number)
+    done = True
+    await asyncio.gather(*readers)
+
+
+async def test_a_cancelled_reader_harms_nobody(recorder: Recorder, user_id: int) -> None:
+    written = await posts.insert(recorder, user_id, post())
+    readers = [asyncio.create_task(posts.select(recorder, written.id)) for _ in range(3)]
+    pages = [asyncio.create_task(_page(recorder)) for _ in range(3)]
+    await asyncio.sleep(0)
+    readers[0].cancel()
+    pages[0].cancel()
+
+    results = await asyncio.gather(*readers, *pages, return_exceptions=True)
+
+    assert [type(results[0]), type(results[3])] == [asyncio.CancelledError] * 2
+    assert results[1:3] == [written, written]
+    assert results[4:] == [[written], [written]]
+
+
+async def _page(db: Database) -> list[Any]:
+    return (await posts.select_page(db, 0, 50)).posts
+
+
+async def test_a_batch_that_fails_fails_only_its_own_requests(recorder: Recorder, user_id: int) -> None:
+    written = await posts.insert(recorder, user_id, post())
+
+    async def fail_on_posts(statement: str) -> None:
+        if statement == posts.SELECT:
+            raise ConnectionError("gone")
+
+    recorder.before = fail_on_posts
+    one, other, user = await asyncio.gather(
+        posts.select(recorder, written.id),
+        posts.select(recorder, 5),
+        users.select(recorder, user_id),
+        return_exceptions=True,
+    )
+
+    assert isinstance(one, ConnectionError)
+    assert isinstance(other, ConnectionError)
+    assert not isinstance(user, BaseException)
+    recorder.before = None
+    assert await posts.select(recorder, written.id) == written
+
+
+async def test_equal_pages_of_one_turn_are_read_once(recorder: Recorder, user_id: int) -> None:
+    written = [await posts.insert(recorder, user_id, post()) for _ in range(3)]
+
+    first, again, other = await asyncio.gather(
+        posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 2)
+    )
+
+    assert first is again
+    assert first.posts == written
+    assert other.posts == written[:2]
+    assert recorder.count(posts.SELECT_PAGE) == 2
+
+
+async def test_profiles_of_one_turn_are_one_statement(recorder: Recorder, db: asyncpg.Connection, user_id: int) -> None:
+    other_id = await db.fetchval(users.INSERT, "other", "other@example.com", "hash")
+    written = [await posts.insert(recorder, user_id, post()) for _ in range(3)]
+
+    mine, other, nobody = await asyncio.gather(
+        users.select_profile(recorder, user_id, 2),
+        users.select_profile(recorder, other_id, 2),
+        users.select_profile(recorder, 999, 2),
+    )
+
+    assert mine
+    assert (mine[0].username, mine[0].posts, mine[1]) == ("alice", written[:2], True)
+    assert other
+    assert (other[0].username, other[0].posts, other[1]) == ("other", [], False)
+    assert nobody is None
+    assert recorder.count(users.SELECT_PROFILE) == 1
+
+
+async def test_writes_that_wait_go_together_and_each_gets_its_own_row(recorder: Recorder, user_id: int) -> None:
+    titles = [str(n) for n in range(2 * MAX_ROWS + 5)]
+
+    written = await asyncio.gather(*(posts.insert(recorder, user_id, post(title)) for title in titles))
+
+    assert [one.title for one in written] == titles
+    assert len({one.id for one in written}) == len(titles)
+    assert await posts.select_page(recorder, 0, 1000) is not None
+    assert (await posts.select_page(recorder, 0, 1000)).posts == written
+    assert recorder.count(posts.INSERT_MANY) == 3
+
+
+async def test_a_write_is_answered_only_after_its_commit(
+    recorder: Recorder, db: asyncpg.Connection, user_id: int
+) -> None:
+    one_at_a_time = asyncio.Lock()
+
+    async def write_and_look(number: int) -> int | None:
+        made = await posts.insert(recorder, user_id, post(str(number)))
+        async with one_at_a_time:
+            found: int | None = await db.fetchval("select id from posts where id = $1", made.id)
+            return found
+
+    assert None not in await asyncio.gather(*(write_and_look(number) for number in range(50)))
+
+
+async def test_a_bad_row_fails_alone(recorder: Recorder, db: asyncpg.Connection, user_id: int) -> None:
+    results = await asyncio.gather(
+        posts.insert(recorder, user_id, post("1")),
+        posts.insert(recorder, user_id + 1, post("nobody's")),
+        posts.insert(recorder, user_id, post("2")),
+        return_exceptions=True,
+    )
+
+    assert isinstance(results[1], InvalidToken)
+    titles = [row["title"] for row in await db.fetch("select title from posts order by title")]
+    assert titles == ["1", "2"]
+    assert [getattr(result, "title", None) for result in results] == ["1", None, "2"]
+
+
+async def test_a_write_whose_outcome_is_unknown_is_not_repeated(
+    recorder: Recorder, db: asyncpg.Connection, user_id: int
+) -> None:
+    async def lose(statement: str) -> None:
+        if statement == posts.INSERT_MANY:
+            raise ConnectionResetError("after it was sent, perhaps")
+
+    recorder.before = lose
+    results = await asyncio.gather(*(posts.insert(recorder, user_id, post()) for _ in range(3)), return_exceptions=True)
+
+    assert [type(result) for result in results] == [ConnectionResetError] * 3
+    assert await db.fetchval("select count(*) from posts") == 0
+    assert len(recorder.sent) == 1
+
+
+async def test_changes_that_wait_go_together(recorder: Recorder, user_id: int) -> None:
+    made = [await posts.insert(recorder, user_id, post(str(n))) for n in range(6)]
+
+    changed = await asyncio.gather(
+        *(posts.update(recorder, one.id, user_id, PostUpdate(content=f"new {one.title}")) for one in made),
+        posts.update(recorder, made[0].id, user_id + 1, PostUpdate(title="a stranger's")),
+        posts.update(recorder, 999, user_id, PostUpdate(title="nothing")),
+    )
+
+    assert [(one.title, one.content) for one in changed[:6] if one] == [(str(n), f"new {n}") for n in range(6)]
+    assert changed[6:] == [None, None]
+    assert recorder.count(posts.UPDATE_MANY) >= 1
+
+
+async def test_two_changes_of_one_row_never_share_a_statement(recorder: Recorder, user_id: int) -> None:
+    made = await posts.insert(recorder, user_id, post())
+
+    changed = await asyncio.gather(
+        *(posts.update(recorder, made.id, user_id, PostUpdate(title=str(number))) for number in range(5)),
+        posts.update(recorder, made.id, user_id, PostUpdate(content="last")),
+    )
+
+    assert [one.title for one in changed if one] == ["0", "1", "2", "3", "4", "4"]
+    for statement, arguments in recorder.sent:
+        if statement == posts.UPDATE_MANY:
+            assert len(set(arguments[0])) == len(arguments[0])
+
+
+async def test_a_row_that_is_locked_holds_up_nobody_else(
+    recorder: Recorder, db: asyncpg.Connection, user_id: int
+) -> None:
+    made = [await posts.insert(recorder, user_id, post()) for _ in range(3)]
+    transaction = db.transaction()
+    await transaction.start()
+    await db.execute("select 1 from posts where id = $1 for update", made[1].id)
+
+    changes = [
+        asyncio.create_task(_as_task(posts.update(recorder, one.id, user_id, PostUpdate(title="New")))) for one in made
+    ]
+    free = await asyncio.gather(changes[0], changes[2])
+    later = await posts.update(recorder, made[0].id, user_id, PostUpdate(title="Newer"))
+
+    assert [one.title for one in free if one] == ["New", "New"]
+    assert later
+    assert not changes[1].done()
+    await transaction.rollback()
+    locked = await changes[1]
+    assert locked
+    assert locked.title == "New"
+
+
+async def _as_task(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+async def test_a_cancelled_writer_harms_nobody(recorder: Recorder, db: asyncpg.Connection, user_id: int) -> None:
+    first = asyncio.create_task(posts.insert(recorder, user_id, post("first")))
+    await asyncio.sleep(0)
+    writers = [asyncio.create_task(posts.insert(recorder, user_id, post(str(number)))) for number in range(3)]
+    await asyncio.sleep(0)
+    writers[1].cancel()
+
+    results = await asyncio.gather(first, *writers, return_exceptions=True)
+
+    assert isinstance(results[2], asyncio.CancelledError)
+    titles = {row["title"] for row in await db.fetch("select title from posts")}
+    assert titles >= {"first", "0", "2"}
+    assert (await posts.insert(recorder, user_id, post("after"))).title == "after"
+
+
+async def test_connections_are_lent_in_the_order_of_asking(database_url: str) -> None:
+    database = Database(database_url, connections=1, timeout=5)
+    order: list[int] = []
+
+    async def ask(number: int) -> None:
+        await database.fetch("select pg_sleep(0.01)")
+        order.append(number)
+
+    async with database.opened():
+        await asyncio.gather(*(ask(number) for number in range(10)))
+
+    assert order == list(range(10))
+
+
+async def test_no_more_connections_are_made_than_allowed(database_url: str) -> None:
+    database = Database(database_url, connections=3, timeout=5)
+    async with database.opened():
+        counts = await asyncio.gather(
+            *(
+                database.fetch_row(
+                    "select count(*) as n from pg_stat_activity, pg_sleep(0.01) where datname = current_database()"
+                )
+                for _ in range(20)
+            )
+        )
+
+    assert max(row["n"] for row in counts if row) == 3
+
+
+async def test_who_waits_too_long_for_a_connection_is_refused(database_url: str) -> None:
+    database = Database(database_url, connections=1, timeout=0.2)
+    async with database.opened():
+        await database.fetch("select 1")
+        slow = asyncio.create_task(database.fetch("select pg_sleep(10)"))
+        await asyncio.sleep(0)
+
+        results = await asyncio.gather(slow, database.fetch("select 1"), return_exceptions=True)
+        after = await database.fetch_row("select 1 as one")
+
+    assert isinstance(results[0], DatabaseUnavailable)
+    assert after
+    assert after["one"] == 1
+
+
+async def test_a_cancelled_statement_gives_its_place_back(database_url: str) -> None:
+    database = Database(database_url, connections=1, timeout=5)
+    async with database.opened():
+        for _ in range(3):
+            task = asyncio.create_task(database.fetch("select pg_sleep(10)"))
+            waiting = asyncio.create_task(database.fetch("select 1"))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            waiting.cancel()
+            await asyncio.gather(task, waiting, return_exceptions=True)
+
+        row = await database.fetch_row("select 1 as one")
+
+    assert row
+    assert row["one"] == 1
+
+
+async def test_a_connection_that_dies_is_replaced(database_url: str, db: asyncpg.Connection) -> None:
+    database = Database(database_url, connections=4, timeout=5)
+    async with database.opened():
+        await asyncio.gather(*(database.fetch("select pg_sleep(0.05)") for _ in range(4)))
+        await db.execute(
+            """
+            select pg_terminate_backend(pid)
+            from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid()
+            """
+        )
+
+        results = await asyncio.gather(
+            *(database.fetch_row("select 1 as one") for _ in range(8)), return_exceptions=True
+        )
+        after = await asyncio.gather(*(database.fetch_row("select 1 as one") for _ in range(8)))
+
+    assert all(isinstance(result, (asyncpg.Record, DatabaseUnavailable)) for result in results)
+    assert [row["one"] for row in after if row] == [1] * 8
+
+
+async def test_reads_still_work_when_everything_comes_at_once(client: httpx.AsyncClient, alice: Person) -> None:
+    made = [await alice.publish(str(n)) for n in range(10)]
+
+    answers = await asyncio.gather(
+        *(client.get(f"/posts/{one['id']}") for one in made * 5),
+        *(client.get("/users/me", headers=alice.headers) for _ in range(20)),
+        *(client.get("/posts/999") for _ in range(5)),
+    )
+
+    assert [response.json() for response in answers[:50]] == made * 5
+    assert [response.json() for response in answers[50:70]] == [alice.account] * 20
+    for response in answers[70:]:
+        assert_problem(response, 404, "post_not_found")
