@@ -13,10 +13,9 @@ from service.controllers.health import HealthController
 from service.controllers.posts import PostController
 from service.controllers.users import UserController
 from service.database import Database
-from service.middleware import BearerAuthentication
 from service.passwords import Passwords
 from service.problems import respond
-from service.requests import MAX_BODY_BYTES, AllowOnOptions, Request
+from service.requests import AllowOnOptions, Request
 from service.responses import Response
 from service.settings import Settings
 from service.structs.fields import PostId, UserId, parse_id
@@ -50,10 +49,8 @@ def create_app(given: Settings | None = None) -> Litestar:
         plugins=[AllowOnOptions()],
         request_class=Request,
         response_class=Response,
-        middleware=[BearerAuthentication],
         type_decoders=[(lambda kind: kind in {PostId, UserId}, parse_id)],
         exception_handlers={Exception: respond},
-        request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,
     )

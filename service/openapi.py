@@ -22,8 +22,6 @@ from service.problems import MEDIA_TYPE, Problem, describe
 from service.requests import FORM, Request
 from service.structs.fields import MAX_EMAIL_LENGTH, MAX_ID, Email, PostId, UserId
 
-BEARER: Final = [{"bearer": list[str]()}]
-
 TAGS: Final = {
     "auth": "Registration and login.",
     "users": "One's own account, and everybody's profile.",

@@ -1,16 +1,16 @@
 """A request as the controllers see it: its user, its body as a struct, and what the app holds for it."""
 
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import litestar
 from litestar.datastructures import State
 from litestar.enums import HttpMethod
-from litestar.exceptions import ClientException, InternalServerException
+from litestar.exceptions import ClientException
 from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import ReceiveRoutePlugin
 from litestar.routes import BaseRoute, HTTPRoute
-from litestar.status_codes import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 from msgspec import Struct
 
 from service.bodies import decode_form, decode_json, parse_form
@@ -48,6 +48,8 @@ class AllowOnOptions(ReceiveRoutePlugin):
 class Request(litestar.Request[User, None, State]):
     """Litestar's request, with typed access to the app's parts and its own way to read a body."""
 
+    _read: bytes | None = None
+
     @property
     def db(self) -> Database:
         return self.app.state.db  # type: ignore[no-any-return]
@@ -61,22 +63,37 @@ class Request(litestar.Request[User, None, State]):
         return self.app.state.tokens  # type: ignore[no-any-return]
 
     async def body(self) -> bytes:
-        """Read the whole body. Raises ``BodyTooLarge``, and on a JSON route ``WrongContentType`` or ``NotJson``."""
-        if is_json := self.route_handler.parsed_data_field is not None:
-            media_type = self._media_type
-            if media_type and media_type != "application/json" and not media_type.endswith("+json"):
-                raise WrongContentType
-        try:
-            body = await super().body()
-        except litestar.exceptions.HTTPException as error:
-            if error.status_code == HTTP_413_REQUEST_ENTITY_TOO_LARGE:
-                raise BodyTooLarge from None
-            if isinstance(error, InternalServerException):
-                raise ClientDisconnected from None
-            raise
-        if is_json and not body:
-            raise NotJson
-        return body
+        """The whole body. Raises ``BodyTooLarge``, and on a JSON route ``WrongContentType`` or ``NotJson``."""
+        if self._read is None:
+            is_json = self.route_handler.parsed_data_field is not None
+            if is_json:
+                media_type = self._media_type
+                if media_type and media_type != "application/json" and not media_type.endswith("+json"):
+                    raise WrongContentType
+            self._read = await self._receive_all()
+            if is_json and not self._read:
+                raise NotJson
+        return self._read
+
+    async def _receive_all(self) -> bytes:
+        announced = self._header(b"content-length")
+        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+            raise BodyTooLarge
+        body = b""
+        while True:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise ClientDisconnected
+            body += message["body"]
+            if len(body) > MAX_BODY_BYTES:
+                raise BodyTooLarge
+            if not message["more_body"]:
+                return body
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The body in one piece: what Litestar reads a multipart form from."""
+        yield await self.body()
+        yield b""
 
     async def json(self) -> Any:
         """Decode the body into the struct that the route declares as its ``data``: called by Litestar for it."""
@@ -98,4 +115,11 @@ class Request(litestar.Request[User, None, State]):
     @property
     def _media_type(self) -> str:
         """Without its parameters; empty where the client names none, which is taken as what the route expects."""
-        return self.content_type[0].lower()
+        return self._header(b"content-type").decode("latin-1").partition(";")[0].strip().lower()
+
+    def _header(self, name: bytes) -> bytes:
+        """One header, without the mapping of all of them that Litestar would make."""
+        for known, value in self.scope["headers"]:
+            if known == name:
+                return value
+        return b""

@@ -8,7 +8,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from service.controllers.links import LOCATION, NEXT_PAGE, next_page
 from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
 from service.guards import requires_post_ownership
-from service.openapi import BEARER
+from service.middleware import AUTHENTICATED
 from service.queries import posts
 from service.requests import Request, get
 from service.responses import Response
@@ -24,7 +24,7 @@ class PostController(Controller):
     path = "/posts"
     tags = ("posts",)
 
-    @post("/", security=BEARER, response_headers=[LOCATION])
+    @post("/", **AUTHENTICATED, response_headers=[LOCATION])
     async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> Response[Post]:
         """Write a post. Its owner is the user behind the token."""
         created = await posts.insert(request.db, request.user.id, data)
@@ -50,7 +50,7 @@ class PostController(Controller):
 
     @patch(
         "/{post_id:str}",
-        security=BEARER,
+        **AUTHENTICATED,
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayUpdate)],
         fails_with=(PostNotFound, OnlyOwnerMayUpdate),
     )
@@ -62,7 +62,7 @@ class PostController(Controller):
 
     @delete(
         "/{post_id:str}",
-        security=BEARER,
+        **AUTHENTICATED,
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayDelete)],
         fails_with=(PostNotFound, OnlyOwnerMayDelete),
     )

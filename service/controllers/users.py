@@ -5,7 +5,7 @@ from litestar.params import FromPath
 
 from service.controllers.links import NEXT_PAGE, next_page
 from service.errors import UserNotFound
-from service.openapi import BEARER
+from service.middleware import AUTHENTICATED
 from service.queries import users
 from service.requests import Request, get
 from service.responses import Response
@@ -19,7 +19,7 @@ class UserController(Controller):
     path = "/users"
     tags = ("users",)
 
-    @get("/me", security=BEARER)
+    @get("/me", **AUTHENTICATED)
     async def read_own_account(self, request: Request) -> User:
         """Read the account behind the token."""
         return request.user
