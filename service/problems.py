@@ -40,6 +40,11 @@ def describe(error: ServiceError | type[ServiceError]) -> Problem:
     )
 
 
+def describe_status(status: HTTPStatus, detail: str) -> Problem:
+    """The body of an error that is nobody's fact: the framework's, the server's or a bug's."""
+    return Problem(title=status.phrase, status=status, detail=detail, code=status.name.lower())
+
+
 def respond(request: Request[object, object, object], error: Exception) -> Response[Problem]:  # type: ignore[type-var]
     """Answer any exception: a fact of ours, one of Litestar's own errors, or a bug."""
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
@@ -48,13 +53,8 @@ def respond(request: Request[object, object, object], error: Exception) -> Respo
     if isinstance(error, ServiceError):
         problem, headers = describe(error), error.headers
     elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        status = HTTPStatus(error.status_code)
-        problem = Problem(title=status.phrase, status=status, detail=error.detail, code=status.name.lower())
-        headers = error.headers or {}
+        problem, headers = describe_status(HTTPStatus(error.status_code), error.detail), error.headers or {}
     else:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        status, headers = HTTPStatus.INTERNAL_SERVER_ERROR, {}
-        problem = Problem(
-            title=status.phrase, status=status, detail="Something broke on our side", code="internal_error"
-        )
+        problem, headers = describe_status(HTTPStatus.INTERNAL_SERVER_ERROR, "Something broke on our side"), {}
     return Response(problem, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)

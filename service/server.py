@@ -2,13 +2,16 @@
 
 import asyncio
 import gc
+from http import HTTPStatus
 from typing import Any, Final
 
+import msgspec
 import uvicorn
 from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import create_app
+from service.problems import MEDIA_TYPE, describe_status
 from service.settings import Settings
 
 LOGGING: Final[dict[str, Any]] = {
@@ -56,10 +59,16 @@ class GatheredWrites:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol on such a transport."""
+    """uvicorn's protocol on such a transport, and with our body where a request is no HTTP at all."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type]
+
+    def send_400_response(self, msg: str) -> None:
+        body = msgspec.json.encode(describe_status(HTTPStatus.BAD_REQUEST, msg))
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
 
 
 # What holds however the server is started, by the tests as well.

@@ -355,7 +355,9 @@ async def test_only_our_whole_and_current_tokens_are_accepted(
     assert refused.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
-@pytest.mark.parametrize("token", ["x", "a.b.c", "..", "\xff.\xff.\xff", "W1tb" * 3000 + ".e30.e30", "x" * 8000])
+@pytest.mark.parametrize(
+    "token", ["x", "a.b.c", "..", "\xff.\xff.\xff", "W1tb" * 3000 + ".e30.e30", "x" * 8000, "x" * 1025]
+)
 async def test_nonsense_is_no_token(client: httpx.AsyncClient, token: str) -> None:
     response = await client.get("/users/me", headers=[(b"Authorization", b"Bearer " + token.encode("latin-1"))])
 

@@ -209,7 +209,7 @@ async def test_a_bug_is_a_500_that_says_nothing_of_its_cause(
 
     response = await client.get("/posts/7")
 
-    assert_problem(response, 500, "internal_error", "Something broke on our side")
+    assert_problem(response, 500, "internal_server_error", "Something broke on our side")
     assert "inside" not in response.text
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "GET /posts/7" in record.getMessage()
@@ -259,6 +259,25 @@ async def test_a_client_that_leaves_is_no_error_of_ours(
     assert (await client.get("/posts")).json() == []
     assert await reader.read() == b""
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"nonsense", b"BREW /posts HTTP/1.1", b"GET /\xff HTTP/1.1", b"GET / HTTP/9.9", b"GET  HTTP/1.1"]
+)
+async def test_what_is_no_http_gets_the_one_body_too(address: str, request_line: bytes) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+
+    writer.write(request_line + b"\r\nHost: x\r\n\r\n")
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"application/problem+json" in head
+    assert b"connection: close" in head
+    assert f"content-length: {len(body)}".encode() in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"]) == (400, "bad_request")
 
 
 def test_every_fact_has_its_own_code_or_shares_it_with_its_twin() -> None:
