@@ -15,6 +15,30 @@ up: environment
 test *arguments: environment
     @{{ python }} -m pytest {{ arguments }}
 
+# The service against its peers (about ten minutes; --quick: under two); --help lists the options.
+bench *arguments: environment
+    @{{ python }} -m tests.bench compare {{ arguments }}
+
+# Reads of a post from 1 to 256 connections.
+bench-concurrency *arguments: environment
+    @{{ python }} -m tests.bench concurrency {{ arguments }}
+
+# A thousand posts against a million, and the plans.
+bench-growth *arguments: environment
+    @{{ python }} -m tests.bench growth {{ arguments }}
+
+# Reads while 16 clients log in.
+bench-storm *arguments: environment
+    @{{ python }} -m tests.bench storm {{ arguments }}
+
+# One worker against two.
+bench-workers *arguments: environment
+    @{{ python }} -m tests.bench workers {{ arguments }}
+
+# Ten minutes of every route; resident memory.
+bench-soak *arguments: environment
+    @{{ python }} -m tests.bench soak {{ arguments }}
+
 # Formatting, lint, types, SQL lint.
 check: environment
     {{ python }} -m ruff format --check .

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging.config
+import signal
 import sys
 from typing import NoReturn
 
@@ -18,6 +19,8 @@ UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceEr
 def main(arguments: list[str]) -> None:
     if arguments not in ([], ["migrate"]):
         fail("usage: python -m service [migrate]")
+    # As process 1 of a container Python would not hear it before uvicorn, which has its own handler, does.
+    signal.signal(signal.SIGTERM, leave)
     logging.config.dictConfig(server.LOGGING)
     chosen = load_settings()
     if arguments:
@@ -50,7 +53,16 @@ def serve(chosen: Settings) -> None:
         fail(f"The schema does not fit: {error}")
     except UNREACHABLE as error:
         logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
-    server.serve(chosen)
+    try:
+        server.serve(chosen)
+    except SystemExit as ended:
+        # What uvicorn has answered by a stop in good order, it raises again afterwards.
+        if ended.code != 128 + signal.SIGTERM:
+            raise
+
+
+def leave(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def fail(message: str) -> NoReturn:

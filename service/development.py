@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import urlsplit
 
 from service import __main__ as commands
@@ -19,17 +18,13 @@ def main() -> None:
     # uvicorn stops on these by itself and then raises them again; without a handler the second would end this process
     # before it has stopped the database.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        signal.signal(number, commands.leave)
     with _database():
         chosen = commands.load_settings()
         commands.migrate(chosen)
         address = f"http://{chosen.host}:{chosen.port}"
         print(f"Service   {address}\nAPI page  {address}/docs\nStop      Ctrl-C", flush=True)  # noqa: T201
         server.serve(chosen)
-
-
-def _leave(number: int, _: object) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 @contextmanager

@@ -105,7 +105,8 @@ class Request(litestar.Request[User, None, State]):
         if self._media_type == MULTIPART:  # what browsers make of a FormData object
             await self.body()
             try:
-                return decode_form((await self.form()).multi_items(), kind)
+                fields = (await self.form()).multi_items()
+                return decode_form([(name, value) for name, value in fields if isinstance(value, str)], kind)
             except (ClientException, UnicodeDecodeError, LookupError):
                 raise NotForm from None
         if self._media_type not in {"", FORM}:

@@ -78,6 +78,8 @@ OPTIONS: Final[dict[str, Any]] = {
     "lifespan": "on",
     "access_log": False,
     "server_header": False,
+    # Seconds for what runs when the process is told to stop; a client who never sends the rest of a body gets no more.
+    "timeout_graceful_shutdown": 5,
     # The client's address is the peer's; nobody may claim another by a header.
     "proxy_headers": False,
 }

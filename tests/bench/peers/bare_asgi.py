@@ -1,0 +1,99 @@
+"""The floor: a bare ASGI function on the service's own server, and one held connection that takes reads in batches."""
+
+import asyncio
+import os
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+import uvicorn
+from msgspec import Struct
+
+from service import server
+from service.database import SERVER_SETTINGS
+
+SELECT: Final = """
+select
+    id,
+    title,
+    content,
+    user_id,
+    date_posted
+from posts
+where id = any($1)
+"""
+
+HEADERS: Final = ((b"content-type", b"application/json"),)
+GREETING: Final = msgspec.json.encode({"message": "Accounts and posts. The API is described at /docs."})
+
+
+class Post(Struct, gc=False):
+    id: int
+    title: str
+    content: str
+    user_id: int
+    date_posted: Any
+
+
+class Posts:
+    """Reads of posts: those that wait while a statement is under way go together in the next."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+        self.waiting: dict[int, asyncio.Future[bytes | None]] = {}
+        self.running: asyncio.Task[None] | None = None
+
+    def read(self, post_id: int) -> asyncio.Future[bytes | None]:
+        """The post as JSON, ``None`` if there is none."""
+        if (future := self.waiting.get(post_id)) is None:
+            future = self.waiting[post_id] = asyncio.get_running_loop().create_future()
+        if self.running is None:
+            # A task begins with the next turn of the loop, so everything that arrives in this one joins.
+            self.running = asyncio.create_task(self.run())
+        return future
+
+    async def run(self) -> None:
+        while self.waiting:
+            batch, self.waiting = self.waiting, {}
+            for row in await self.connection.fetch(SELECT, list(batch)):
+                batch.pop(row[0]).set_result(msgspec.json.encode(Post(*row)))
+            for missing in batch.values():
+                missing.set_result(None)
+        self.running = None
+
+
+posts: Posts
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        return await live(receive, send)
+    path: str = scope["path"]
+    if path == "/":
+        return await answer(send, 200, GREETING)
+    if path.startswith("/posts/") and (body := await posts.read(int(path[7:]))):
+        return await answer(send, 200, body)
+    return await answer(send, 404, b"{}")
+
+
+async def answer(send: Any, status: int, body: bytes) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*HEADERS, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def live(receive: Any, send: Any) -> None:
+    global posts  # noqa: PLW0603 - a bare function has nowhere else to keep it
+    await receive()
+    connection = await asyncpg.connect(os.environ["DATABASE_URL"], server_settings=SERVER_SETTINGS)
+    posts = Posts(connection)
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await connection.close()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+if __name__ == "__main__":
+    # BENCH_HTTP names another protocol class for uvicorn than the service's, to see what that one gains.
+    options = server.OPTIONS | ({"http": os.environ["BENCH_HTTP"]} if "BENCH_HTTP" in os.environ else {})
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]), loop="uvloop", log_level="warning", **options)

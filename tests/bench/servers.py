@@ -1,0 +1,139 @@
+"""The service and its peers: how each is installed, and how it is started."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+from msgspec import Struct
+
+from service.tokens import Tokens
+from tests.bench import processes
+
+PEERS: Final = Path(__file__).parent / "peers"
+CHECKOUT: Final = PEERS.parents[2]
+# Ignored by git; the peers' packages go here and never into the project's own environment.
+DIRECTORY: Final = CHECKOUT / ".data" / "bench"
+PYTHON: Final = DIRECTORY / "python" / "bin" / "python"
+FASTIFY: Final = DIRECTORY / "fastify"
+
+UVICORN: Final = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
+
+# One key for all, so that one token opens every server.
+SECRET_KEY: Final = secrets.token_hex(32)
+
+
+class Kind(Struct, frozen=True):
+    """A program under test; the bare one answers only ``GET /`` and ``GET /posts/{id}``."""
+
+    name: str
+    label: str
+    command: tuple[str | Path, ...]
+
+
+SERVICE: Final = Kind("service", "this service", (sys.executable, "-m", "service"))
+FASTIFY_PG: Final = Kind("fastify", "Fastify + node-postgres", ("node", FASTIFY / "server.js"))
+STARLETTE: Final = Kind(
+    "starlette", "Starlette + asyncpg", (PYTHON, "-m", "uvicorn", "tests.bench.peers.starlette_asyncpg:app", *UVICORN)
+)
+FASTAPI: Final = Kind(
+    "fastapi", "FastAPI + SQLAlchemy", (PYTHON, "-m", "uvicorn", "tests.bench.peers.fastapi_sqlalchemy:app", *UVICORN)
+)
+# Of the project's own environment: the floor of the very same uvicorn and asyncpg.
+BARE: Final = Kind("bare", "bare ASGI, one connection", (sys.executable, "-m", "tests.bench.peers.bare_asgi"))
+
+ALL: Final = (SERVICE, FASTIFY_PG, STARLETTE, FASTAPI, BARE)
+
+
+class Server(Struct, frozen=True):
+    kind: Kind
+    pid: int
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def token_of(user_id: int) -> str:
+    return Tokens(SECRET_KEY.encode(), lifetime=24 * 60 * 60).issue(user_id)
+
+
+def install(kinds: Sequence[Kind]) -> None:
+    """Bring the peers' environments to the versions that are pinned. Raises ``MissingProgram``."""
+    if FASTAPI in kinds or STARLETTE in kinds:
+        _install_python()
+    if FASTIFY_PG in kinds:
+        _install_fastify()
+
+
+def _install_python() -> None:
+    environment, requirements = PYTHON.parents[1], PEERS / "requirements.txt"
+    installed = environment / "installed.txt"
+    if not _same(requirements, installed):
+        uv = processes.find("uv")
+        processes.output([uv, "venv", "--quiet", "--clear", "--python", sys.executable, environment], seconds=300)
+        processes.output([uv, "pip", "sync", "--quiet", "--python", PYTHON, requirements], seconds=600)
+        shutil.copy(requirements, installed)
+
+
+def _install_fastify() -> None:
+    # Node finds packages beside the program that asks for them, so the program goes where they are.
+    shutil.copytree(PEERS / "fastify", FASTIFY, dirs_exist_ok=True)
+    lock, installed = FASTIFY / "package-lock.json", FASTIFY / "node_modules" / "installed.json"
+    if not _same(lock, installed):
+        processes.output([processes.find("npm"), "ci", "--loglevel=error"], seconds=600, directory=FASTIFY)
+        shutil.copy(lock, installed)
+
+
+def _same(file: Path, other: Path) -> bool:
+    return other.exists() and other.read_bytes() == file.read_bytes()
+
+
+@contextmanager
+def started(
+    kind: Kind, database_url: str, *, cores: str = processes.SERVER_CORE, workers: int = 1, checkout: Path = CHECKOUT
+) -> Iterator[Server]:
+    """Run a server until the end of the block."""
+    port = _free_port()
+    environment = os.environ | {
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": SECRET_KEY,
+        "WORKERS": str(workers),
+        "PORT": str(port),
+        # uvicorn's command line reads this one instead.
+        "UVICORN_PORT": str(port),
+        "NODE_ENV": "production",
+    }
+    log = DIRECTORY / f"{kind.name}-{port}.log"
+    command = processes.pinned(cores, kind.command)
+    with processes.running(command, directory=checkout, environment=environment, log=log) as process:
+        server = Server(kind, process.pid, port)
+        _wait_until_it_answers(server, process, log)
+        yield server
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_it_answers(server: Server, process: "subprocess.Popen[str]", log: Path) -> None:
+    last = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < last:
+        try:
+            httpx.get(server.address, trust_env=False, timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"{server.kind.label} does not answer:\n{log.read_text()}")
