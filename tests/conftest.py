@@ -1,5 +1,6 @@
 """A template database built once from sql/, and for each test a clone of it with the real app before it."""
 
+import asyncio
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -55,36 +56,44 @@ def named(url: str, database: str) -> str:
 class Databases:
     """Makes and drops databases on the server under test."""
 
-    def __init__(self, url: str, admin: asyncpg.Connection) -> None:
+    def __init__(self, url: str, admin: asyncpg.Pool) -> None:
         self.url = url
         self.admin = admin
-        self.left: list[str] = []
+        self.ready: dict[str, asyncio.Task[str]] = {}
+        self.dropping: list[asyncio.Task[str]] = []
+        self.templates: list[str] = []
 
     @asynccontextmanager
     async def one(self, template: str = "template0") -> AsyncIterator[str]:
-        """A database of its own; yields its URL."""
+        """A database of its own; yields its URL. The next of the kind is made, and it is dropped, on the side."""
+        name = await (self.ready.pop(template, None) or self.create(template))
+        self.ready[template] = asyncio.create_task(self.create(template))
+        yield named(self.url, name)
+        self.dropping.append(asyncio.create_task(self.drop(name)))
+
+    async def create(self, template: str) -> str:
         name = f"test_{uuid.uuid4().hex}"
         await self.admin.execute(f'create database "{name}" template "{template}"')
-        try:
-            yield named(self.url, name)
-        finally:
-            # One test late: PostgreSQL takes a moment to end a closed session, and waits 0.1 s for it once asked.
-            await self.drop_the_left()
-            self.left.append(name)
+        return name
 
-    async def drop_the_left(self) -> None:
-        while self.left:
-            await self.admin.execute(f'drop database "{self.left.pop()}" with (force)')
+    async def drop(self, name: str) -> str:
+        await self.admin.execute(f'drop database "{name}" with (force)')
+        return name
+
+    async def close(self) -> None:
+        self.dropping += [asyncio.create_task(self.drop(await ready)) for ready in self.ready.values()]
+        await asyncio.gather(*self.dropping)
+        for template in self.templates:
+            await self.drop(template)
 
 
 @pytest.fixture(scope="session")
 async def databases(pytestconfig: pytest.Config) -> AsyncIterator[Databases]:
     url = pytestconfig.stash[POSTGRES].url
-    admin = await asyncpg.connect(url)
-    made = Databases(url, admin)
-    yield made
-    await made.drop_the_left()
-    await admin.close()
+    async with asyncpg.create_pool(url, min_size=1, max_size=3) as admin:
+        made = Databases(url, admin)
+        yield made
+        await made.close()
 
 
 @pytest.fixture
@@ -95,10 +104,11 @@ async def empty_database(databases: Databases) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-async def template(databases: Databases) -> AsyncIterator[str]:
-    async with databases.one() as url:
-        await schema.migrate(url)
-        yield urlsplit(url).path.removeprefix("/")
+async def template(databases: Databases) -> str:
+    name = await databases.create("template0")
+    await schema.migrate(named(databases.url, name))
+    databases.templates.append(name)
+    return name
 
 
 @pytest.fixture
