@@ -13,7 +13,7 @@ up: environment
 
 # Run the tests; arguments go to pytest. PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
 test *arguments: environment
-    @{{ python }} -m pytest {{ arguments }}
+    @{{ python }} -m pytest --numprocesses auto --maxprocesses 4 {{ arguments }}
 
 # The service against its peers (about ten minutes; --quick: under two); --help lists the options.
 bench *arguments: environment

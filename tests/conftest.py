@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -26,10 +27,17 @@ Serve = Callable[[Litestar], Awaitable[str]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not config.option.collectonly:
+    if given := getattr(config, "workerinput", None):  # one of several processes, which share the server
+        config.stash[POSTGRES] = postgres.Postgres(given["postgres"], given["postgres"])
+    elif not config.option.collectonly:
         with ExitStack() as stack:
             config.stash[POSTGRES] = stack.enter_context(postgres.started())
             config.add_cleanup(stack.pop_all().close)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["postgres"] = node.config.stash[POSTGRES].url
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
