@@ -9,7 +9,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -51,16 +51,19 @@ def fail(futures: Sequence["Future[V]"], error: Exception) -> None:
 class Turn(Generic[K, V]):
     """Gathers by their keys the reads of one turn of the event loop, and has them sent together at its end."""
 
-    def __init__(self, send: Callable[[dict[K, list["Future[V]"]]], None]) -> None:
+    def __init__(self, send: Callable[[dict[K, list["Future[V]"]]], Coroutine[Any, Any, None]], at_once: int) -> None:
+        """While ``at_once`` batches are under way the next one goes on gathering. Belongs to the running loop."""
+        # Asked for once: the question is a system call each time.
+        self._loop = asyncio.get_running_loop()
         self._send = send
+        self._free = at_once
         self._waiting: dict[K, list[Future[V]]] = {}
 
     def join(self, key: K) -> "Future[V]":
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._end)
+        if not self._waiting and self._free:
+            self._loop.call_soon(self._end)
         # A future for each, also under the same key: one that is cancelled must not take the others along.
-        future: Future[V] = loop.create_future()
+        future: Future[V] = self._loop.create_future()
         if futures := self._waiting.get(key):
             futures.append(future)
         else:
@@ -68,25 +71,37 @@ class Turn(Generic[K, V]):
         return future
 
     def _end(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        self._send(waiting)
+        if self._waiting and self._free:
+            waiting, self._waiting = self._waiting, {}
+            self._free -= 1
+            start(self._run(waiting))
+
+    async def _run(self, batch: dict[K, list["Future[V]"]]) -> None:
+        await self._send(batch)
+        self._free += 1
+        self._end()
 
 
-def once_a_turn(read: Callable[P, Coroutine[Any, Any, V]]) -> Callable[P, Awaitable[V]]:
+class Shares(Protocol):
+    """Where equal reads meet: the database."""
+
+    shared: Turn[Any, Any]
+
+
+D = TypeVar("D", bound=Shares)
+
+
+def once_a_turn(
+    read: Callable[Concatenate[D, P], Coroutine[Any, Any, V]],
+) -> Callable[Concatenate[D, P], Awaitable[V]]:
     """Make equal calls of one turn of the event loop one call.
 
     All of them get its one result, which nobody may change. Arguments are given by position.
     """
 
-    def send(batch: dict[Any, list[Future[V]]]) -> None:
-        for arguments, futures in batch.items():
-            start(answer(futures, read(*arguments)))  # type: ignore[call-arg]
-
-    turn: Turn[Any, V] = Turn(send)
-
     @wraps(read)
-    def joined(*arguments: P.args, **_: P.kwargs) -> Awaitable[V]:
-        return turn.join(arguments)
+    def joined(db: D, /, *arguments: P.args, **_: P.kwargs) -> Awaitable[V]:
+        return db.shared.join((read, arguments))
 
     return joined
 
@@ -105,6 +120,7 @@ class Writes(Generic[V]):
         row_faults: tuple[type[Exception], ...],
     ) -> None:
         """``write_all`` answers by position; with one of ``row_faults`` it says that nothing was written at all."""
+        self._loop = asyncio.get_running_loop()
         self._write_all = write_all
         self._write_one = write_one
         self._row_faults = row_faults
@@ -113,12 +129,11 @@ class Writes(Generic[V]):
 
     def join(self, row: Row, key: Hashable = None) -> "Future[V]":
         """Two rows with the same ``key``, unless it is ``None``, never share a statement."""
-        loop = asyncio.get_running_loop()
-        future: Future[V] = loop.create_future()
+        future: Future[V] = self._loop.create_future()
         self._waiting.append((key, row, future))
         if not self._under_way:
             self._under_way = True
-            loop.call_soon(lambda: start(self._run()))
+            self._loop.call_soon(lambda: start(self._run()))
         return future
 
     async def _run(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from asyncio import Future
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from service.batching import Row, Turn, Writes, fail, start
+from service.batching import Row, Turn, Writes, answer, fail, start
 from service.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
@@ -50,11 +50,15 @@ _ROW_FAULTS = (
     asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
+# Of one kind of read. More of them would be smaller, and so cost more for each of their keys.
+BATCHES_AT_ONCE: Final = 2
+
 # How long the end of the process waits for PostgreSQL to say goodbye, in seconds.
 _GOODBYE: Final = 1
 
 Connection = PoolConnectionProxy
 Rows = list[asyncpg.Record]
+SharedRead = tuple[Callable[..., Awaitable[Any]], Row]
 
 
 class Database:
@@ -79,6 +83,7 @@ class Database:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Hold the pool open. It connects on demand: the service starts while the database is still away."""
+        self.shared: Turn[SharedRead, Any] = Turn(self._read_shared, at_once=1)
         self._pool = asyncpg.create_pool(
             self._url,
             min_size=0,
@@ -128,8 +133,12 @@ class Database:
         """
         group = (statement, arguments)
         if (turn := self._reads_by_key.get(group)) is None:
-            turn = self._reads_by_key[group] = Turn(lambda batch: start(self._fetch_keys(group, batch)))
+            turn = self._reads_by_key[group] = Turn(partial(self._fetch_keys, group), at_once=BATCHES_AT_ONCE)
         return await turn.join(key)
+
+    async def _read_shared(self, batch: dict[SharedRead, list[Future[Any]]]) -> None:
+        for (read, arguments), futures in batch.items():
+            start(answer(futures, read(self, *arguments)))
 
     async def _fetch_keys(self, group: tuple[str, Row], batch: dict[int, list[Future[Rows]]]) -> None:
         statement, arguments = group
