@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from service import schema
-from service.database import SERVER_SETTINGS
+from service.leases import SERVER_SETTINGS
 from service.queries import auth, posts, users
 from service.structs.auth import Credentials
 from service.structs.posts import Post

@@ -10,7 +10,7 @@ import uvicorn
 from msgspec import Struct
 
 from service import server
-from service.database import SERVER_SETTINGS
+from service.leases import SERVER_SETTINGS
 
 SELECT: Final = """
 select
