@@ -23,8 +23,8 @@ LOGGING: Final[dict[str, Any]] = {
 }
 
 
-# How many objects more than were freed have to be made before the youngest are looked through: a request makes a few
-# hundred, nearly all of which are freed by their reference counts alone.
+# How many objects more than were freed have to be made before the youngest are looked through: nearly all
+# that a request makes is freed by its reference counts alone.
 GC_THRESHOLD: Final = 50_000
 
 

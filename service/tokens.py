@@ -19,8 +19,8 @@ CLAIMS: Final = ("iss", "sub", "iat", "exp")
 class Tokens:
     """Issues access tokens and reads them back.
 
-    To check a signature costs as much as to answer the request, so the verdict on a good token is remembered, under the
-    whole token. What changes with time is looked at on every request: its end here, its user in the middleware.
+    To check a signature is a good part of what a request costs, so the verdict on a good token is remembered, under
+    the whole token. What changes with time is looked at on every request: its end here, its user in the middleware.
     """
 
     def __init__(self, secret_key: bytes, lifetime: int) -> None:
