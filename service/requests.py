@@ -1,14 +1,11 @@
 """A request as the controllers see it: its user, its body as a struct, and what the app holds for it."""
 
 from collections.abc import AsyncGenerator
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import litestar
 from litestar.datastructures import State
-from litestar.enums import HttpMethod
 from litestar.exceptions import ClientException
-from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import ReceiveRoutePlugin
 from litestar.routes import BaseRoute, HTTPRoute
 from msgspec import Struct
@@ -17,7 +14,6 @@ from service.bodies import decode_form, decode_json, parse_form
 from service.database import Database
 from service.errors import BodyTooLarge, ClientDisconnected, NotForm, NotJson, WrongContentType
 from service.passwords import Passwords
-from service.structs.users import User
 from service.tokens import Tokens
 
 T = TypeVar("T", bound=Struct)
@@ -25,9 +21,6 @@ T = TypeVar("T", bound=Struct)
 MAX_BODY_BYTES: Final = 1024 * 1024
 FORM: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
-
-# HEAD answers wherever GET does (RFC 9110, section 9.3.2); the server leaves out the body.
-get = partial(HTTPRouteHandler, http_method=[HttpMethod.GET, HttpMethod.HEAD])
 
 
 class AllowOnOptions(ReceiveRoutePlugin):
@@ -45,8 +38,11 @@ class AllowOnOptions(ReceiveRoutePlugin):
         handler.before_request = answer
 
 
-class Request(litestar.Request[User, None, State]):
-    """Litestar's request, with typed access to the app's parts and its own way to read a body."""
+class Request(litestar.Request[int, None, State]):
+    """Litestar's request, with typed access to the app's parts and its own way to read a body.
+
+    ``user`` is the id of the user behind the bearer token.
+    """
 
     _read: bytes | None = None
 

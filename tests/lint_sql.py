@@ -14,7 +14,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         for statement in all_statements():
             text = statement.text.strip()
-            if text.startswith("merge"):  # sqruff knows no indentation within it
+            if "merge into" in text:  # sqruff knows no indentation around it
                 text = re.sub(r"^ +", "", text, flags=re.MULTILINE)
             Path(directory, f"{statement.name}.sql").write_text(f"{text};\n", encoding="utf-8")
         sqruff = Path(sys.executable).parent / "sqruff"

@@ -381,11 +381,14 @@ async def test_the_scheme_is_read_in_any_case(client: httpx.AsyncClient, alice: 
 async def test_the_token_of_a_deleted_user_is_worth_nothing(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
 ) -> None:
+    mine = await alice.publish()
     await db.execute("delete from users")
 
     for response in [
         await client.get("/users/me", headers=alice.headers),
         await client.post("/posts", json={"title": "T", "content": "C"}, headers=alice.headers),
+        await client.patch(f"/posts/{mine['id']}", json={"title": "T"}, headers=alice.headers),
+        await client.delete(f"/posts/{mine['id']}", headers=alice.headers),
     ]:
         assert_problem(response, 401, "invalid_token", "Could not validate credentials")
     assert await db.fetchval("select count(*) from posts") == 0

@@ -218,15 +218,27 @@ async def test_a_write_is_answered_only_after_its_commit(
 async def test_a_bad_row_fails_alone(recorder: Recorder, db: asyncpg.Connection, user_id: int) -> None:
     results = await asyncio.gather(
         posts.insert(recorder, user_id, post("1")),
+        posts.insert(recorder, user_id, post(title="")),
+        posts.insert(recorder, user_id, post("2")),
+        return_exceptions=True,
+    )
+
+    assert isinstance(results[1], asyncpg.CheckViolationError)
+    titles = [row["title"] for row in await db.fetch("select title from posts order by title")]
+    assert titles == ["1", "2"]
+    assert [getattr(result, "title", None) for result in results] == ["1", None, "2"]
+
+
+async def test_a_row_of_a_user_who_has_gone_is_left_to_itself(recorder: Recorder, user_id: int) -> None:
+    results = await asyncio.gather(
+        posts.insert(recorder, user_id, post("1")),
         posts.insert(recorder, user_id + 1, post("nobody's")),
         posts.insert(recorder, user_id, post("2")),
         return_exceptions=True,
     )
 
-    assert isinstance(results[1], InvalidToken)
-    titles = [row["title"] for row in await db.fetch("select title from posts order by title")]
-    assert titles == ["1", "2"]
-    assert [getattr(result, "title", None) for result in results] == ["1", None, "2"]
+    assert [getattr(result, "title", type(result)) for result in results] == ["1", InvalidToken, "2"]
+    assert (recorder.count(posts.INSERT_MANY), recorder.count(posts.INSERT)) == (1, 1)
 
 
 async def test_a_write_whose_outcome_is_unknown_is_not_repeated(

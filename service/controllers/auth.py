@@ -1,6 +1,6 @@
 """Registration and login."""
 
-from litestar import Controller, post
+from litestar import Controller
 from litestar.datastructures import ResponseHeader
 from litestar.params import JSONBody
 
@@ -9,6 +9,7 @@ from service.errors import IncorrectCredentials, TooManyPasswords, UsernameOrEma
 from service.queries import auth, users
 from service.requests import Request
 from service.responses import Response
+from service.routes import post
 from service.structs.auth import AccessToken, PasswordGrant
 from service.structs.users import User, UserCreate
 

@@ -4,7 +4,8 @@ from litestar import Controller
 from msgspec import Struct
 
 from service.errors import DatabaseUnavailable
-from service.requests import Request, get
+from service.requests import Request
+from service.routes import get
 
 
 class Message(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar import Controller, delete, patch, post
+from litestar import Controller
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from service.controllers.links import LOCATION, NEXT_PAGE, next_page
@@ -10,8 +10,9 @@ from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
 from service.guards import requires_post_ownership
 from service.middleware import AUTHENTICATED
 from service.queries import posts
-from service.requests import Request, get
+from service.requests import Request
 from service.responses import Response
+from service.routes import delete, get, patch, post
 from service.structs.fields import MAX_ID, PostId
 from service.structs.posts import Post, PostCreate, PostUpdate
 
@@ -27,7 +28,7 @@ class PostController(Controller):
     @post("/", **AUTHENTICATED, response_headers=[LOCATION])
     async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> Response[Post]:
         """Write a post. Its owner is the user behind the token."""
-        created = await posts.insert(request.db, request.user.id, data)
+        created = await posts.insert(request.db, request.user, data)
         return Response(created, headers={"Location": f"/posts/{created.id}"})
 
     @get("/", response_headers=[NEXT_PAGE])
@@ -56,7 +57,7 @@ class PostController(Controller):
     )
     async def update_post(self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]) -> Post:
         """Change a post's title, its content or both. An absent field keeps its value."""
-        if (changed := await posts.update(request.db, post_id, request.user.id, data)) is None:
+        if (changed := await posts.update(request.db, post_id, request.user, data)) is None:
             raise PostNotFound
         return changed
 
@@ -68,5 +69,5 @@ class PostController(Controller):
     )
     async def delete_post(self, request: Request, post_id: FromPath[PostId]) -> None:
         """Delete a post."""
-        if not await posts.delete(request.db, post_id, request.user.id):
+        if not await posts.delete(request.db, post_id, request.user):
             raise PostNotFound

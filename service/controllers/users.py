@@ -4,11 +4,12 @@ from litestar import Controller
 from litestar.params import FromPath
 
 from service.controllers.links import NEXT_PAGE, next_page
-from service.errors import UserNotFound
+from service.errors import InvalidToken, UserNotFound
 from service.middleware import AUTHENTICATED
 from service.queries import users
-from service.requests import Request, get
+from service.requests import Request
 from service.responses import Response
+from service.routes import get
 from service.structs.fields import UserId
 from service.structs.users import User, UserProfile
 
@@ -22,7 +23,9 @@ class UserController(Controller):
     @get("/me", **AUTHENTICATED)
     async def read_own_account(self, request: Request) -> User:
         """Read the account behind the token."""
-        return request.user
+        if (user := await users.select(request.db, request.user)) is None:
+            raise InvalidToken
+        return user
 
     @get("/{user_id:str}", response_headers=[NEXT_PAGE], fails_with=(UserNotFound,))
     async def read_user(self, request: Request, user_id: FromPath[UserId]) -> Response[UserProfile]:

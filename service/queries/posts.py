@@ -21,13 +21,24 @@ returning
     date_posted
 """
 
-# A merge that never matches is an insert that can say which of the new rows became which post.
+# A merge that never matches is an insert that can say which of the new rows became which post. A row whose user has
+# gone is left out, so that it fails alone; the others are numbered in the order in which they came.
 INSERT_MANY: Final = """
+with new as (
+    select
+        given.title,
+        given.content,
+        given.user_id,
+        given.number
+    from
+        unnest($1::text[], $2::text[], $3::bigint[])
+        with ordinality as given (title, content, user_id, number)
+    inner join users on given.user_id = users.id
+    order by given.number
+)
+
 merge into posts
-using
-    unnest($1::text[], $2::text[], $3::bigint[])
-    with ordinality as new (title, content, user_id, number)
-    on false
+using new on false
 when not matched then
     insert (title, content, user_id)
     values (new.title, new.content, new.user_id)
