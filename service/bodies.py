@@ -6,11 +6,11 @@ body taken apart a second time, field by field, to name everything that a client
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import NODEFAULT, DecodeError, Struct, ValidationError
+from msgspec import NODEFAULT, DecodeError, Raw, Struct, ValidationError
 
 from service.errors import FaultyField, InvalidFields, NotForm, NotJson
 from service.structs.fields import decode_field
@@ -31,27 +31,32 @@ def decode_json(body: bytes, kind: type[T]) -> T:
         body.decode()  # msgspec skips fields that it does not know without a look at their encoding
         decoded: T = _decoder(kind).decode(body)
     except ValidationError as error:
-        _explain_json(body, kind, error)
+        return _decode_field_by_field(body, kind, error)
     except (DecodeError, UnicodeDecodeError, RecursionError):
         raise NotJson from None
     return decoded
 
 
-def _explain_json(body: bytes, kind: type[Struct], error: ValidationError) -> NoReturn:
+def _decode_field_by_field(body: bytes, kind: type[T], error: ValidationError) -> T:
     try:
-        fields = msgspec.json.decode(body)
+        fields = msgspec.json.decode(body, type=dict[str, Raw])
+    except ValidationError:
+        raise InvalidFields([FaultyField("", str(error))]) from None
     except (DecodeError, RecursionError):  # further on than the first fault
         raise NotJson from None
-    if not isinstance(fields, dict):
-        raise InvalidFields([FaultyField("", str(error))]) from None
-    faults = []
+    values, faults = {}, []
     for field in msgspec.structs.fields(kind):
         name = field.encode_name
         if name in fields:
-            faults += _faults(name, fields[name], field.type)
+            try:
+                values[field.name] = msgspec.json.decode(fields[name], type=field.type, dec_hook=decode_field)
+            except ValidationError as fault:
+                faults.append(_fault(name, fault))
         elif field.default is NODEFAULT:
             faults.append(FaultyField(f"/{name}", "Missing"))
-    raise InvalidFields(faults) from None
+    if faults:
+        raise InvalidFields(faults) from None
+    return kind(**values)  # the fault was in a repeated field, of which the last one counts
 
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:
@@ -62,16 +67,18 @@ def parse_form(body: bytes) -> list[tuple[str, str]]:
         raise NotForm from None
 
 
-def decode_form(pairs: Iterable[tuple[str, Any]], kind: type[T]) -> T:
+def decode_form(pairs: Iterable[tuple[str, str]], kind: type[T]) -> T:
     """Decode the fields of a form. Raises ``InvalidFields`` with all faulty fields.
 
-    One without a value counts as absent, and one that comes twice is a fault (RFC 6749, section 3.2).
+    One without a value counts as absent, and one that comes twice is a fault (RFC 6749, section 3.2). Lone surrogates,
+    which the charset of a part of a multipart form can stand for, raise ``UnicodeEncodeError``.
     """
     values: dict[str, Any] = {}
     repeated = set()
     for name, value in pairs:
         if value == "":
             continue
+        value.encode()
         if name in values:
             repeated.add(name)
         values[name] = value
@@ -81,7 +88,10 @@ def decode_form(pairs: Iterable[tuple[str, Any]], kind: type[T]) -> T:
         if name in repeated:
             faults.append(FaultyField(f"/{name}", "Given more than once"))
         elif name in values:
-            faults += _faults(name, values[name], field.type)
+            try:
+                msgspec.convert(values[name], field.type)
+            except ValidationError as fault:
+                faults.append(_fault(name, fault))
         elif field.default is NODEFAULT:
             faults.append(FaultyField(f"/{name}", "Missing"))
     if faults:
@@ -89,12 +99,8 @@ def decode_form(pairs: Iterable[tuple[str, Any]], kind: type[T]) -> T:
     return msgspec.convert(values, kind)
 
 
-def _faults(name: str, value: Any, kind: Any) -> list[FaultyField]:
-    try:
-        msgspec.convert(value, kind, dec_hook=decode_field)
-    except ValidationError as error:
-        # What is wrong, without the place, which the pointer names.
-        sentence = str(error).split(" - at `", maxsplit=1)[0]
-        # The only pattern among the fields: see WITHOUT_NUL.
-        return [FaultyField(f"/{name}", "Must not contain U+0000" if "matching regex" in sentence else sentence)]
-    return []
+def _fault(name: str, error: ValidationError) -> FaultyField:
+    # What is wrong, without the place, which the pointer names.
+    sentence = str(error).split(" - at `", maxsplit=1)[0]
+    # The only pattern among the fields: see WITHOUT_NUL.
+    return FaultyField(f"/{name}", "Must not contain U+0000" if "matching regex" in sentence else sentence)

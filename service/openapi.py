@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
+from email_validator import SPECIAL_USE_DOMAIN_NAMES
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
@@ -39,7 +40,12 @@ class _FieldTypes(OpenAPISchemaPlugin):
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:  # noqa: ARG002
         if field_definition.annotation is Email:
-            return Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.EMAIL, max_length=MAX_EMAIL_LENGTH)
+            return Schema(
+                type=OpenAPIType.STRING,
+                format=OpenAPIFormat.EMAIL,
+                max_length=MAX_EMAIL_LENGTH,
+                schema_not=Schema(pattern=rf"\.({'|'.join(SPECIAL_USE_DOMAIN_NAMES)})$"),
+            )
         return Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_ID)
 
 

@@ -103,7 +103,7 @@ class Request(litestar.Request[int, None, State]):
             try:
                 fields = (await self.form()).multi_items()
                 return decode_form([(name, value) for name, value in fields if isinstance(value, str)], kind)
-            except (ClientException, UnicodeDecodeError, LookupError):
+            except (ClientException, UnicodeError, LookupError):  # the last two from the charset of a part
                 raise NotForm from None
         if self._media_type not in {"", FORM}:
             raise WrongContentType

@@ -17,7 +17,15 @@ from service.structs.fields import MAX_ID, PostId
 from service.structs.posts import Post, PostCreate, PostUpdate
 
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many posts a page holds at the most.")]
-After = Annotated[int, QueryParameter(ge=0, le=MAX_ID, description="Only posts with an id above this one.")]
+After = Annotated[
+    int,
+    QueryParameter(
+        ge=0,
+        le=MAX_ID,
+        schema_extra={"maximum": MAX_ID},  # Litestar documents bounds as floats, which are above it
+        description="Only posts with an id above this one.",
+    ),
+]
 OfUser = Annotated[int | None, QueryParameter(ge=1, le=MAX_ID, description="Only the posts of this user.")]
 
 
