@@ -15,6 +15,10 @@ up: environment
 test *arguments: environment
     @{{ python }} -m pytest --numprocesses auto --maxprocesses 4 {{ arguments }}
 
+# schemathesis at length: more than 5,000 requests, other ones each time (about two minutes).
+fuzz *arguments: environment
+    @{{ python }} -m pytest tests/test_schemathesis.py --capture no --fuzz-examples 500 --fuzz-seed $RANDOM {{ arguments }}
+
 # The service against its peers (about ten minutes; --quick: under two); --help lists the options.
 bench *arguments: environment
     @{{ python }} -m tests.bench compare {{ arguments }}

@@ -39,7 +39,8 @@ def decode_json(body: bytes, kind: type[T]) -> T:
 
 def _decode_field_by_field(body: bytes, kind: type[T], error: ValidationError) -> T:
     try:
-        fields = msgspec.json.decode(body, type=dict[str, Raw])
+        whole = msgspec.json.decode(body, type=Raw)  # to its end, also where it is no object
+        fields = msgspec.json.decode(whole, type=dict[str, Raw])
     except ValidationError:
         raise InvalidFields([FaultyField("", str(error))]) from None
     except (DecodeError, RecursionError):  # further on than the first fault

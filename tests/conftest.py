@@ -26,6 +26,11 @@ POSTGRES = pytest.StashKey[postgres.Postgres]()
 Serve = Callable[[Litestar], Awaitable[str]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-examples", default=10, help="how much schemathesis tries on each operation")
+    parser.addoption("--fuzz-seed", default=1, help="what its random numbers begin with")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if given := getattr(config, "workerinput", None):  # one of several processes, which share the server
         config.stash[POSTGRES] = postgres.Postgres(given["postgres"], given["postgres"])
