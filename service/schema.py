@@ -15,6 +15,9 @@ DIRECTORY: Final = Path(__file__).parent.parent / "sql"
 
 # Any number will do as long as no other program that uses the same database takes it.
 LOCK: Final = 7_305_081_964
+LOCK_SECONDS: Final = 60
+
+OLDEST_POSTGRESQL: Final = 17
 
 CREATE_SCHEMA_FILES: Final = """
 create table if not exists schema_files (
@@ -57,15 +60,20 @@ def read_files(directory: Path = DIRECTORY) -> list[SchemaFile]:
     return [SchemaFile(path.name, path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.sql"))]
 
 
-async def migrate(url: str, directory: Path = DIRECTORY) -> list[str]:
+async def migrate(url: str, directory: Path = DIRECTORY, patience: float = LOCK_SECONDS) -> list[str]:
     """Apply what is missing and return its names. Raises ``SchemaError``, or what asyncpg raises when it connects.
 
-    Processes that do this at the same time wait for one another; the first applies the files, the others find them.
+    Processes that do this at the same time wait for one another, ``patience`` seconds at the most; the first applies
+    the files, the others find them.
     """
     connection = await asyncpg.connect(url)
     try:
-        # Held by the session, so it spans the transactions of all files and ends with the connection.
-        await connection.execute("select pg_advisory_lock($1)", LOCK)
+        _check_version(connection)
+        try:
+            # Held by the session, so it spans the transactions of all files and ends with the connection.
+            await connection.execute("select pg_advisory_lock($1)", LOCK, timeout=patience)
+        except TimeoutError:
+            raise SchemaError(f"another process has been at it for {patience} seconds: wait for its end") from None
         await connection.execute(CREATE_SCHEMA_FILES)
         missing = await _missing(connection, read_files(directory))
         for file in missing:
@@ -79,12 +87,19 @@ async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:
     """Raise ``SchemaError`` unless all files are applied as they are, or what asyncpg raises when it connects."""
     connection = await asyncpg.connect(url, timeout=timeout, command_timeout=timeout)
     try:
+        _check_version(connection)
         missing = await _missing(connection, read_files(directory))
     finally:
         await connection.close()
     if missing:
         names = ", ".join(file.name for file in missing)
         raise SchemaError(f"the database lacks {names}: run `python -m service migrate` first")
+
+
+def _check_version(connection: Connection) -> None:
+    version = connection.get_server_version()
+    if version.major < OLDEST_POSTGRESQL:
+        raise SchemaError(f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed, this is {version.major}.{version.minor}")
 
 
 async def _missing(connection: Connection, files: list[SchemaFile]) -> list[SchemaFile]:
@@ -110,5 +125,10 @@ async def _apply(connection: Connection, file: SchemaFile) -> None:
             await connection.execute(file.statements)
             await connection.execute(INSERT_SCHEMA_FILE, file.name, file.checksum)
     except asyncpg.PostgresError as error:
-        raise SchemaError(f"sql/{file.name} cannot be applied: {error}") from error
+        raise SchemaError(f"sql/{file.name} cannot be applied: {in_one_line(error)}") from error
     logger.info("applied sql/%s", file.name)
+
+
+def in_one_line(error: Exception) -> str:
+    """What PostgreSQL says, with its details and hints."""
+    return " ".join(str(error).split())

@@ -7,14 +7,17 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import psutil
 import pytest
 
+from service import schema
+from tests.conftest import named
 from tests.people import Person
 from tests.test_settings import KEY
 
@@ -187,16 +190,151 @@ async def test_the_service_is_not_started_on_an_empty_database(start: Start, emp
     assert "Traceback" not in said
 
 
-async def test_a_port_that_is_taken_ends_the_start(
-    start: Start, environment: dict[str, str], database_url: str
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("command", ["service", "service.development"])
+async def test_a_port_that_is_taken_is_said_in_a_line(
+    start: Start, environment: dict[str, str], database_url: str, command: str, workers: str
 ) -> None:
     with socket.create_server(("127.0.0.1", int(environment["PORT"]))):
-        process = await start("service", DATABASE_URL=database_url)
+        process = await start(command, DATABASE_URL=database_url, WORKERS=workers)
         said = await output(process)
 
-    assert process.returncode == 3
-    assert "address already in use" in said
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == f"Cannot listen on 127.0.0.1, port {environment['PORT']}: Address already in use"
+    assert len(said.splitlines()) == {"service": 1, "service.development": 2}[command]
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("203.0.113.7", "Cannot assign requested address"), ("no-such-host.invalid", "not known")],
+)
+async def test_a_host_that_is_not_ours_is_said_in_a_line(
+    start: Start, environment: dict[str, str], database_url: str, host: str, words: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, HOST=host)
+    said = await output(process)
+
+    assert process.returncode == 1
+    assert said.startswith(f"Cannot listen on {host}, port {environment['PORT']}: ")
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["service"], ["service", "migrate"]])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda url: named(url, "no_such_database"), 'database "no_such_database" does not exist'),
+        (lambda url: with_role(url, "no_such_role"), "no_such_role"),
+        (lambda url: f"{url}{'&' if '?' in url else '?'}sslmode=nonsense", "`sslmode` parameter must be one of"),
+    ],
+    ids=["database", "role", "sslmode"],
+)
+async def test_a_database_that_refuses_ends_the_start_in_a_line(
+    start: Start, database_url: str, arguments: list[str], change: Callable[[str], str], words: str
+) -> None:
+    process = await start(*arguments, DATABASE_URL=change(database_url))
+
+    said = await output(process)
+
+    assert process.returncode == 1
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+def with_role(url: str, role: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{role}:wrong@{host}").geturl()
+
+
+async def test_migrate_on_what_is_no_postgresql_says_so_in_a_line(start: Start, address: str) -> None:
+    process = await start(
+        "service", "migrate", DATABASE_URL=address.replace("http://", "postgresql://nobody@") + "/app"
+    )
+
+    said = await output(process)
+
+    assert process.returncode == 1
+    assert said.startswith("The database cannot be reached: ")
+    assert len(said.splitlines()) == 1
+
+
+async def test_the_service_starts_while_the_database_is_away_and_says_so(
+    start: Start, visitor: httpx.AsyncClient
+) -> None:
+    process = await start("service", DATABASE_URL="postgresql://nobody@127.0.0.1:1/app")
+    said = await read_until(process, "Uvicorn running on")
+
+    live, ready = await visitor.get("/health/live"), await visitor.get("/health/ready")
+
+    [warning] = [line for line in said.splitlines() if "WARNING" in line]
+    assert "the database cannot be reached yet, starting all the same: " in warning
+    assert (live.status_code, ready.status_code) == (200, 503)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_migrate_that_waits_for_another_leaves_when_told(
+    start: Start, empty_database: str, number: signal.Signals
+) -> None:
+    holder = await asyncpg.connect(empty_database)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    process = await start("service", "migrate", DATABASE_URL=empty_database)
+    async with asyncio.timeout(30):
+        while not await holder.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted"):
+            assert process.returncode is None
+
+    process.send_signal(number)
+    said = await output(process)
+    await holder.close()
+
+    assert said == ""
+    assert process.returncode == 128 + number
+
+
+async def test_ten_that_serve_at_once_share_one_key(start: Start, database_url: str) -> None:
+    ports = [free_port() for _ in range(10)]
+    processes = [await start("service", DATABASE_URL=database_url, PORT=str(port)) for port in ports]
+    for process in processes:
+        await read_until(process, "Uvicorn running on")
+
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")) for port in ports
+        ]
+        alice = await Person.register(clients[0], "alice")
+        accounts = [(await client.get("/users/me", headers=alice.headers)).json() for client in clients]
+
+    assert accounts == [alice.account] * 10
+
+
+@pytest.mark.parametrize("command", ["service", "service.development"])
+async def test_a_data_directory_that_cannot_be_written_to_is_said_in_a_line(
+    start: Start, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "data").touch()
+    url = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/app"} if command == "service" else {}
+
+    process = await start(command, **url)
+    said = await output(process)
+
+    assert process.returncode == 1
     assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("DATA_DIRECTORY: cannot ")
+    assert f"{tmp_path / 'data'} (" in said
+
+
+async def test_just_up_on_data_of_no_postgresql_ends_in_a_line(start: Start, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "postgres"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("9\n")
+
+    process = await start("service.development")
+    said = await output(process)
+
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == f"PostgreSQL cannot be started with its data in {data}"
 
 
 async def test_an_unknown_command_is_refused(start: Start) -> None:

@@ -101,3 +101,35 @@ async def test_the_lock_ends_with_its_holder(empty_database: str, directory: Pat
     await holder.close()
 
     assert await waiting == ["001_one.sql", "002_two.sql"]
+
+
+async def test_the_wait_for_another_process_is_bounded(empty_database: str, directory: Path) -> None:
+    holder = await asyncpg.connect(empty_database)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+
+    with pytest.raises(SchemaError, match=r"another process has been at it for 0\.1 seconds"):
+        await schema.migrate(empty_database, directory, patience=0.1)
+
+    assert await holder.fetchval("select to_regclass('schema_files')") is None
+    await holder.close()
+
+
+async def test_an_older_postgresql_is_refused(
+    empty_database: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "OLDEST_POSTGRESQL", 99)
+
+    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is needed, this is \d+\.\d+"):
+        await schema.migrate(empty_database, directory)
+    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is needed"):
+        await schema.verify(empty_database, 5, directory)
+
+
+async def test_what_postgresql_says_of_a_faulty_file_is_one_line(empty_database: str, directory: Path) -> None:
+    (directory / "002_two.sql").write_text("create table two (id bigint);\nselect id from two where name = 'x';")
+
+    with pytest.raises(SchemaError) as caught:
+        await schema.migrate(empty_database, directory)
+
+    assert str(caught.value) == 'sql/002_two.sql cannot be applied: column "name" does not exist'
+    assert await applied(empty_database) == ["001_one.sql"]
