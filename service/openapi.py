@@ -91,6 +91,9 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
                 content = {"schema": {"$ref": f"#/components/schemas/{form.__name__}"}}
                 operation["requestBody"] = {"required": True, "content": {FORM: content}}
             operation["responses"].pop("400", None)  # Litestar's guess, with its own body
+            for response in operation["responses"].values():
+                for header in response.get("headers", {}).values():
+                    header.setdefault("schema", {"type": "string"})  # which OpenAPI demands of every header
             operation["responses"] |= _failures(_kinds(operation, handler))
     for component in schema["components"]["schemas"].values():
         for field in component["properties"].values():

@@ -88,6 +88,16 @@ async def test_every_failure_is_a_problem_with_an_example(document: Json) -> Non
                 assert ("Retry-After" in response["headers"]) == (status == "503")
 
 
+async def test_every_header_and_bound_is_written_as_openapi_demands(document: Json) -> None:
+    for operation in operations(document).values():
+        for response in operation["responses"].values():
+            assert all("schema" in header for header in response.get("headers", {}).values())
+    _, after, user_id = operations(document)["GET /posts"]["parameters"]
+    assert after["schema"]["maximum"] == user_id["schema"]["maximum"] == 2**63 - 1
+    refused = document["components"]["schemas"]["UserCreate"]["properties"]["email"]["not"]["pattern"]
+    assert [address for address in ("a@b.test", "a@b.example") if re.search(refused, address)] == ["a@b.test"]
+
+
 async def test_limits_examples_and_headers_are_written_down(document: Json) -> None:
     schemas = document["components"]["schemas"]
     assert set(schemas["Post"]["properties"]) == {"id", "title", "content", "user_id", "date_posted"}
