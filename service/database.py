@@ -1,5 +1,6 @@
 """The database, as the query modules see it: statements, and those that go together."""
 
+import asyncio
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ import asyncpg
 
 from service.batching import Row, Turn, Writes, answer, fail, start
 from service.errors import DatabaseUnavailable
-from service.leases import UNAVAILABLE, Leases, unavailable
+from service.leases import Leases
 
 # What says that a statement failed because of a row in it, and wrote nothing: values (class 22), constraints (23),
 # deadlocks (40), locks (55).
@@ -22,11 +23,27 @@ _ROW_FAULTS = (
     asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
+# What says that the database cannot serve now, not that the statement is wrong: a shutdown, a statement that took too
+# long (class 57), no room (53), a disk fault (58), a standby (25006). The statement has done nothing.
+_UNAVAILABLE = (
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+# Seconds after which the database counts as not serving, for who asks about its health.
+_PATIENCE: Final = 1
+
 # Of one kind of read. More of them would be smaller, and so cost more for each of their keys.
 BATCHES_AT_ONCE: Final = 2
 
 Rows = list[asyncpg.Record]
 SharedRead = tuple[Callable[..., Awaitable[Any]], Row]
+
+
+class ConnectionLost(DatabaseUnavailable):
+    """The connection ended under the statement: whether that was carried out nobody knows."""
 
 
 class Database:
@@ -37,6 +54,7 @@ class Database:
         self._leases = Leases(url, connections=connections, timeout=timeout)
         self._reads_by_key: dict[tuple[str, Row], Turn[int, Rows]] = {}
         self._writes: dict[str, Writes[Any]] = {}
+        self._asking: asyncio.Task[bool] | None = None
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -46,27 +64,43 @@ class Database:
             yield
 
     async def fetch(self, statement: str, *arguments: Any) -> Rows:
-        """Run a statement and return all of its rows. Raises ``DatabaseUnavailable``, as all of these do."""
+        """Read all rows of a statement that writes nothing. Raises ``DatabaseUnavailable``, as all of these do."""
+        try:
+            return await self.run(statement, *arguments)
+        except ConnectionLost:
+            return await self.run(statement, *arguments)
+
+    async def fetch_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
+        """Read the first row of a statement that writes nothing."""
+        rows = await self.fetch(statement, *arguments)
+        return rows[0] if rows else None
+
+    async def write_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
+        """Run a statement that writes, once and never again, and return its first row."""
+        rows = await self.run(statement, *arguments)
+        return rows[0] if rows else None
+
+    async def run(self, statement: str, *arguments: Any) -> Rows:
+        """Run a statement once. Where that raises ``DatabaseUnavailable``, what it writes may be written or not."""
         connection = await self._leases.take()
         try:
             rows = await connection.fetch(statement, *arguments)
-        except BaseException as error:
-            # asyncpg says with a ValueError that it cannot encode an argument, which is a fault of ours.
-            if isinstance(error, UNAVAILABLE) and not isinstance(error, ValueError):
-                self._leases.discard(connection)
-                raise unavailable(error) from error
-            if isinstance(error, (asyncpg.PostgresError, ValueError)):
-                self._leases.give_back(connection)  # the statement failed, not the connection
+        except Exception as error:
+            lost = connection.is_closed()
+            # After a timeout not even PostgreSQL's own limit, which is shorter, was heard of.
+            if lost or isinstance(error, TimeoutError):
+                self._leases.distrust(connection)
             else:
-                self._leases.discard(connection)
+                self._leases.give_back(connection)  # the statement failed, not the connection
+                if not isinstance(error, _UNAVAILABLE):
+                    raise
+            self._leases.complain(error)
+            raise (ConnectionLost if lost else DatabaseUnavailable) from error
+        except BaseException:  # cancelled: its answer may still be under way
+            self._leases.discard(connection)
             raise
         self._leases.give_back(connection)
         return rows
-
-    async def fetch_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
-        """Run a statement and return its first row."""
-        rows = await self.fetch(statement, *arguments)
-        return rows[0] if rows else None
 
     async def fetch_by_key(self, statement: str, key: int, *arguments: Any) -> Rows:
         """Run a statement of many keys (its first parameter) for all who ask with it now.
@@ -105,18 +139,25 @@ class Database:
         """
         if (writes := self._writes.get(statement)) is None:
             writes = self._writes[statement] = Writes(
-                partial(self._write_all, of_many), lambda alone: self.fetch_row(statement, *alone), _ROW_FAULTS
+                partial(self._write_all, of_many), lambda alone: self.write_row(statement, *alone), _ROW_FAULTS
             )
         return await writes.join(row, key)
 
     async def _write_all(self, of_many: str, rows: list[Row]) -> dict[int, Row]:
-        written = await self.fetch(of_many, *zip(*rows, strict=True))
+        written = await self.run(of_many, *zip(*rows, strict=True))
         return {row[0] - 1: row[1:] for row in written}
 
     async def answers(self) -> bool:
-        """Whether the database serves now."""
+        """Whether the database serves now. Who asks while somebody else does shares that answer."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._answers())
+        asked = self._asking
+        await asyncio.wait([asked], timeout=_PATIENCE)
+        return asked.done() and asked.result()
+
+    async def _answers(self) -> bool:
         try:
-            await self.fetch_row("select 1")
+            await self.fetch("select 1")
         except DatabaseUnavailable:
             return False
         return True

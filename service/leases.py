@@ -1,15 +1,16 @@
-"""The asyncpg pool, and the lease of its connections."""
+"""The connections to PostgreSQL, how they are made, and their lease."""
 
 import asyncio
 import logging
+import time
 from asyncio import Future
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy as Connection
+from asyncpg import Connection
 
 from service.errors import DatabaseUnavailable
 
@@ -24,30 +25,26 @@ SERVER_SETTINGS: Final = {
     "timezone": "UTC",
 }
 
-# What says that the database cannot serve now, not that the statement is wrong: lost, refused or slow connections
-# (class 08), a shutdown or cancelled statement (57), no room (53), a disk fault (58), a standby (25006).
-UNAVAILABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # of a connection that the server ended while it lay idle
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
+# Of the time that a statement has, PostgreSQL itself gets this part: it ends what a lock holds up, and says so, before
+# we would have to leave it behind there. Only where nothing answers at all the whole of the time runs out.
+_SERVERS_PART: Final = 0.9
 
-# How long the end of the process waits for PostgreSQL to say goodbye, in seconds.
-_GOODBYE: Final = 1
+# Seconds between two attempts to connect. Full service within a second of the database's return is a promise.
+_PAUSE: Final = 0.2
+
+# Seconds in which the same complaint is not made again: in trouble there would be one for each request.
+_QUIET: Final = 60
 
 
 class Leases:
-    """Lends the pool's connections, for one statement each.
+    """Lends connections, for one statement each.
 
-    The pool makes them, but they are taken from it once and lent from here: its own acquire and release cost more than
-    a statement by primary key, and send a second one to reset the session. That is sound because our statements leave
-    nothing behind in a session.
+    No pool of asyncpg's: its acquire and release cost more than a statement by primary key, and send a second one to
+    reset the session, which our statements leave as it was.
+
+    One task makes all connections, one after the other, and the longest waiter gets the next: a database that comes
+    back meets no crowd. While no connection is there and none can be made, the database is *away*: nobody waits, and
+    that task tries until it is back.
     """
 
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
@@ -55,107 +52,122 @@ class Leases:
         self._url = url
         self._limit = connections
         self._timeout = timeout
-        self._held = 0
+        self._settings = SERVER_SETTINGS | {"statement_timeout": str(max(1, int(timeout * 1000 * _SERVERS_PART)))}
+        self._open: set[Connection] = set()  # lent or idle
         self._idle: list[Connection] = []
-        self._waiting: deque[Future[Connection | None]] = deque()
+        self._waiting: deque[Future[Connection]] = deque()
+        self._wanted = asyncio.Event()
+        self._away = False
+        self._complained: dict[type[BaseException], float] = {}
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Hold the pool open. It connects on demand: the service starts while the database is still away."""
-        self._pool = asyncpg.create_pool(
-            self._url,
-            min_size=0,
-            max_size=self._limit,
-            max_inactive_connection_lifetime=0,
-            max_queries=2**62,
-            timeout=self._timeout,
-            command_timeout=self._timeout,
-            server_settings=SERVER_SETTINGS,
-        )
-        async with self._pool:
-            try:
-                yield
-            finally:
-                for connection in self._idle:
-                    with suppress(*UNAVAILABLE):
-                        await connection.close(timeout=_GOODBYE)
-                self._pool.terminate()
+        """Make connections, the first at once. The service starts while the database is still away."""
+        making = asyncio.create_task(self._make_connections())
+        try:
+            yield
+        finally:
+            making.cancel()
+            with suppress(asyncio.CancelledError):
+                await making
+            self._away = True
+            self._refuse_waiters()
+            # Without a goodbye, for which a frozen database would keep us waiting.
+            for connection in list(self._open):
+                connection.terminate()
 
     async def take(self) -> Connection:
         """A connection for one statement; who waits longest gets the next. Raises ``DatabaseUnavailable``."""
-        while self._held >= self._limit and not self._idle:
-            if connection := await self._wait():
-                return connection
         while self._idle:
-            if _is_open(connection := self._idle.pop()):
+            connection = self._idle.pop()
+            if not connection.is_closed():
                 return connection
-            _end(connection)
-            self._held -= 1
-        return await self._connect()
-
-    async def _wait(self) -> Connection | None:
-        """The next connection that comes back, or ``None`` when there is room to make one."""
-        waiter: Future[Connection | None] = asyncio.get_running_loop().create_future()
+        if self._away:
+            raise DatabaseUnavailable
+        waiter: Future[Connection] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
+        self._wanted.set()
         try:
             async with asyncio.timeout(self._timeout):
                 return await waiter
         except BaseException as error:
-            if waiter.done() and not waiter.cancelled():  # served at the very moment in which it gave up
-                if given := waiter.result():
-                    self.give_back(given)
-                else:
-                    self._pass_on(None)
+            if waiter.done() and not waiter.cancelled() and not waiter.exception():
+                self.give_back(waiter.result())  # served at the very moment in which it gave up
             if isinstance(error, TimeoutError):
-                raise unavailable(error) from error
-            raise
-
-    async def _connect(self) -> Connection:
-        self._held += 1
-        try:
-            return await self._pool.acquire(timeout=self._timeout)
-        except BaseException as error:
-            self._lose_one()
-            # Whatever stands in the way of a connection is the database's, not the statement's.
-            if isinstance(error, (*UNAVAILABLE, asyncpg.PostgresError)):
-                raise unavailable(error) from error
+                self.complain(error)
+                raise DatabaseUnavailable from error
             raise
 
     def give_back(self, connection: Connection) -> None:
-        if not self._pass_on(connection):
-            self._idle.append(connection)
-
-    def discard(self, connection: Connection) -> None:
-        """Nobody gets it again, in whatever state it is: its answer may still be under way."""
-        _end(connection)
-        self._lose_one()
-
-    def _lose_one(self) -> None:
-        self._held -= 1
-        self._pass_on(None)
-
-    def _pass_on(self, connection: Connection | None) -> bool:
-        """Serve who waits longest: with a connection, or with ``None``, the room to make one."""
         while self._waiting:
             if not (waiter := self._waiting.popleft()).done():
                 waiter.set_result(connection)
-                return True
-        return False
+                return
+        self._idle.append(connection)
 
-
-def _is_open(connection: Connection) -> bool:
-    try:
-        return not connection.is_closed()
-    except asyncpg.InterfaceError:  # the pool has taken it back, as it does when the server ends it
-        return False
-
-
-def _end(connection: Connection) -> None:
-    """Give its place in the pool back, which a connection that broke keeps until it is terminated as well."""
-    with suppress(asyncpg.InterfaceError):
+    def discard(self, connection: Connection) -> None:
+        """Nobody gets it again, in whatever state it is: its answer may still be under way."""
         connection.terminate()
 
+    def distrust(self, connection: Connection) -> None:
+        """Discard a connection that broke or does not answer, and the idle ones: they may be no better."""
+        for suspect in (connection, *self._idle):
+            self.discard(suspect)
+        self._idle.clear()
 
-def unavailable(error: BaseException) -> DatabaseUnavailable:
-    logger.warning("the database does not answer: %s: %s", type(error).__name__, error)
-    return DatabaseUnavailable()
+    def complain(self, error: BaseException) -> None:
+        """Log why the database does not serve, once in a while for each kind of error."""
+        now = time.monotonic()
+        if now - self._complained.get(type(error), -_QUIET) >= _QUIET:
+            self._complained[type(error)] = now
+            logger.warning("the database does not serve: %s", _described(error))
+
+    async def _make_connections(self) -> None:
+        while True:
+            try:
+                connection = await asyncpg.connect(
+                    self._url,
+                    timeout=self._timeout,
+                    command_timeout=self._timeout,
+                    server_settings=self._settings,
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
+                # Who waits while others have connections gets one of those: PostgreSQL may only have no more of them.
+                if not self._open:
+                    self._is_away(error)
+                await asyncio.sleep(_PAUSE)
+            else:
+                connection.add_termination_listener(self._forget)
+                self._open.add(connection)
+                self._is_back()
+                self.give_back(connection)
+            while not self._away and not (self._waiting and len(self._open) < self._limit):
+                self._wanted.clear()
+                await self._wanted.wait()
+
+    def _forget(self, connection: Any) -> None:
+        """Whoever ended it, and why: there is room for another."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._wanted.set()
+
+    def _is_away(self, error: Exception) -> None:
+        if not self._away:
+            logger.warning("the database is away: %s", _described(error))
+        self._away = True
+        self._refuse_waiters()
+
+    def _is_back(self) -> None:
+        if self._away:
+            logger.warning("the database is back")
+        self._away = False
+
+    def _refuse_waiters(self) -> None:
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
+                waiter.set_exception(DatabaseUnavailable())
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

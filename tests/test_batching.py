@@ -24,11 +24,11 @@ class Recorder(Database):
         self.sent: list[tuple[str, tuple[Any, ...]]] = []
         self.before: Callable[[str], Awaitable[None]] | None = None
 
-    async def fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    async def run(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         self.sent.append((statement, arguments))
         if self.before:
             await self.before(statement)
-        return await super().fetch(statement, *arguments)
+        return await super().run(statement, *arguments)
 
     def count(self, statement: str) -> int:
         return sum(sent == statement for sent, _ in self.sent)

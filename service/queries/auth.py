@@ -32,4 +32,4 @@ returning id
 
 async def update_hash(db: Database, user_id: int, old: str, new: str) -> None:
     """Replace a hash that was made with older settings by one of the same password."""
-    await db.fetch_row(UPDATE_HASH, user_id, old, new)
+    await db.write_row(UPDATE_HASH, user_id, old, new)

@@ -214,4 +214,4 @@ returning id
 
 async def delete(db: Database, post_id: int, user_id: int) -> bool:
     """Delete one of the user's posts; ``False`` if they have no such post."""
-    return await db.fetch_row(DELETE, post_id, user_id) is not None
+    return await db.write_row(DELETE, post_id, user_id) is not None

@@ -22,7 +22,7 @@ returning
 
 async def insert(db: Database, username: str, email: str, password_hash: str) -> User | None:
     """Register a user; ``None`` if the name or the address is taken."""
-    row = await db.fetch_row(INSERT, username, email, password_hash)
+    row = await db.write_row(INSERT, username, email, password_hash)
     return User(*row) if row else None
 
 

