@@ -110,7 +110,8 @@ class Writes(Generic[V]):
     """Writes of one kind: those that wait while a statement is under way go together in the next.
 
     Each is answered only after the commit of its statement, and succeeds or fails alone: when a row makes a batch fail,
-    or is left out of it, it is written by itself. Where the outcome of a statement is unknown nothing is repeated.
+    or is left out of it, it is written by itself. Where the outcome of a statement is unknown nothing is repeated. When
+    a batch fails as a whole, those who wait behind it fail with it: else each batch would wait out the one before.
     """
 
     def __init__(
@@ -161,7 +162,8 @@ class Writes(Generic[V]):
             except self._row_faults:
                 pass
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
-                fail([future for _, future in batch], error)
+                waiting, self._waiting = self._waiting, []
+                fail([future for _, future in batch] + [future for _, _, future in waiting], error)
                 return
         for position, (row, future) in enumerate(batch):
             if position not in written:

@@ -55,6 +55,10 @@ async def login(client: httpx.AsyncClient, username: str, password: str) -> str:
     return token
 
 
+async def is_ready(client: httpx.AsyncClient) -> bool:
+    return (await client.get("/health/ready")).status_code == 200
+
+
 def assert_problem(response: httpx.Response, status: int, code: str, detail: str | None = None) -> None:
     """The one error body of RFC 9457, with all its fields and no others."""
     assert response.status_code == status, response.text

@@ -17,7 +17,8 @@ from service.database import Database
 from service.queries import posts
 from service.settings import Settings
 from tests.conftest import Databases, Serve
-from tests.people import Person, assert_problem
+from tests.people import Person, assert_problem, is_ready
+from tests.waiting import until
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -237,9 +238,7 @@ async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_resta
         live = await client.get("/health/live")
 
         await databases.admin.execute(f'alter database "{name}" with allow_connections true')
-        async with asyncio.timeout(1):
-            while (await client.get("/health/ready")).status_code != 200:
-                await asyncio.sleep(0.01)
+        await until(lambda: is_ready(client), 1)
         post = await alice.publish()
 
     assert live.status_code == 200

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -69,12 +70,15 @@ class Outcome(Struct):
 
 
 def main(names: list[str]) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # ends every block, and so every program
     chosen = [fault for fault in FAULTS if not names or fault.name in names]
     if unknown := set(names) - {fault.name for fault in FAULTS}:
         sys.exit(f"no such fault: {', '.join(unknown)}; there are: {', '.join(fault.name for fault in FAULTS)}")
     os.environ.update(CHEAP)
     servers.DIRECTORY.mkdir(parents=True, exist_ok=True)
-    rows, bad = [TITLES], False
+    rows: list[tuple[str, ...]] = [TITLES]
+    bad = False
     with scene() as (postgres, small):
         for fault in chosen:
             if fault.on_small and not small:
@@ -92,11 +96,15 @@ def main(names: list[str]) -> None:
 def scene() -> Iterator[tuple[Cluster, Path | None]]:
     """A server with a database to clone, and a small file system known to it."""
     mount_point = servers.DIRECTORY / "small"
-    with cluster.started(servers.DIRECTORY, max_connections="40") as postgres:
-        with small_file_system(mount_point, postgres.user) as small:
+    with (
+        cluster.started(servers.DIRECTORY, max_connections="40") as postgres,
+        small_file_system(mount_point, postgres.user) as small,
+    ):
+        try:
             asyncio.run(seed(postgres, small))
             yield postgres, small
-            postgres.close()
+        finally:
+            postgres.close()  # before its files go
 
 
 async def seed(postgres: Cluster, small: Path | None) -> None:

