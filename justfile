@@ -43,6 +43,10 @@ bench-workers *arguments: environment
 bench-soak *arguments: environment
     @{{ python }} -m tests.bench soak {{ arguments }}
 
+# The service under load while what is around it fails (about five minutes); arguments name the faults.
+faults *arguments: environment
+    @{{ python }} -m tests.faults {{ arguments }}
+
 # Formatting, lint, types, SQL lint.
 check: environment
     {{ python }} -m ruff format --check .

@@ -57,6 +57,7 @@ class Leases:
         self._idle: list[Connection] = []
         self._waiting: deque[Future[Connection]] = deque()
         self._wanted = asyncio.Event()
+        self._failure: Exception | None = None  # of the last attempt to connect
         self._away = False
         self._complained: dict[type[BaseException], float] = {}
 
@@ -73,7 +74,8 @@ class Leases:
             self._away = True
             self._refuse_waiters()
             # Without a goodbye, for which a frozen database would keep us waiting.
-            for connection in list(self._open):
+            for connection in self._open:
+                connection.remove_termination_listener(self._forget)
                 connection.terminate()
 
     async def take(self) -> Connection:
@@ -132,16 +134,17 @@ class Leases:
                     server_settings=self._settings,
                 )
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
-                # Who waits while others have connections gets one of those: PostgreSQL may only have no more of them.
-                if not self._open:
-                    self._is_away(error)
+                self._failure = error
+                self._check()
                 await asyncio.sleep(_PAUSE)
             else:
                 connection.add_termination_listener(self._forget)
                 self._open.add(connection)
-                self._is_back()
+                self._failure = None
+                self._check()
                 self.give_back(connection)
             while not self._away and not (self._waiting and len(self._open) < self._limit):
+                self._failure = None
                 self._wanted.clear()
                 await self._wanted.wait()
 
@@ -150,18 +153,19 @@ class Leases:
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+        self._check()
         self._wanted.set()
 
-    def _is_away(self, error: Exception) -> None:
-        if not self._away:
-            logger.warning("the database is away: %s", _described(error))
-        self._away = True
-        self._refuse_waiters()
-
-    def _is_back(self) -> None:
-        if self._away:
+    def _check(self) -> None:
+        """Whether the database is away, now that a connection has come, has gone or could not be made."""
+        # Who waits while others have connections gets one of those: PostgreSQL may only have no more of them.
+        away = self._failure is not None and not self._open
+        if away and not self._away:
+            logger.warning("the database is away: %s", _described(self._failure))
+            self._refuse_waiters()
+        elif self._away and not away:
             logger.warning("the database is back")
-        self._away = False
+        self._away = away
 
     def _refuse_waiters(self) -> None:
         while self._waiting:
@@ -169,5 +173,5 @@ class Leases:
                 waiter.set_exception(DatabaseUnavailable())
 
 
-def _described(error: BaseException) -> str:
+def _described(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}"
