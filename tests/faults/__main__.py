@@ -126,7 +126,7 @@ async def measure(fault: Fault, postgres: Cluster, small: Path | None) -> Outcom
     progress(f"{fault.name}: {fault.title}")
     admin = await asyncpg.connect(postgres.url())
     where = "tablespace small" if fault.on_small else ""
-    await admin.execute(f"create database {fault.name} template seeded owner {ROLE} {where}")
+    await admin.execute(f'create database "{fault.name}" template seeded owner {ROLE} {where}')
     await admin.close()
     if fault.away_at_start:
         postgres.stop()

@@ -25,6 +25,9 @@ POSTS: Final = 20_000
 # take longer, with the default of DATABASE_TIMEOUT_SECONDS.
 HUNG: Final = 20
 
+# Seconds; a little less than uvicorn keeps a connection on which nothing is asked.
+KEPT_ALIVE: Final = 4
+
 GOOD: Final = frozenset({"200", "201"})
 
 
@@ -43,7 +46,7 @@ class Load:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[Connection, float]] = []
         self._running: set[asyncio.Task[None]] = set()
         self.answers: list[Answer] = []
 
@@ -58,7 +61,7 @@ class Load:
             with suppress(asyncio.CancelledError):
                 await sending
             await asyncio.gather(*self._running)
-            for connection in self._idle:
+            for connection, _ in self._idle:
                 connection.writer.close()
 
     async def _send(self) -> None:
@@ -81,7 +84,7 @@ class Load:
         self.answers.append(Answer(kind, number, begun, time.perf_counter(), status))
 
     async def _status_of(self, request: bytes) -> str:
-        connection = self._idle.pop() if self._idle else await Connection.open(self._port)
+        connection = self._lately_used() or await Connection.open(self._port)
         try:
             connection.writer.write(request)
             head = await connection.reader.readuntil(b"\r\n\r\n")
@@ -90,9 +93,18 @@ class Load:
         except BaseException:
             connection.writer.close()
             raise
-        self._idle.append(connection)
+        self._idle.append((connection, time.perf_counter()))
         status = head[9:12].decode()
         return status if status != "503" or b"\r\nretry-after: " in head.lower() else "503 without Retry-After"
+
+    def _lately_used(self) -> Connection | None:
+        """Not one that the service may close at this very moment, as it does with those that lie idle."""
+        while self._idle:
+            connection, used = self._idle.pop()
+            if time.perf_counter() - used < KEPT_ALIVE:
+                return connection
+            connection.writer.close()
+        return None
 
 
 def _requests() -> Iterator[tuple[str, bytes]]:
