@@ -203,6 +203,38 @@ async def test_a_frozen_database_is_found_out_within_two_timeouts(
     assert (await alice.publish())["title"] == "A title"
 
 
+async def test_of_the_idle_connections_to_a_frozen_database_one_is_tried(postgres: Cluster) -> None:
+    database = Database(postgres.url("service", ROLE), connections=8, timeout=TIMEOUT)
+    async with database.opened():
+        await asyncio.gather(*(database.fetch("select pg_sleep(0.05)") for _ in range(8)))
+        postgres.freeze()
+
+        async with takes_at_most(2 * TIMEOUT + SLACK):
+            for _ in range(8):
+                with pytest.raises(DatabaseUnavailable):
+                    await database.fetch("select 1")
+
+
+async def test_when_the_last_connection_is_gone_nobody_goes_on_waiting(postgres: Cluster) -> None:
+    database = Database(postgres.url("service", ROLE), connections=2, timeout=60)
+    async with database.opened():
+        under_way = [asyncio.create_task(database.fetch("select pg_sleep(60)")) for _ in range(2)]
+        waiting = [asyncio.create_task(database.fetch("select 1")) for _ in range(5)]
+        async with asyncpg.create_pool(postgres.url("service"), min_size=1, max_size=1) as admin:
+
+            async def both_run() -> bool:
+                return await admin.fetchval("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 2
+
+            await until(both_run, 5)
+        postgres.kill()
+
+        async with takes_at_most(SLACK):
+            results = await asyncio.gather(*under_way, *waiting, return_exceptions=True)
+        postgres.start()
+
+    assert all(isinstance(result, DatabaseUnavailable) for result in results)
+
+
 async def test_a_frozen_database_does_not_hold_up_the_end(postgres: Cluster) -> None:
     database = Database(postgres.url("service", ROLE), connections=2, timeout=60)
     async with takes_at_most(SLACK):
