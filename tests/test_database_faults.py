@@ -223,7 +223,7 @@ async def test_when_the_last_connection_is_gone_nobody_goes_on_waiting(postgres:
         async with asyncpg.create_pool(postgres.url("service"), min_size=1, max_size=1) as admin:
 
             async def both_run() -> bool:
-                return await admin.fetchval("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 2
+                return len(await admin.fetch("select from pg_stat_activity where wait_event = 'PgSleep'")) == 2
 
             await until(both_run, 5)
         postgres.kill()
