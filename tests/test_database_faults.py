@@ -28,8 +28,8 @@ from tests.waiting import until
 
 # Seconds.
 TIMEOUT = 0.5
-AT_ONCE = 0.2
-SLACK = 0.5
+AT_ONCE = 0.4
+SLACK = 1
 
 
 @pytest.fixture
@@ -132,8 +132,8 @@ async def test_who_writes_behind_a_statement_that_fails_is_refused_with_it(
     async with database.opened(), takes_at_most(2 * TIMEOUT + SLACK):
         async with db.transaction():
             await db.execute("lock table posts in share mode")
-            # More than three statements hold, of which each would have to wait for the one before.
-            writes = [posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(350)]
+            # More than five statements hold, of which each would have to wait for the one before.
+            writes = [posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(550)]
             results = await asyncio.gather(*writes, return_exceptions=True)
 
         assert {type(result) for result in results} == {DatabaseUnavailable}
