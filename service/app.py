@@ -36,6 +36,8 @@ def create_app(given: Settings | None = None) -> Litestar:
         queue=chosen.password_queue,
     )
     state: dict[str, Any] = {
+        "settings": chosen,
+        "stopping": False,
         "db": db,
         "passwords": passwords,
         "tokens": Tokens(chosen.secret_key, lifetime=chosen.access_token_minutes * 60),

@@ -109,3 +109,15 @@ class DatabaseUnavailable(ServiceError):
     status, code = 503, "database_unavailable"
     detail = "The database does not answer"
     headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+class Overloaded(ServiceError):
+    status, code = 503, "overloaded"
+    detail = "Too many requests are under way"
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+class Stopping(ServiceError):
+    status, code = 503, "stopping"
+    detail = "The service is about to stop"
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}

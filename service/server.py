@@ -2,17 +2,26 @@
 
 import asyncio
 import gc
-from http import HTTPStatus
-from typing import Any, Final
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import time
+from contextlib import suppress
+from functools import partial
+from types import FrameType
+from typing import Any, Final, NamedTuple
 
-import msgspec
 import uvicorn
 from litestar import Litestar
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import create_app
-from service.problems import MEDIA_TYPE, describe_status
+from service.protocol import Protocol, State
 from service.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LOGGING: Final[dict[str, Any]] = {
     "version": 1,
@@ -27,48 +36,12 @@ LOGGING: Final[dict[str, Any]] = {
 # that a request makes is freed by its reference counts alone.
 GC_THRESHOLD: Final = 50_000
 
+# What a supervisor waits for; SIGCHLD says that a worker has ended.
+HEARD: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 
-class GatheredWrites:
-    """A transport that hands over in one system call what is written to it in one turn of the event loop.
-
-    uvicorn writes the head and the body of a response by themselves.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._written: list[bytes] = []
-        self.is_closing = transport.is_closing  # asked for with every response
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._written:
-            self._loop.call_soon(self._flush)
-        self._written.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._written:
-            written, self._written = self._written, []
-            self._transport.write(b"".join(written))
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol on such a transport, and with our body where a request is no HTTP at all."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type]
-
-    def send_400_response(self, msg: str) -> None:
-        body = msgspec.json.encode(describe_status(HTTPStatus.BAD_REQUEST, msg))
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
-        self.transport.close()
+_CLOSE: Final = (b"connection", b"close")
+_BEFORE_ANOTHER: Final = 0.1  # seconds, so that workers which cannot live do not keep the machine busy
+_LAST_WORDS: Final = 0.1  # seconds for requests on connections that were just made
 
 
 # What holds however the server is started, by the tests as well.
@@ -85,24 +58,183 @@ OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+class Seat(NamedTuple):
+    """A worker's place among the others of its supervisor."""
+
+    supervisor: int
+    number: int
+    connections: Any  # of each, in memory that all of them see
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server that drains before it stops, looks after its clients, and shares them out among workers."""
+
+    server_state: State
+
+    def __init__(self, config: uvicorn.Config, seat: Seat | None = None) -> None:
+        super().__init__(config)
+        self.server_state = State()
+        self.seat = seat
+        self.app: Litestar = config.app  # type: ignore[assignment]
+        self.settings: Settings = self.app.state.settings
+        self.server_state.room = self.settings.max_requests
+        self.stop_at = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain at the first signal; the second ends that."""
+        self.stop_at = 0 if self.should_exit else time.monotonic() + self.settings.drain_seconds
+        self.app.state.stopping = True
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            now, timeout = time.monotonic(), self.settings.client_timeout_seconds
+            held_up = sum([client.look_after(now, timeout) for client in self._clients()])
+            self.server_state.room = self.settings.max_requests + held_up
+        if self.seat:
+            self.seat.connections[self.seat.number] = len(self.server_state.connections)
+            self.should_exit |= os.getppid() != self.seat.supervisor
+        told = await super().on_tick(counter)
+        if told:
+            self._ask_to_leave()
+        return told and time.monotonic() >= self.stop_at
+
+    def _clients(self) -> list[Protocol]:
+        return list(self.server_state.connections)  # type: ignore[arg-type]
+
+    def _ask_to_leave(self) -> None:
+        """Every answer from now on is the last on its connection."""
+        state = self.server_state
+        if _CLOSE not in state.default_headers:
+            state.default_headers = [*state.default_headers, _CLOSE]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        [self.listener] = sockets or []
+        if self.seat:
+            await super().startup([])
+            self.loop.add_reader(self.listener, self._share, self.seat)
+        else:
+            await super().startup(sockets)
+        host, port, *_ = self.listener.getsockname()
+        logger.info("Uvicorn running on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+    def _share(self, seat: Seat) -> None:
+        """Accept a connection, but leave it to others for a moment when they have clearly fewer.
+
+        Whoever runs while many clients connect at once would take all of them.
+        """
+        seat.connections[seat.number] = mine = len(self.server_state.connections)
+        if mine > min(seat.connections) * 1.1 + 1:
+            self._pause(seat, 0.001)
+        else:
+            self._accept()
+
+    def _accept(self) -> bool:
+        try:
+            connection, _ = self.listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            logger.warning("cannot accept a connection: %s", error)
+            if self.seat:  # uvloop by itself has a way out, of which a reader of ours knows nothing
+                self._pause(self.seat, 1)
+            return False
+        opening = self.loop.create_task(self._open(connection))
+        self.server_state.tasks.add(opening)
+        opening.add_done_callback(self.server_state.tasks.discard)
+        return True
+
+    async def _open(self, connection: socket.socket) -> None:
+        make = partial(Protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        await self.loop.connect_accepted_socket(make, connection)
+
+    def _pause(self, seat: Seat, seconds: float) -> None:
+        self.loop.remove_reader(self.listener)
+        self.loop.call_later(seconds, self._resume, seat)
+
+    def _resume(self, seat: Seat) -> None:
+        if self.listener.fileno() != -1:
+            self.loop.add_reader(self.listener, self._share, seat)
+            self._accept()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve those who are already connected before the connections are closed."""
+        self._ask_to_leave()
+        if self.seat:
+            self.loop.remove_reader(self.listener)
+        while self._accept():
+            pass
+        for server in self.servers:
+            server.close()
+        self.listener.close()
+        await asyncio.sleep(_LAST_WORDS)
+        await super().shutdown(sockets)
+
+
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Every worker builds the app from the same environment."""
-    uvicorn.run(
-        "service.server:application",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        loop="uvloop",
-        log_config=LOGGING,
-        **OPTIONS,
-    )
+    """Serve until SIGINT or SIGTERM."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
+    listener = listen(settings.host, settings.port)
+    if settings.workers == 1:
+        with suppress(KeyboardInterrupt):
+            Server(configuration(settings)).run([listener])
+    else:
+        supervise(settings, listener)
 
 
-def application() -> Litestar:
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise SystemExit(f"Cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.settimeout(0)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its connections
+    return listener
+
+
+def configuration(settings: Settings) -> uvicorn.Config:
     """Build the app in the process that serves it, and keep the garbage collector off what lives as long as that."""
-    app = create_app()
+    config = uvicorn.Config(create_app(settings), loop="uvloop", log_config=LOGGING, **OPTIONS)
+    config.load()
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    return app
+    return config
+
+
+def supervise(settings: Settings, listener: socket.socket) -> None:
+    """Keep as many workers as the settings say, until a signal, which goes on to them, as does the next."""
+    # Forked workers take over the mask: what is meant for them waits until they can hear it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    fork = multiprocessing.get_context("fork")
+    connections = fork.RawArray("i", settings.workers)
+
+    def start(number: int) -> Any:
+        worker = fork.Process(target=work, args=(settings, listener, Seat(os.getpid(), number, connections)))
+        worker.start()
+        return worker
+
+    workers = [start(number) for number in range(settings.workers)]
+    stopping = False
+    while not stopping or any(worker.is_alive() for worker in workers):
+        if signal.sigwait(HEARD) != signal.SIGCHLD:
+            stopping = True
+            listener.close()
+            for worker in workers:
+                worker.terminate()
+        elif not stopping:
+            for number, worker in enumerate(workers):
+                if not worker.is_alive():
+                    logger.error("worker %d has ended with %d, another takes its place", worker.pid, worker.exitcode)
+                    time.sleep(_BEFORE_ANOTHER)
+                    workers[number] = start(number)
+
+
+def work(settings: Settings, listener: socket.socket, seat: Seat) -> None:
+    # A terminal sends SIGINT to all of its processes: only the supervisor hears that.
+    server = Server(configuration(settings), seat)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    server.run([listener])

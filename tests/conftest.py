@@ -157,10 +157,10 @@ async def serve() -> AsyncIterator[Serve]:
     async def start(app: Litestar) -> str:
         config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
         config.load()
-        started = uvicorn.Server(config)
+        started = server.Server(config)
         started.lifespan = config.lifespan_class(config)
         listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as uvloop does
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await started.startup(sockets=[listener])
         running.append(started)
         return f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from service.server import GatheredWrites
+from service.protocol import GatheredWrites
 
 
 class Wire(asyncio.Transport):

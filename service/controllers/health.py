@@ -3,7 +3,7 @@
 from litestar import Controller
 from msgspec import Struct
 
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, Stopping
 from service.requests import Request
 from service.routes import get
 
@@ -25,9 +25,11 @@ class HealthController(Controller):
         """Answer while the process runs."""
         return Message("live")
 
-    @get("/health/ready", fails_with=(DatabaseUnavailable,))
+    @get("/health/ready", fails_with=(DatabaseUnavailable, Stopping))
     async def is_ready(self, request: Request) -> Message:
-        """Answer 200 while the database does, else 503."""
+        """Answer 200 while the database does, else 503; 503 also as soon as the service is told to stop."""
+        if request.app.state.stopping:
+            raise Stopping
         if not await request.db.answers():
             raise DatabaseUnavailable
         return Message("ready")

@@ -1,0 +1,163 @@
+"""HTTP as this service speaks it: uvicorn's protocol, with bounds on what a client may send, leave out or not take."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service.errors import Overloaded
+from service.problems import MEDIA_TYPE, Problem, describe, describe_status
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_FIELDS: Final = 1000  # headers and trailers
+MAX_PIPELINED: Final = 128  # requests that may wait behind another of the same connection
+
+# What is parsed between two looks at these bounds.
+_PIECE: Final = 16 * 1024
+
+
+class State(ServerState):
+    """What the connections of a process share."""
+
+    # How many requests may be under way. Those that wait for their clients do not count: see Protocol.look_after.
+    room: int
+
+
+class GatheredWrites:
+    """A transport that hands over in one system call what is written to it in one turn of the event loop.
+
+    uvicorn writes the head and the body of a response by themselves.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+        self.is_closing = transport.is_closing  # asked for with every response
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._loop.call_soon(self._flush)
+        self._written.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._written:
+            written, self._written = self._written, []
+            self._transport.write(b"".join(written))
+
+
+async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+    """The app of a request for which there is no room."""
+    await send({"type": "http.response.start", "status": Overloaded.status, "headers": _REFUSAL_HEADERS})
+    await send({"type": "http.response.body", "body": _REFUSAL})
+
+
+_REFUSAL: Final = msgspec.json.encode(describe(Overloaded))
+_REFUSAL_HEADERS: Final = [
+    (b"content-type", MEDIA_TYPE.encode()),
+    (b"content-length", b"%d" % len(_REFUSAL)),
+    *((name.lower().encode(), value.encode()) for name, value in Overloaded.headers.items()),
+]
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, which by itself waits for ever for a head, a body, or a reader."""
+
+    server_state: State
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]
+    scope: Any
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._served = self.app
+        self._deaf = False  # nothing more is read: the connection ends
+        self._awaited: object = None  # what the client had still to do when it was last looked after
+        self._awaited_since = 0.0
+        self._head: object = None  # the scope of the head that comes in pieces
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        if len(data) > _PIECE:
+            for start in range(0, len(data), _PIECE):
+                self.data_received(data[start : start + _PIECE])
+        elif not self._deaf:
+            super().data_received(data)
+            if self.cycle is None or self.cycle.scope is not self.scope:
+                self._bound_head(len(data))
+            elif len(self.headers) > MAX_FIELDS or len(self.pipeline) > MAX_PIPELINED:
+                self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many header fields, or requests at once")
+
+    def on_headers_complete(self) -> None:
+        self.app = self._served
+        if len(self.tasks) >= self.server_state.room and not self.url.startswith(b"/health/"):
+            self.app = refuse
+        super().on_headers_complete()
+        if self.cycle and self.parser.should_upgrade():  # which we do not; the parser takes what follows for no HTTP
+            self.cycle.keep_alive = False
+            self._deaf = True
+
+    def _bound_head(self, more: int) -> None:
+        """Count what came of a head that is not complete yet."""
+        self._head_bytes = more + (self._head_bytes if self._head is self.scope else 0)
+        self._head = self.scope
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head is over 64 KiB")
+
+    def look_after(self, now: float, timeout: float) -> bool:
+        """End a client that has kept us waiting for more than ``timeout`` seconds.
+
+        Called about once a second. Says whether a request is under way that waits for its client, not for us.
+        """
+        unsent = self.transport.get_write_buffer_size()
+        if self.timeout_keep_alive_task and not unsent:  # idle between two requests: uvicorn ends that
+            self._awaited = None
+            return False
+        cycle = self.cycle if self.cycle and self.cycle.scope is self.scope else None
+        running = cycle is not None and not cycle.response_complete
+        if cycle and running and not cycle.more_body and not unsent:
+            self._awaited = None
+            return False
+        # A body has to be complete in time, but of a response it is enough to go on taking it.
+        awaited = (id(self.scope), unsent // MAX_HEAD_BYTES)
+        if awaited != self._awaited:
+            self._awaited, self._awaited_since = awaited, now
+        elif now - self._awaited_since > timeout:
+            if unsent:
+                self.transport.abort()
+            elif self.scope and (running or not cycle):
+                self.fail(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time")
+            else:
+                self.transport.close()
+        return running
+
+    def send_400_response(self, msg: str) -> None:
+        self.fail(HTTPStatus.BAD_REQUEST, msg)
+
+    def fail(self, status: HTTPStatus, detail: str) -> None:
+        """Read no more, answer what is no request or becomes none, and close."""
+        self._deaf = True
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not (cycle.scope is self.scope and cycle.more_body):
+            cycle.keep_alive = False  # the one before is still to be answered, and that is the end
+            return
+        if cycle is None or cycle.scope is not self.scope or not cycle.response_started:
+            self._write(describe_status(status, detail))
+        self.transport.close()
+
+    def _write(self, problem: Problem) -> None:
+        body = msgspec.json.encode(problem)
+        head = f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
