@@ -97,8 +97,10 @@ class Protocol(HttpToolsProtocol):
             super().data_received(data)
             if self.cycle is None or self.cycle.scope is not self.scope:
                 self._bound_head(len(data))
-            elif len(self.headers) > MAX_FIELDS or len(self.pipeline) > MAX_PIPELINED:
-                self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many header fields, or requests at once")
+            elif len(self.headers) > MAX_FIELDS:
+                self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many header fields")
+            if len(self.pipeline) > MAX_PIPELINED:
+                self.fail(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests at once")
 
     def on_headers_complete(self) -> None:
         self.app = self._served

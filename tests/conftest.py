@@ -20,6 +20,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests import browser, postgres
 from tests.people import Person
+from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 

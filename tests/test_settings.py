@@ -39,6 +39,9 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
             "HOST": "0.0.0.0",  # noqa: S104 - what a container says
             "PORT": "9000",
             "WORKERS": "4",
+            "MAX_REQUESTS": "6",
+            "CLIENT_TIMEOUT_SECONDS": "1.5",
+            "DRAIN_SECONDS": "8",
             "ACCESS_TOKEN_MINUTES": "5",
             "DATABASE_CONNECTIONS": "3",
             "DATABASE_TIMEOUT_SECONDS": "0.5",
@@ -56,6 +59,9 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
         host="0.0.0.0",  # noqa: S104
         port=9000,
         workers=4,
+        max_requests=6,
+        client_timeout_seconds=1.5,
+        drain_seconds=8,
         access_token_minutes=5,
         database_connections=3,
         database_timeout_seconds=0.5,
