@@ -56,12 +56,6 @@ class GatheredWrites:
             self._transport.write(b"".join(written))
 
 
-async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
-    """The app of a request for which there is no room."""
-    await send({"type": "http.response.start", "status": Overloaded.status, "headers": _REFUSAL_HEADERS})
-    await send({"type": "http.response.body", "body": _REFUSAL})
-
-
 _REFUSAL: Final = msgspec.json.encode(describe(Overloaded))
 _REFUSAL_HEADERS: Final = [
     (b"content-type", MEDIA_TYPE.encode()),
@@ -87,29 +81,44 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._upgrading = self.parser.should_upgrade
         super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
-        if len(data) > _PIECE:
-            for start in range(0, len(data), _PIECE):
-                self.data_received(data[start : start + _PIECE])
-        elif not self._deaf:
-            super().data_received(data)
-            if self.cycle is None or self.cycle.scope is not self.scope:
-                self._bound_head(len(data))
-            elif len(self.headers) > MAX_FIELDS:
-                self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many header fields")
-            if len(self.pipeline) > MAX_PIPELINED:
-                self.fail(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests at once")
+        if self._deaf or len(data) > _PIECE:
+            self._receive_in_pieces(data)
+            return
+        self.app = self._served if len(self.tasks) < self.server_state.room else self._serve_health
+        HttpToolsProtocol.data_received(self, data)
+        cycle = self.cycle
+        if cycle is None or cycle.more_body or cycle.scope is not self.scope or self.pipeline or self._upgrading():
+            self._check(len(data))
 
-    def on_headers_complete(self) -> None:
-        self.app = self._served
-        if len(self.tasks) >= self.server_state.room and not self.url.startswith(b"/health/"):
-            self.app = refuse
-        super().on_headers_complete()
-        if self.cycle and self.parser.should_upgrade():  # which we do not; the parser takes what follows for no HTTP
-            self.cycle.keep_alive = False
+    def _receive_in_pieces(self, data: bytes) -> None:
+        for start in range(0, len(data), _PIECE):
+            if self._deaf:
+                break
+            self.data_received(data[start : start + _PIECE])
+
+    def _check(self, more: int) -> None:
+        """Look at what is more, or less, than one request."""
+        if self.cycle is None or self.cycle.scope is not self.scope:
+            self._bound_head(more)
+        elif len(self.headers) > MAX_FIELDS:
+            self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many header fields")
+        elif self._upgrading():  # which we do not, but the parser takes what follows for no HTTP
             self._deaf = True
+            self.cycle.keep_alive = False
+        if len(self.pipeline) > MAX_PIPELINED:
+            self.fail(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests at once")
+
+    async def _serve_health(self, scope: Any, receive: Any, send: Any) -> None:
+        """The app while there is no room for more."""
+        if scope["path"].startswith("/health/"):
+            await self._served(scope, receive, send)
+        else:
+            await send({"type": "http.response.start", "status": Overloaded.status, "headers": _REFUSAL_HEADERS})
+            await send({"type": "http.response.body", "body": _REFUSAL})
 
     def _bound_head(self, more: int) -> None:
         """Count what came of a head that is not complete yet."""

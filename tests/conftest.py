@@ -1,6 +1,7 @@
 """A template database built once from sql/, and for each test a clone of it with the real app before it."""
 
 import asyncio
+import shutil
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +24,9 @@ from tests.people import Person
 from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
+
+# Where Debian puts it, a user's PATH does not look.
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
@@ -51,14 +55,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"browser: {browser.CHROMIUM or 'Chromium is not installed, the test of the API page is left out'}",
+        f"proxy: {NGINX or 'nginx is not installed, the test of two services behind it is left out'}",
     ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not browser.CHROMIUM:
-        left_out = [item for item in items if "browser_page" in getattr(item, "fixturenames", ())]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    missing = {"browser_page"} if not browser.CHROMIUM else set()
+    missing |= {"nginx"} if not NGINX else set()
+    left_out = [item for item in items if missing.intersection(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def named(url: str, database: str) -> str:
@@ -155,7 +161,7 @@ async def serve() -> AsyncIterator[Serve]:
     """Serves an app on a free port as production does, and returns its address."""
     running: list[uvicorn.Server] = []
 
-    async def start(app: Litestar) -> str:
+    async def serve_one(app: Litestar) -> str:
         config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
         config.load()
         started = server.Server(config)
@@ -166,7 +172,7 @@ async def serve() -> AsyncIterator[Serve]:
         running.append(started)
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-    yield start
+    yield serve_one
     for started in running:
         # What uvicorn's own shutdown does, without its pause for clients: they are gone by now.
         for listening in started.servers:
@@ -193,6 +199,12 @@ async def alice(client: httpx.AsyncClient) -> Person:
 @pytest.fixture
 async def mallory(client: httpx.AsyncClient) -> Person:
     return await Person.register(client, "mallory")
+
+
+@pytest.fixture
+def nginx() -> str:
+    assert NGINX
+    return NGINX
 
 
 @pytest.fixture

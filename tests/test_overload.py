@@ -1,0 +1,152 @@
+"""More than can be served, and clients that keep the service waiting."""
+
+import asyncio
+import resource
+import socket
+import time
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import msgspec
+import psutil
+import pytest
+
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import Serve
+from tests.people import Person, assert_problem
+from tests.processes import Start, answers, read_until
+from tests.test_server import answers_in
+
+UNFINISHED = b"POST /auth/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+
+
+def connect(address: str) -> socket.socket:
+    parts = urlsplit(address)
+    connection = socket.create_connection((parts.hostname or "", parts.port or 0))
+    connection.settimeout(0)
+    return connection
+
+
+async def receive(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    received = b""
+    async with asyncio.timeout(20):
+        while more := await asyncio.get_running_loop().sock_recv(connection, 1024 * 1024):
+            received += more
+    return received
+
+
+async def test_what_there_is_no_room_for_is_refused_at_once(
+    serve: Serve, settings: Settings, db: asyncpg.Connection
+) -> None:
+    address = await serve(create_app(msgspec.structs.replace(settings, max_requests=5)))
+    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        async with db.transaction():
+            await db.execute("lock table posts in access exclusive mode")
+            reads = [asyncio.create_task(client.get("/posts")) for _ in range(20)]
+            refused, held = await asyncio.wait(reads, timeout=1)
+            begun = time.monotonic()
+            refused_writes = [await client.post("/posts", content=b" " * 100_000) for _ in range(20)]
+            took = time.monotonic() - begun
+            health = await client.get("/health/live")
+        served = [(await read).status_code for read in held]
+        after = await client.get("/")
+
+    for response in [read.result() for read in refused] + refused_writes:
+        assert_problem(response, 503, "overloaded", "Too many requests are under way")
+        assert response.headers["retry-after"] == "1"
+    assert took < 1
+    assert (served, health.status_code, after.status_code) == ([200] * 5, 200, 200)
+
+
+async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="2", MAX_REQUESTS="4")
+    await answers(visitor)
+    await Person.register(visitor, "alice")
+    silent, trickling_head, *bodies = (connect(str(visitor.base_url)) for _ in range(10))
+
+    async def trickle() -> None:
+        for sent in b"GET / HTTP/1.1\r\nX: " + b"y" * 1000:
+            await asyncio.get_running_loop().sock_sendall(trickling_head, bytes([sent]))
+            await asyncio.sleep(0.1)
+
+    trickling = asyncio.create_task(trickle())
+    for body in bodies:
+        body.sendall(UNFINISHED)
+    begun = time.monotonic()
+    async with asyncio.timeout(10):
+        while (await visitor.get("/")).status_code != 200:
+            await asyncio.sleep(0.05)
+    in_the_way = time.monotonic() - begun
+    waiting = sum(not _readable(body) for body in bodies)
+    received = [await receive(connection) for connection in (silent, trickling_head, *bodies)]
+    took = time.monotonic() - begun
+    trickling.cancel()
+
+    assert (waiting, in_the_way < 2) == (4, True)
+    assert 2 <= took < 6
+    assert received[0] == b""
+    for text in received[1:]:
+        [answer] = answers_in(text)
+        assert answer.status in {408, 503}
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert answers_in(received[1])[0].status == 408
+
+
+def _readable(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1, socket.MSG_PEEK) is not None
+    except BlockingIOError:
+        return False
+
+
+async def test_a_reader_that_takes_nothing_is_ended(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="1")
+    await answers(visitor)
+    alice = await Person.register(visitor, "alice")
+    await db.execute(
+        "insert into posts (title, content, user_id) select 'T', repeat('x', 400000), $1 from generate_series(1, 50)",
+        alice.id,
+    )
+    await visitor.aclose()
+    with connect(str(visitor.base_url)) as reader:
+        reader.sendall(b"GET /posts HTTP/1.1\r\nHost: x\r\n\r\n")
+        port = reader.getsockname()[1]
+        async with asyncio.timeout(20):
+            while not _readable(reader):
+                await asyncio.sleep(0.01)
+            while port in _clients(process.pid):
+                await asyncio.sleep(0.05)
+        with pytest.raises(ConnectionResetError):
+            await receive(reader)
+
+
+def _clients(pid: int) -> set[int]:
+    """The ports of those that a process is connected with."""
+    return {known.raddr.port for known in psutil.Process(pid).net_connections("tcp") if known.raddr}
+
+
+async def test_idle_connections_do_not_hinder_readers(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    process = await start("service", DATABASE_URL=database_url, MAX_REQUESTS="10")
+    await read_until(process, "Uvicorn running")
+    with ExitStack() as stack:
+        for _ in range(2000):
+            stack.enter_context(connect(str(visitor.base_url)))
+        begun = time.monotonic()
+        statuses = {(await visitor.get("/posts")).status_code for _ in range(20)}
+        took = time.monotonic() - begun
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert statuses == {200}
+    assert took < 2

@@ -1,0 +1,258 @@
+"""The end of a process, wanted or not, while there is work."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from asyncio.subprocess import Process
+from collections import Counter
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from tests.people import Person, assert_problem
+from tests.processes import Start, answers, free_port, output, read_until
+
+
+async def ended(process: Process, within: float) -> str:
+    """What a process said that ends in good order, and in time."""
+    begun = time.monotonic()
+    said = await output(process)
+    assert time.monotonic() - begun < within
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_new_requests_are_served_while_it_drains(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="1")
+    await answers(visitor)
+
+    process.send_signal(signal.SIGTERM)
+    begun, statuses = time.monotonic(), Counter[int]()
+    async with asyncio.timeout(1):
+        while (ready := await visitor.get("/health/ready")).status_code == 200:
+            await asyncio.sleep(0)
+    at_once = time.monotonic() - begun
+    with suppress(httpx.ConnectError):
+        while True:
+            last = await visitor.get("/posts")
+            statuses[last.status_code] += 1
+            await asyncio.sleep(0.01)
+    drained = time.monotonic() - begun
+
+    assert_problem(ready, 503, "stopping")
+    assert at_once < 0.1
+    assert list(statuses) == [200]
+    assert last.headers["connection"] == "close"
+    assert 0.9 < drained < 1.5
+    assert "Traceback" not in await ended(process, within=3)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_second_signal_ends_the_drain(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="50")
+    await answers(visitor)
+
+    process.send_signal(signal.SIGTERM)
+    while (await visitor.get("/health/ready")).status_code == 200:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.3)  # for the other worker
+    process.send_signal(signal.SIGTERM)
+
+    assert "Traceback" not in await ended(process, within=5)
+
+
+async def test_what_runs_is_finished(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    process = await start("service", DATABASE_URL=database_url)
+    await answers(visitor)
+    alice = await Person.register(visitor, "alice")
+
+    async with db.transaction():
+        await db.execute("lock table posts in exclusive mode")
+        publishing = asyncio.create_task(alice.publish())
+        while not await db.fetchval("select count(*) from pg_locks where not granted"):
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        await read_until(process, "Waiting for connections to close")
+    post = await publishing
+
+    assert "Traceback" not in await ended(process, within=3)
+    assert await db.fetchval("select title from posts where id = $1", post["id"]) == post["title"]
+
+
+async def test_it_ends_while_logins_are_hashed(
+    start: Start, visitor: httpx.AsyncClient, environment: dict[str, str], database_url: str
+) -> None:
+    environment |= {"PASSWORD_MEMORY_KIB": "19456", "PASSWORD_PASSES": "2"}
+    process = await start("service", DATABASE_URL=database_url)
+    await answers(visitor)
+    form = {"username": "nobody", "password": "not the right one"}
+
+    logins = [asyncio.create_task(visitor.post("/auth/token", data=form)) for _ in range(20)]
+    await asyncio.wait(logins, return_when=asyncio.FIRST_COMPLETED)
+    process.send_signal(signal.SIGTERM)
+    statuses = {(await login).status_code for login in logins}
+
+    assert statuses == {401}
+    assert "Traceback" not in await ended(process, within=3)
+
+
+async def test_it_ends_while_the_database_does_not_answer(start: Start, visitor: httpx.AsyncClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/app"
+        process = await start("service", DATABASE_URL=url, DATABASE_TIMEOUT_SECONDS="1")
+        await answers(visitor)
+        reading = asyncio.create_task(visitor.get("/posts"))
+        await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+
+        assert_problem(await reading, 503, "database_unavailable")
+        assert "Traceback" not in await ended(process, within=3)
+
+
+async def workers_of(process: Process, but: int = 0) -> list[int]:
+    """The two that serve, without the one that does no more."""
+    async with asyncio.timeout(10):
+        while True:
+            found = [child.pid for child in psutil.Process(process.pid).children() if child.pid != but]
+            if len(found) == 2:
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def test_a_worker_that_is_killed_is_replaced(start: Start, visitor: httpx.AsyncClient, database_url: str) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
+    await answers(visitor)
+    killed, _ = await workers_of(process)
+
+    os.kill(killed, signal.SIGKILL)
+    await workers_of(process, but=killed)
+
+    async with httpx.AsyncClient(base_url=visitor.base_url) as another:
+        assert (await another.get("/posts")).status_code == 200
+    process.send_signal(signal.SIGTERM)
+    assert f"worker {killed} has ended with -9" in await ended(process, within=3)
+
+
+async def test_workers_do_not_outlive_their_supervisor(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
+    await answers(visitor)
+    workers = [psutil.Process(pid) for pid in await workers_of(process)]
+
+    process.kill()
+
+    assert psutil.wait_procs(workers, timeout=5)[1] == []
+
+
+@pytest.mark.parametrize("connections", [32, 256])
+async def test_connections_are_shared_out_among_the_workers(
+    start: Start, environment: dict[str, str], database_url: str, connections: int
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
+    for _ in range(2):
+        await read_until(process, "Uvicorn running")
+    with ExitStack() as stack:
+        for _ in range(connections):
+            stack.enter_context(socket.create_connection(("127.0.0.1", int(environment["PORT"]))))
+        async with asyncio.timeout(10):
+            while sum(counts := [_clients(pid) for pid in await workers_of(process)]) < connections:
+                await asyncio.sleep(0.05)
+
+    assert min(counts) >= 0.4 * connections
+
+
+def _clients(pid: int) -> int:
+    return sum(known.status == psutil.CONN_ESTABLISHED for known in psutil.Process(pid).net_connections("tcp"))
+
+
+NGINX = """
+daemon off;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    upstream service {{
+        server 127.0.0.1:{first} fail_timeout=1s;
+        server 127.0.0.1:{second} fail_timeout=1s;
+        keepalive 16;
+        # Shorter than DRAIN_SECONDS and than the 5 s after which the service ends an idle connection: nginx never sends
+        # a request on one that is just being closed.
+        keepalive_timeout 1s;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://service;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            # The default: what could not connect goes to the other; a POST that was sent is never sent again.
+            proxy_next_upstream error timeout;
+        }}
+    }}
+}}
+"""
+
+
+async def test_two_behind_nginx_are_restarted_in_turn_without_a_failed_request(
+    start: Start, nginx: str, environment: dict[str, str], database_url: str, db: asyncpg.Connection, tmp_path: Path
+) -> None:
+    environment |= {"SECRET_KEY": os.urandom(32).hex(), "DATABASE_URL": database_url, "DRAIN_SECONDS": "2"}
+    ports = [free_port() for _ in range(3)]
+    services = [await start("service", PORT=str(port)) for port in ports[:2]]
+    for process in services:
+        await read_until(process, "Uvicorn running")
+    configuration = tmp_path / "nginx.conf"
+    configuration.write_text(NGINX.format(directory=tmp_path, first=ports[0], second=ports[1], port=ports[2]))
+    proxy = await asyncio.create_subprocess_exec(nginx, "-e", "stderr", "-c", configuration)
+    answered = Counter[str]()
+    over = asyncio.Event()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports[2]}", timeout=30) as client:
+            await answers(client)
+            alice = await Person.register(client, "alice")
+
+            async def load(writes: bool) -> None:  # noqa: FBT001
+                body = {"title": "T", "content": "C"}
+                while not over.is_set():
+                    request = (
+                        client.post("/posts", json=body, headers=alice.headers) if writes else client.get("/posts/1")
+                    )
+                    response = await request
+                    answered[f"{response.request.method} {response.status_code}"] += 1
+
+            await alice.publish()
+            loads = [asyncio.create_task(load(number % 2 == 0)) for number in range(8)]
+            for number in range(2):
+                services[number].send_signal(signal.SIGTERM)
+                await ended(services[number], within=6)
+                services[number] = await start("service", PORT=str(ports[number]))
+                await read_until(services[number], "Uvicorn running")
+                await asyncio.sleep(1)  # nginx tries it again after fail_timeout
+            over.set()
+            await asyncio.gather(*loads)
+    finally:
+        proxy.terminate()
+        await proxy.wait()
+
+    assert set(answered) == {"GET 200", "POST 201"}, answered
+    assert await db.fetchval("select count(*) from posts") == answered["POST 201"] + 1
