@@ -1,14 +1,16 @@
 """HTTP as this service speaks it: uvicorn's protocol, with bounds on what a client may send, leave out or not take."""
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.errors import Overloaded
+from service.errors import Overloaded, Stopping
 from service.problems import MEDIA_TYPE, Problem, describe, describe_status
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -168,7 +170,15 @@ class Protocol(HttpToolsProtocol):
             self._write(describe_status(status, detail))
         self.transport.close()
 
-    def _write(self, problem: Problem) -> None:
+    def give_up(self) -> None:
+        """Answer what has taken too long for a process that stops, before uvicorn makes a 500 of it."""
+        self._deaf = True
+        if self.cycle and not self.cycle.response_started:
+            self._write(describe(Stopping), Stopping.headers)
+        self.transport.close()
+
+    def _write(self, problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         body = msgspec.json.encode(problem)
-        head = f"HTTP/1.1 {problem.status} {problem.title}\r\ncontent-type: {MEDIA_TYPE}\r\n"
-        self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
+        fields = {"content-type": MEDIA_TYPE, "content-length": len(body), "connection": "close", **headers}
+        lines = [f"HTTP/1.1 {problem.status} {problem.title}", *(f"{name}: {value}" for name, value in fields.items())]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)

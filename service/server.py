@@ -40,7 +40,8 @@ GC_THRESHOLD: Final = 50_000
 HEARD: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 
 _CLOSE: Final = (b"connection", b"close")
-_BEFORE_ANOTHER: Final = 0.1  # seconds, so that workers which cannot live do not keep the machine busy
+_LIMIT: Final = 5  # seconds for what still runs at the end
+_BEFORE_ANOTHER: Final = 0.5  # seconds, so that workers which cannot live do not keep the machine busy
 _LAST_WORDS: Final = 0.1  # seconds for requests on connections that were just made
 
 
@@ -51,8 +52,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "lifespan": "on",
     "access_log": False,
     "server_header": False,
-    # Seconds for what runs when the process is told to stop; a client who never sends the rest of a body gets no more.
-    "timeout_graceful_shutdown": 5,
+    "timeout_graceful_shutdown": _LIMIT,
     # The client's address is the peer's; nobody may claim another by a header.
     "proxy_headers": False,
 }
@@ -169,7 +169,12 @@ class Server(uvicorn.Server):
             server.close()
         self.listener.close()
         await asyncio.sleep(_LAST_WORDS)
+        self.loop.call_later(_LIMIT - 0.5, self._give_up)
         await super().shutdown(sockets)
+
+    def _give_up(self) -> None:
+        for client in self._clients():
+            client.give_up()
 
 
 def serve(settings: Settings) -> None:

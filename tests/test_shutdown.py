@@ -92,6 +92,25 @@ async def test_what_runs_is_finished(
     assert await db.fetchval("select title from posts where id = $1", post["id"]) == post["title"]
 
 
+async def test_what_takes_too_long_is_given_up(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, DATABASE_TIMEOUT_SECONDS="30")
+    await answers(visitor)
+
+    async with db.transaction():
+        await db.execute("lock table posts in access exclusive mode")
+        reading = asyncio.create_task(visitor.get("/posts"))
+        while not await db.fetchval("select count(*) from pg_locks where not granted"):
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        response = await reading
+        await ended(process, within=4)
+
+    assert_problem(response, 503, "stopping")
+    assert response.headers["retry-after"] == "1"
+
+
 async def test_it_ends_while_logins_are_hashed(
     start: Start, visitor: httpx.AsyncClient, environment: dict[str, str], database_url: str
 ) -> None:
