@@ -1,6 +1,7 @@
 """HTTP as this service speaks it: uvicorn's protocol, with bounds on what a client may send, leave out or not take."""
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
@@ -25,7 +26,7 @@ class State(ServerState):
     """What the connections of a process share."""
 
     # How many requests may be under way. Those that wait for their clients do not count: see Protocol.look_after.
-    room: int
+    room = sys.maxsize
 
 
 class GatheredWrites:

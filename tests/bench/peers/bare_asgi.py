@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from service import server
 from service.leases import SERVER_SETTINGS
+from service.protocol import State
 
 SELECT: Final = """
 select
@@ -96,4 +97,7 @@ async def live(receive: Any, send: Any) -> None:
 if __name__ == "__main__":
     # BENCH_HTTP names another protocol class for uvicorn than the service's, to see what that one gains.
     options = server.OPTIONS | ({"http": os.environ["BENCH_HTTP"]} if "BENCH_HTTP" in os.environ else {})
-    uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]), loop="uvloop", log_level="warning", **options)
+    port = int(os.environ["PORT"])
+    bare = uvicorn.Server(uvicorn.Config(app, port=port, loop="uvloop", log_level="warning", **options))
+    bare.server_state = State()  # without a bound
+    bare.run()
