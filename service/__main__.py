@@ -3,7 +3,6 @@
 import asyncio
 import logging.config
 import signal
-import socket
 import sys
 from typing import NoReturn
 
@@ -21,9 +20,6 @@ REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
-
-# How uvicorn ends when it cannot start.
-_STARTUP_FAILURE = 3
 
 
 def main(arguments: list[str]) -> None:
@@ -60,7 +56,7 @@ def migrate(chosen: Settings) -> None:
 
 
 def serve(chosen: Settings) -> None:
-    check_address(chosen)
+    listener = server.listen(chosen)
     try:
         asyncio.run(schema.verify(chosen.database_url, timeout=chosen.database_timeout_seconds))
     except schema.SchemaError as error:
@@ -70,26 +66,11 @@ def serve(chosen: Settings) -> None:
     except UNREACHABLE as error:
         logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
     try:
-        server.serve(chosen)
+        server.serve(chosen, listener)
     except SystemExit as ended:
         # What uvicorn has answered by a stop in good order, it raises again afterwards.
         if ended.code != 128 + signal.SIGTERM:
-            raise SystemExit(1 if ended.code == _STARTUP_FAILURE else ended.code) from None
-
-
-def check_address(chosen: Settings) -> None:
-    """Say in a line that the address cannot be listened on, before anything else is started; uvicorn needs ten."""
-    try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            chosen.host, chosen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-    except OSError as error:
-        fail(f"Cannot listen on {chosen.host}, port {chosen.port}: {error.strerror}")
+            raise
 
 
 def leave(number: int, _: object) -> NoReturn:

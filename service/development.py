@@ -22,11 +22,11 @@ def main() -> None:
         signal.signal(number, commands.leave)
     with _database():
         chosen = commands.load_settings()
-        commands.check_address(chosen)
+        listener = server.listen(chosen)
         commands.migrate(chosen)
         address = f"http://{chosen.host}:{chosen.port}"
         print(f"Service   {address}\nAPI page  {address}/docs\nStop      Ctrl-C", flush=True)  # noqa: T201
-        server.serve(chosen)
+        server.serve(chosen, listener)
 
 
 @contextmanager

@@ -177,11 +177,10 @@ class Server(uvicorn.Server):
             client.give_up()
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
-    listener = listen(settings.host, settings.port)
     if settings.workers == 1:
         with suppress(KeyboardInterrupt):
             Server(configuration(settings)).run([listener])
@@ -189,12 +188,13 @@ def serve(settings: Settings) -> None:
         supervise(settings, listener)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def listen(settings: Settings) -> socket.socket:
+    """Listen on the address of the settings; ends the process with a line where that cannot be."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        raise SystemExit(f"Cannot listen on {host}:{port}: {error.strerror}") from error
+        raise SystemExit(f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}") from error
     listener.settimeout(0)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its connections
     return listener
