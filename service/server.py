@@ -39,6 +39,7 @@ GC_THRESHOLD: Final = 50_000
 # What a supervisor waits for; SIGCHLD says that a worker has ended.
 HEARD: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 
+_BACKLOG: Final = 2048  # connections that may wait to be accepted
 _CLOSE: Final = (b"connection", b"close")
 _LIMIT: Final = 5  # seconds for what still runs at the end
 _BEFORE_ANOTHER: Final = 0.5  # seconds, so that workers which cannot live do not keep the machine busy
@@ -191,12 +192,15 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 def listen(settings: Settings) -> socket.socket:
     """Listen on the address of the settings; ends the process with a line where that cannot be."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # also when the last one has just ended
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its connections
+    listener.settimeout(0)
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listener.bind((settings.host, settings.port))
+        listener.listen(_BACKLOG)
     except OSError as error:
         raise SystemExit(f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}") from error
-    listener.settimeout(0)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its connections
     return listener
 
 

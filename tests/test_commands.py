@@ -1,9 +1,10 @@
 """What a person starts: the command line and ``just up``, as real processes."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 

@@ -7,5 +7,5 @@ from collections.abc import Awaitable, Callable
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float) -> None:
     """Ask until it holds. Raises ``TimeoutError``."""
     async with asyncio.timeout(seconds):
-        while not await holds():  # noqa: ASYNC110 - others, in other processes, make it hold
+        while not await holds():
             await asyncio.sleep(0.01)
