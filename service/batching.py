@@ -110,8 +110,7 @@ class Writes(Generic[V]):
     """Writes of one kind: those that wait while a statement is under way go together in the next.
 
     Each is answered only after the commit of its statement, and succeeds or fails alone: when a row makes a batch fail,
-    or is left out of it, it is written by itself. Where the outcome of a statement is unknown nothing is repeated. When
-    a batch fails as a whole, those who wait behind it fail with it: else each batch would wait out the one before.
+    or is left out of it, it is written by itself. Where the outcome of a statement is unknown nothing is repeated.
     """
 
     def __init__(
@@ -119,12 +118,18 @@ class Writes(Generic[V]):
         write_all: Callable[[list[Row]], Awaitable[Mapping[int, V]]],
         write_one: Callable[[Row], Awaitable[V]],
         row_faults: tuple[type[Exception], ...],
+        lost: type[Exception],
     ) -> None:
-        """``write_all`` answers by position; with one of ``row_faults`` it says that nothing was written at all."""
+        """``write_all`` answers by position; with one of ``row_faults`` it says that nothing was written at all.
+
+        With ``lost`` it says that its connection broke, which is nothing to those who wait. They fail with a batch that
+        fails otherwise: each batch would have to wait out the same as the one before, and the last for ever.
+        """
         self._loop = asyncio.get_running_loop()
         self._write_all = write_all
         self._write_one = write_one
         self._row_faults = row_faults
+        self._lost = lost
         self._waiting: list[tuple[Hashable, Row, Future[V]]] = []
         self._under_way = False
 
@@ -162,8 +167,10 @@ class Writes(Generic[V]):
             except self._row_faults:
                 pass
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
-                waiting, self._waiting = self._waiting, []
-                fail([future for _, future in batch] + [future for _, _, future in waiting], error)
+                fail([future for _, future in batch], error)
+                if not isinstance(error, self._lost):
+                    waiting, self._waiting = self._waiting, []
+                    fail([future for _, _, future in waiting], error)
                 return
         for position, (row, future) in enumerate(batch):
             if position not in written:

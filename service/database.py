@@ -139,7 +139,10 @@ class Database:
         """
         if (writes := self._writes.get(statement)) is None:
             writes = self._writes[statement] = Writes(
-                partial(self._write_all, of_many), lambda alone: self.write_row(statement, *alone), _ROW_FAULTS
+                partial(self._write_all, of_many),
+                lambda alone: self.write_row(statement, *alone),
+                _ROW_FAULTS,
+                ConnectionLost,
             )
         return await writes.join(row, key)
 

@@ -1,10 +1,13 @@
 """Argon2id (RFC 9106) in threads of its own, so that the event loop never waits for a hash."""
 
 import asyncio
+import os
 import secrets
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -12,6 +15,10 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from service.errors import TooManyPasswords
 
 T = TypeVar("T")
+
+
+# Of the threads that hash: on a core that they share, the event loop goes first, and they still get a tenth of it.
+NICENESS: Final = 10
 
 
 class Passwords:
@@ -23,7 +30,7 @@ class Passwords:
     def __init__(self, *, memory_kib: int, passes: int, lanes: int, threads: int, queue: int) -> None:
         """``queue`` is how many passwords may be here at once, waiting or at work; one more is refused."""
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_step_back)
         self._room = queue
         # Checked where there is no account, so that its absence cannot be told from the time of the answer.
         self._nobody = self._hasher.hash(secrets.token_urlsafe())
@@ -60,3 +67,8 @@ class Passwords:
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
+
+
+def _step_back() -> None:
+    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)

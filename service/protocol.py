@@ -18,6 +18,9 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 1000  # headers and trailers
 MAX_PIPELINED: Final = 128  # requests that may wait behind another of the same connection
 
+# Seconds that a refusal takes its time: clients that ask again at once would keep us from those whom we serve.
+_DETERRENT: Final = 0.25
+
 # What is parsed between two looks at these bounds.
 _PIECE: Final = 16 * 1024
 
@@ -27,6 +30,8 @@ class State(ServerState):
 
     # How many requests may be under way. Those that wait for their clients do not count: see Protocol.look_after.
     room = sys.maxsize
+    # How many requests wait for their refusal; these do not count either.
+    refusing = 0
 
 
 class GatheredWrites:
@@ -91,7 +96,8 @@ class Protocol(HttpToolsProtocol):
         if self._deaf or len(data) > _PIECE:
             self._receive_in_pieces(data)
             return
-        self.app = self._served if len(self.tasks) < self.server_state.room else self._serve_health
+        state = self.server_state
+        self.app = self._served if len(self.tasks) < state.room + state.refusing else self._serve_health
         HttpToolsProtocol.data_received(self, data)
         cycle = self.cycle
         if cycle is None or cycle.more_body or cycle.scope is not self.scope or self.pipeline or self._upgrading():
@@ -119,9 +125,14 @@ class Protocol(HttpToolsProtocol):
         """The app while there is no room for more."""
         if scope["path"].startswith("/health/"):
             await self._served(scope, receive, send)
-        else:
-            await send({"type": "http.response.start", "status": Overloaded.status, "headers": _REFUSAL_HEADERS})
-            await send({"type": "http.response.body", "body": _REFUSAL})
+            return
+        self.server_state.refusing += 1
+        try:
+            await asyncio.sleep(_DETERRENT)
+        finally:
+            self.server_state.refusing -= 1
+        await send({"type": "http.response.start", "status": Overloaded.status, "headers": _REFUSAL_HEADERS})
+        await send({"type": "http.response.body", "body": _REFUSAL})
 
     def _bound_head(self, more: int) -> None:
         """Count what came of a head that is not complete yet."""

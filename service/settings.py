@@ -31,7 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
-    max_requests: int = 1024
+    max_requests: int = 512
     client_timeout_seconds: float = 20
     drain_seconds: int = 0
     access_token_minutes: int = 30
@@ -40,7 +40,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     password_memory_kib: int = 19 * 1024
     password_passes: int = 2
     password_lanes: int = 1
-    password_threads: int = 2
+    password_threads: int = 1
     password_queue: int = 256
 
     def __repr__(self) -> str:
@@ -98,12 +98,13 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     except ValueError as error:
         reader.faults.append(str(error))
         secret_key = b""
+    workers = reader.integer("WORKERS", default["workers"], 1, 256)
     settings = Settings(
         database_url=database_url,
         secret_key=secret_key,
         host=reader.read("HOST", str, default["host"]),
         port=reader.integer("PORT", default["port"], 0, 65535),
-        workers=reader.integer("WORKERS", default["workers"], 1, 256),
+        workers=workers,
         max_requests=reader.integer("MAX_REQUESTS", default["max_requests"], 1, 1_000_000),
         client_timeout_seconds=reader.seconds("CLIENT_TIMEOUT_SECONDS", default["client_timeout_seconds"]),
         drain_seconds=reader.integer("DRAIN_SECONDS", default["drain_seconds"], 0, 3600),
@@ -113,7 +114,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         password_memory_kib=reader.integer("PASSWORD_MEMORY_KIB", default["password_memory_kib"], 8, 4 * 1024 * 1024),
         password_passes=reader.integer("PASSWORD_PASSES", default["password_passes"], 1, 100),
         password_lanes=reader.integer("PASSWORD_LANES", default["password_lanes"], 1, 16),
-        password_threads=reader.integer("PASSWORD_THREADS", default["password_threads"], 1, 256),
+        password_threads=reader.integer("PASSWORD_THREADS", max(1, _cores() // workers), 1, 256),
         password_queue=reader.integer("PASSWORD_QUEUE", default["password_queue"], 1, 100_000),
     )
     if settings.password_memory_kib < 8 * settings.password_lanes:
@@ -126,6 +127,11 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
 def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
     """Where a generated secret key, and the embedded database of ``just up``, are kept."""
     return Path(environment.get("DATA_DIRECTORY", "").strip() or ".data").absolute()
+
+
+def _cores() -> int:
+    """How many this process may use. More threads than that hash no faster, and hold up the event loop."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _database_url(text: str) -> str:

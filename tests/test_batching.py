@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from service.batching import MAX_ROWS
-from service.database import Database
+from service.database import ConnectionLost, Database
 from service.errors import DatabaseUnavailable, InvalidToken
 from service.queries import posts, users
-from service.structs.posts import PostCreate, PostUpdate
+from service.structs.posts import Post, PostCreate, PostUpdate
 from tests.people import Person, assert_problem
 
 
@@ -254,6 +254,23 @@ async def test_a_write_whose_outcome_is_unknown_is_not_repeated(
     assert [type(result) for result in results] == [ConnectionResetError] * 3
     assert await db.fetchval("select count(*) from posts") == 0
     assert len(recorder.sent) == 1
+
+
+@pytest.mark.parametrize(("error", "written"), [(ConnectionLost, 5), (DatabaseUnavailable, 0)])
+async def test_who_waits_behind_a_batch_fails_with_it_unless_only_its_connection_was_lost(
+    recorder: Recorder, user_id: int, error: type[DatabaseUnavailable], written: int
+) -> None:
+    async def fail_once(_: str) -> None:
+        recorder.before = None
+        raise error
+
+    recorder.before = fail_once
+    results = await asyncio.gather(
+        *(posts.insert(recorder, user_id, post()) for _ in range(MAX_ROWS + 5)), return_exceptions=True
+    )
+
+    assert [type(result) for result in results[:MAX_ROWS]] == [error] * MAX_ROWS
+    assert [type(result) for result in results[MAX_ROWS:]] == [error] * (5 - written) + [Post] * written
 
 
 async def test_changes_that_wait_go_together(recorder: Recorder, user_id: int) -> None:

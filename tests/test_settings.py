@@ -1,5 +1,6 @@
 """The settings: from the environment, all faults at once, nothing insecure by default."""
 
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,9 +28,16 @@ def faults(environment: dict[str, str]) -> list[str]:
 def test_a_database_is_all_that_has_to_be_named(tmp_path: Path) -> None:
     loaded = settings.load({"DATABASE_URL": URL, "DATA_DIRECTORY": str(tmp_path)})
 
-    assert loaded == Settings(database_url=URL, secret_key=loaded.secret_key)
+    assert loaded == Settings(database_url=URL, secret_key=loaded.secret_key, password_threads=loaded.password_threads)
     assert (loaded.host, loaded.port, loaded.workers, loaded.access_token_minutes) == ("127.0.0.1", 8000, 1, 30)
     assert (loaded.password_memory_kib, loaded.password_passes, loaded.password_lanes) == (19456, 2, 1)
+
+
+def test_workers_share_the_cores_for_their_passwords(environment: dict[str, str]) -> None:
+    alone, many = settings.load(environment), settings.load(environment | {"WORKERS": "256"})
+
+    assert alone.password_threads == len(os.sched_getaffinity(0))
+    assert many.password_threads == 1
 
 
 def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) -> None:

@@ -48,6 +48,11 @@ ROUTES: Final = (
         targets={FASTAPI: 25, FASTIFY_PG: 2},
     ),
     Route(
+        name="GET /users/{the same id}, 20 posts",
+        load=Load(path="/users/1"),
+        targets={},
+    ),
+    Route(
         name="GET /users/me",
         load=Load(path="/users/me", numbers=range(1, USERS + 1), users=USERS),
         targets={FASTAPI: 20, FASTIFY_PG: 1.3},

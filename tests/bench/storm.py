@@ -11,7 +11,6 @@ import msgspec
 
 from tests.bench import database, processes, routes, servers
 from tests.bench.clients import Latencies
-from tests.bench.database import DEFAULTS
 from tests.bench.options import Options, progress, table
 
 CLIENTS: Final = 16
@@ -22,6 +21,7 @@ T = TypeVar("T")
 def measure(options: Options) -> None:
     processes.stay_on(processes.CLIENT_CORE)
     cores, seconds = options.cores, options.seconds
+    threads = len(cores.split(","))  # as many as the service takes
     quiet, stormy = list[Latencies](), list[Latencies]()
     bare, logins, logins_beside = list[float](), list[float](), list[float]()
     with database.started(servers.DIRECTORY) as postgres, ThreadPoolExecutor() as background:
@@ -32,7 +32,7 @@ def measure(options: Options) -> None:
             read = partial(_client, Latencies, "read", service.port, options.rate)
             for number in range(1, options.rounds + 1):
                 progress(f"round {number} of {options.rounds}: argon2-cffi alone, then logins alone")
-                bare.append(_client(float, "verify", DEFAULTS.password_threads, seconds, cores=cores))
+                bare.append(_client(float, "verify", threads, seconds, cores=cores))
                 logins.append(log_in(seconds))
                 progress(f"round {number} of {options.rounds}: reads alone, then reads and logins")
                 quiet.append(read(seconds))
@@ -44,7 +44,7 @@ def measure(options: Options) -> None:
     _print(quiet, stormy, options.rate)
     rates = {"argon2-cffi alone": bare, "logins alone": logins, "logins beside reads": logins_beside}
     table(
-        (f"{DEFAULTS.password_threads} threads on cores {cores}", "a second", "of argon2-cffi", "target"),
+        (f"{threads} threads on cores {cores}", "a second", "of argon2-cffi", "target"),
         *(
             (name, f"{median(found):.1f}", f"{median(found) / median(bare):.2f}x", "≥ 0.85x" if found != bare else "")
             for name, found in rates.items()
