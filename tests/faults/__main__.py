@@ -19,10 +19,12 @@ from service import schema
 from tests.bench import processes, servers
 from tests.bench.database import CONTENT, INSERT_POSTS, INSERT_USERS, PASSWORD
 from tests.bench.options import progress, table
-from tests.faults import cluster
+from tests.faults import clients, cluster, database
 from tests.faults.cluster import ROLE, Cluster
-from tests.faults.database import FAULTS, Fault, Scene, small_file_system
+from tests.faults.database import Fault, Scene, small_file_system
 from tests.faults.load import GOOD, POSTS, USERS, Answer, Load, Writes, count_writes
+
+FAULTS: Final = (*database.FAULTS, *clients.FAULTS)
 
 BEFORE: Final = 2  # seconds of load
 AFTER: Final = 3
@@ -134,7 +136,7 @@ async def measure(fault: Fault, postgres: Cluster, small: Path | None) -> Outcom
         load = Load(service.port)
         async with load.running():
             await asyncio.sleep(BEFORE)
-            await fault.make(Scene(postgres, fault.name, small))
+            await fault.make(Scene(postgres, fault.name, small, service.port))
             healed = time.perf_counter()
             await asyncio.sleep(AFTER)
         return _outcome(load.answers, healed, await count_writes(postgres.url(fault.name), load.answers))

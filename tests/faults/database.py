@@ -20,6 +20,7 @@ class Scene(Struct):
     cluster: Cluster
     database: str
     small: Path | None
+    port: int  # the service's
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:

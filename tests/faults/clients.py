@@ -1,0 +1,47 @@
+"""What clients may do to the service, a function each; it returns when they have gone."""
+
+import asyncio
+import resource
+from contextlib import suppress
+from typing import Final
+
+from tests.bench import processes
+from tests.bench.clients import Connection
+from tests.faults.database import Fault, Scene
+
+SECONDS: Final = 5
+IDLE: Final = 10_000
+SLOW: Final = 400
+
+
+async def overloaded(scene: Scene) -> None:
+    """Twice as many connections as may have a request under way, each with its next request at once."""
+    address = f"http://127.0.0.1:{scene.port}/posts/1"
+    command = [processes.find("wrk"), "-t1", "-c1024", f"-d{SECONDS}s", "--timeout=10s", address]
+    await asyncio.to_thread(processes.output, command, seconds=30)
+
+
+async def beset(scene: Scene) -> None:
+    """Ten thousand connections on which nothing comes, and more with a body that never ends."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    held = []
+    for number in range(IDLE + SLOW):
+        connection = await Connection.open(scene.port)
+        if number >= IDLE:
+            connection.writer.write(
+                b"POST /auth/token HTTP/1.1\r\nhost: faults\r\ncontent-length: 100\r\n\r\nusername="
+            )
+        held.append(connection)
+    await asyncio.sleep(SECONDS)
+    for connection in held:
+        connection.writer.close()
+        with suppress(OSError):
+            await connection.writer.wait_closed()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+FAULTS: Final = (
+    Fault("overloaded", "1,024 connections that ask without pause", overloaded),
+    Fault("beset", "10,000 idle connections, 400 endless bodies", beset),
+)
