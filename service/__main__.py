@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import asyncpg
 
-from service import schema, server, settings
+from service import schema, server, settings, workers
 from service.settings import Settings
 
 logger = logging.getLogger("service")
@@ -66,7 +66,7 @@ def serve(chosen: Settings) -> None:
     except UNREACHABLE as error:
         logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
     try:
-        server.serve(chosen, listener)
+        workers.serve(chosen, listener)
     except SystemExit as ended:
         # What uvicorn has answered by a stop in good order, it raises again afterwards.
         if ended.code != 128 + signal.SIGTERM:

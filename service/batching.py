@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, S
 from functools import wraps
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
 
+from service.errors import Overloaded
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 P = ParamSpec("P")
@@ -19,6 +21,9 @@ Row = Sequence[Any]
 
 # With more rows than this the first of them would wait for the last.
 MAX_ROWS: Final = 100
+
+# Writes of one kind. What a lock holds up must not take the room of all other requests.
+MAX_WAITING: Final = 3 * MAX_ROWS
 
 _running: set[asyncio.Task[None]] = set()
 
@@ -134,7 +139,9 @@ class Writes(Generic[V]):
         self._under_way = False
 
     def join(self, row: Row, key: Hashable = None) -> "Future[V]":
-        """Two rows with the same ``key``, unless it is ``None``, never share a statement."""
+        """Two rows with the same ``key``, unless it is ``None``, never share a statement. Raises ``Overloaded``."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise Overloaded
         future: Future[V] = self._loop.create_future()
         self._waiting.append((key, row, future))
         if not self._under_way:

@@ -12,7 +12,7 @@ from subprocess import SubprocessError
 from urllib.parse import urlsplit
 
 from service import __main__ as commands
-from service import server, settings
+from service import server, settings, workers
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         commands.migrate(chosen)
         address = f"http://{chosen.host}:{chosen.port}"
         print(f"Service   {address}\nAPI page  {address}/docs\nStop      Ctrl-C", flush=True)  # noqa: T201
-        server.serve(chosen, listener)
+        workers.serve(chosen, listener)
 
 
 @contextmanager

@@ -3,16 +3,12 @@
 import asyncio
 import gc
 import logging
-import multiprocessing
-import os
-import resource
-import signal
 import socket
 import time
 from contextlib import suppress
 from functools import partial
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import uvicorn
 from litestar import Litestar
@@ -36,13 +32,9 @@ LOGGING: Final[dict[str, Any]] = {
 # that a request makes is freed by its reference counts alone.
 GC_THRESHOLD: Final = 50_000
 
-# What a supervisor waits for; SIGCHLD says that a worker has ended.
-HEARD: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
-
 _BACKLOG: Final = 2048  # connections that may wait to be accepted
 _CLOSE: Final = (b"connection", b"close")
 _LIMIT: Final = 5  # seconds for what still runs at the end
-_BEFORE_ANOTHER: Final = 0.5  # seconds, so that workers which cannot live do not keep the machine busy
 _LAST_WORDS: Final = 0.1  # seconds for requests on connections that were just made
 
 
@@ -59,23 +51,14 @@ OPTIONS: Final[dict[str, Any]] = {
 }
 
 
-class Seat(NamedTuple):
-    """A worker's place among the others of its supervisor."""
-
-    supervisor: int
-    number: int
-    connections: Any  # of each, in memory that all of them see
-
-
 class Server(uvicorn.Server):
-    """uvicorn's server that drains before it stops, looks after its clients, and shares them out among workers."""
+    """uvicorn's server that drains before it stops, and looks after its clients."""
 
     server_state: State
 
-    def __init__(self, config: uvicorn.Config, seat: Seat | None = None) -> None:
+    def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.server_state = State()
-        self.seat = seat
         self.app: Litestar = config.app  # type: ignore[assignment]
         self.settings: Settings = self.app.state.settings
         self.server_state.room = self.settings.max_requests
@@ -92,9 +75,6 @@ class Server(uvicorn.Server):
             now, timeout = time.monotonic(), self.settings.client_timeout_seconds
             held_up = sum([client.look_after(now, timeout) for client in self._clients()])
             self.server_state.room = self.settings.max_requests + held_up
-        if self.seat:
-            self.seat.connections[self.seat.number] = len(self.server_state.connections)
-            self.should_exit |= os.getppid() != self.seat.supervisor
         told = await super().on_tick(counter)
         if told:
             self._ask_to_leave()
@@ -112,34 +92,18 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         [self.listener] = sockets or []
-        if self.seat:
-            await super().startup([])
-            self.loop.add_reader(self.listener, self._share, self.seat)
-        else:
-            await super().startup(sockets)
+        await self.start_to_accept()
         host, port, *_ = self.listener.getsockname()
         logger.info("Uvicorn running on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
-    def _share(self, seat: Seat) -> None:
-        """Accept a connection, but leave it to others for a moment when they have clearly fewer.
+    async def start_to_accept(self) -> None:
+        await super().startup([self.listener])
 
-        Whoever runs while many clients connect at once would take all of them.
-        """
-        seat.connections[seat.number] = mine = len(self.server_state.connections)
-        if mine > min(seat.connections) * 1.1 + 1:
-            self._pause(seat, 0.001)
-        else:
-            self._accept()
-
-    def _accept(self) -> bool:
+    def accept(self) -> bool:
+        """Take over one connection that waits, if any does. Raises ``OSError``, as when too many are open."""
         try:
             connection, _ = self.listener.accept()
         except BlockingIOError:
-            return False
-        except OSError as error:
-            logger.warning("cannot accept a connection: %s", error)
-            if self.seat:  # uvloop by itself has a way out, of which a reader of ours knows nothing
-                self._pause(self.seat, 1)
             return False
         opening = self.loop.create_task(self._open(connection))
         self.server_state.tasks.add(opening)
@@ -150,22 +114,12 @@ class Server(uvicorn.Server):
         make = partial(Protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
         await self.loop.connect_accepted_socket(make, connection)
 
-    def _pause(self, seat: Seat, seconds: float) -> None:
-        self.loop.remove_reader(self.listener)
-        self.loop.call_later(seconds, self._resume, seat)
-
-    def _resume(self, seat: Seat) -> None:
-        if self.listener.fileno() != -1:
-            self.loop.add_reader(self.listener, self._share, seat)
-            self._accept()
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve those who are already connected before the connections are closed."""
         self._ask_to_leave()
-        if self.seat:
-            self.loop.remove_reader(self.listener)
-        while self._accept():
-            pass
+        with suppress(OSError):
+            while self.accept():
+                pass
         for server in self.servers:
             server.close()
         self.listener.close()
@@ -176,17 +130,6 @@ class Server(uvicorn.Server):
     def _give_up(self) -> None:
         for client in self._clients():
             client.give_up()
-
-
-def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
-    if settings.workers == 1:
-        with suppress(KeyboardInterrupt):
-            Server(configuration(settings)).run([listener])
-    else:
-        supervise(settings, listener)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -212,38 +155,3 @@ def configuration(settings: Settings) -> uvicorn.Config:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     return config
-
-
-def supervise(settings: Settings, listener: socket.socket) -> None:
-    """Keep as many workers as the settings say, until a signal, which goes on to them, as does the next."""
-    # Forked workers take over the mask: what is meant for them waits until they can hear it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
-    fork = multiprocessing.get_context("fork")
-    connections = fork.RawArray("i", settings.workers)
-
-    def start(number: int) -> Any:
-        worker = fork.Process(target=work, args=(settings, listener, Seat(os.getpid(), number, connections)))
-        worker.start()
-        return worker
-
-    workers = [start(number) for number in range(settings.workers)]
-    stopping = False
-    while not stopping or any(worker.is_alive() for worker in workers):
-        if signal.sigwait(HEARD) != signal.SIGCHLD:
-            stopping = True
-            listener.close()
-            for worker in workers:
-                worker.terminate()
-        elif not stopping:
-            for number, worker in enumerate(workers):
-                if not worker.is_alive():
-                    logger.error("worker %d has ended with %d, another takes its place", worker.pid, worker.exitcode)
-                    time.sleep(_BEFORE_ANOTHER)
-                    workers[number] = start(number)
-
-
-def work(settings: Settings, listener: socket.socket, seat: Seat) -> None:
-    # A terminal sends SIGINT to all of its processes: only the supervisor hears that.
-    server = Server(configuration(settings), seat)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGCHLD})
-    server.run([listener])

@@ -31,7 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
-    max_requests: int = 512
+    max_requests: int = 1024
     client_timeout_seconds: float = 20
     drain_seconds: int = 0
     access_token_minutes: int = 30

@@ -8,9 +8,9 @@ import asyncpg
 import httpx
 import pytest
 
-from service.batching import MAX_ROWS
+from service.batching import MAX_ROWS, MAX_WAITING
 from service.database import ConnectionLost, Database
-from service.errors import DatabaseUnavailable, InvalidToken
+from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
 from service.queries import posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate
 from tests.people import Person, assert_problem
@@ -199,6 +199,15 @@ async def test_writes_that_wait_go_together_and_each_gets_its_own_row(recorder: 
     assert await posts.select_page(recorder, 0, 1000) is not None
     assert (await posts.select_page(recorder, 0, 1000)).posts == written
     assert recorder.count(posts.INSERT_MANY) == 3
+
+
+async def test_more_writes_than_may_wait_are_refused(recorder: Recorder, db: asyncpg.Connection, user_id: int) -> None:
+    results = await asyncio.gather(
+        *(posts.insert(recorder, user_id, post()) for _ in range(MAX_WAITING + 5)), return_exceptions=True
+    )
+
+    assert [type(result) for result in results] == [Post] * MAX_WAITING + [Overloaded] * 5
+    assert await db.fetchval("select count(*) from posts") == MAX_WAITING
 
 
 async def test_a_write_is_answered_only_after_its_commit(

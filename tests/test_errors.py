@@ -243,8 +243,10 @@ async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_resta
 
     assert live.status_code == 200
     assert post["user_id"] == alice.id
-    said = [record.getMessage() for record in caplog.records if record.name == "service.leases"]
-    assert [line.partition(":")[0] for line in said] == ["the database is away", "the database is back"]
+    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.leases"]
+    # Before them perhaps what ended a statement that was under way.
+    assert said[-2:] == ["the database is away", "the database is back"]
+    assert len(said) <= 3
 
 
 async def test_a_client_that_leaves_is_no_error_of_ours(

@@ -17,7 +17,7 @@ SLOW: Final = 400
 async def overloaded(scene: Scene) -> None:
     """Twice as many connections as may have a request under way, each with its next request at once."""
     address = f"http://127.0.0.1:{scene.port}/posts/1"
-    command = [processes.find("wrk"), "-t1", "-c1024", f"-d{SECONDS}s", "--timeout=10s", address]
+    command = [processes.find("wrk"), "-t1", "-c2048", f"-d{SECONDS}s", "--timeout=10s", address]
     await asyncio.to_thread(processes.output, command, seconds=30)
 
 
@@ -42,6 +42,6 @@ async def beset(scene: Scene) -> None:
 
 
 FAULTS: Final = (
-    Fault("overloaded", "1,024 connections that ask without pause", overloaded),
+    Fault("overloaded", "2,048 connections that ask without pause", overloaded),
     Fault("beset", "10,000 idle connections, 400 endless bodies", beset),
 )
