@@ -49,10 +49,10 @@ async def test_new_requests_are_served_while_it_drains(
     drained = time.monotonic() - begun
 
     assert_problem(ready, 503, "stopping")
-    assert at_once < 0.1
+    assert at_once < 0.5
     assert list(statuses) == [200]
     assert last.headers["connection"] == "close"
-    assert 0.9 < drained < 1.5
+    assert 0.9 < drained < 2.5
     assert "Traceback" not in await ended(process, within=3)
 
 
