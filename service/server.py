@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
-            now, timeout = time.monotonic(), self.settings.client_timeout_seconds
+            now, timeout = self.loop.time(), self.settings.client_timeout_seconds
             held_up = sum([client.look_after(now, timeout) for client in self._clients()])
             self.server_state.room = self.settings.max_requests + held_up
         told = await super().on_tick(counter)

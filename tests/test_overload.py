@@ -90,7 +90,7 @@ async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
         connection.close()
 
     assert waiting >= 4
-    assert 2 <= took < 6
+    assert 2 <= took < 7.5  # those who were refused are idle, for 5 s
     assert received[0] == b""
     for text in received[1:]:
         [answer] = answers_in(text)
@@ -153,3 +153,35 @@ async def test_idle_connections_do_not_hinder_readers(
 
     assert statuses == {200}
     assert took < 2
+
+
+async def test_who_stays_idle_between_two_requests_is_disconnected_and_nobody_else(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    await start("service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="1")
+    await answers(visitor)
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    idle, busy, hasty, slow = [connect(str(visitor.base_url)) for _ in range(4)]
+    with idle, busy, hasty, slow:
+        idle.sendall(request)
+        slow.sendall(request)
+        hasty.sendall(request + request[:10])
+        begun = time.monotonic()
+        ended = asyncio.create_task(receive(idle))
+        asked = 0
+        while not ended.done() or asked < 8:
+            busy.sendall(request)
+            asked += 1
+            await asyncio.sleep(0.9)
+            if asked == 1:
+                slow.sendall(request[:10])
+        took = time.monotonic() - begun
+        busy.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        served = answers_in(await receive(busy))
+        halves = [answers_in(await receive(slow)), answers_in(await receive(hasty))]
+
+    assert 5 <= took < 10
+    assert [answer.status for answer in answers_in(await ended)] == [200]
+    assert [answer.status for answer in served] == [200] * (asked + 1)
+    for half in halves:
+        assert [answer.status for answer in half] == [200, 408]
