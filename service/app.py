@@ -18,7 +18,6 @@ from service.problems import respond
 from service.requests import AllowOnOptions, Request
 from service.responses import Response
 from service.settings import Settings
-from service.structs.fields import PostId, UserId, parse_id
 from service.tokens import Tokens
 
 API = (AuthController, UserController, PostController, HealthController)
@@ -51,7 +50,6 @@ def create_app(given: Settings | None = None) -> Litestar:
         plugins=[AllowOnOptions()],
         request_class=Request,
         response_class=Response,
-        type_decoders=[(lambda kind: kind in {PostId, UserId}, parse_id)],
         exception_handlers={Exception: respond},
         openapi_config=None,
         logging_config=None,

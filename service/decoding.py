@@ -1,10 +1,11 @@
-"""Request bodies to structs, with every fault at once.
+"""Bodies and queries of requests to structs, with every fault at once.
 
-msgspec stops at the first fault, which is as fast as it gets while all is well. Only when something is wrong is the
-body taken apart a second time, field by field, to name everything that a client has to mend.
+msgspec stops at the first fault, which is as fast as it gets while all is well. Only when something is wrong is what
+came taken apart a second time, field by field, to name everything that a client has to mend.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -18,6 +19,8 @@ from service.structs.fields import decode_field
 T = TypeVar("T", bound=Struct)
 
 MAX_FORM_FIELDS: Final = 100
+
+_WHOLE_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
 
 
 @cache
@@ -83,21 +86,39 @@ def decode_form(pairs: Iterable[tuple[str, str]], kind: type[T]) -> T:
         if name in values:
             repeated.add(name)
         values[name] = value
-    faults = []
+    return _to_struct(values, kind, repeated)
+
+
+def decode_query(query: bytes, kind: type[T]) -> T:
+    """Decode a query of whole numbers. Raises ``InvalidFields`` with all faulty fields.
+
+    Of a parameter that comes twice the last one counts.
+    """
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return _to_struct({name: int(text) if _WHOLE_NUMBER.fullmatch(text) else text for name, text in pairs}, kind)
+
+
+def _to_struct(values: Mapping[str, Any], kind: type[T], repeated: Collection[str] = ()) -> T:
+    try:
+        if not repeated:
+            return msgspec.convert(values, kind)
+    except ValidationError:
+        pass
+    raise InvalidFields(list(_faults(values, kind, repeated)))
+
+
+def _faults(values: Mapping[str, Any], kind: type[Struct], repeated: Collection[str]) -> Iterable[FaultyField]:
     for field in msgspec.structs.fields(kind):
         name = field.encode_name
         if name in repeated:
-            faults.append(FaultyField(f"/{name}", "Given more than once"))
+            yield FaultyField(f"/{name}", "Given more than once")
         elif name in values:
             try:
                 msgspec.convert(values[name], field.type)
             except ValidationError as fault:
-                faults.append(_fault(name, fault))
+                yield _fault(name, fault)
         elif field.default is NODEFAULT:
-            faults.append(FaultyField(f"/{name}", "Missing"))
-    if faults:
-        raise InvalidFields(faults)
-    return msgspec.convert(values, kind)
+            yield FaultyField(f"/{name}", "Missing")
 
 
 def _fault(name: str, error: ValidationError) -> FaultyField:

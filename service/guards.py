@@ -24,7 +24,7 @@ def requires_post_ownership(otherwise: type[OnlyOwnerMayUpdate | OnlyOwnerMayDel
 
     async def guard(connection: Connection, _: BaseRouteHandler) -> None:
         post_id = parse_id(PostId, connection.path_params["post_id"])
-        db = connection.app.state.db
+        db = connection.app.state["db"]
         owner_id = await posts.select_owner(db, post_id)
         if owner_id == connection.user:
             return

@@ -18,7 +18,7 @@ class BearerAuthentication:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["user"] = scope["litestar_app"].state.tokens.read(_bearer_token(scope))
+        scope["user"] = scope["litestar_app"].state["tokens"].read(_bearer_token(scope))
         await self.app(scope, receive, send)
 
 

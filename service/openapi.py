@@ -17,6 +17,7 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 from litestar.typing import FieldDefinition
+from msgspec import Struct
 
 from service import errors
 from service.problems import MEDIA_TYPE, Problem, describe
@@ -52,7 +53,8 @@ class _FieldTypes(OpenAPISchemaPlugin):
 def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
     """Describe the routes, as JSON.
 
-    A route names its own failures as ``fails_with``, and as ``form`` the struct of a body that Litestar does not see.
+    A route names its own failures as ``fails_with``, and the structs that Litestar does not see as ``form``, which is a
+    body, and ``query``.
     """
     login = OAuthFlow(token_url="/auth/token", scopes={})  # noqa: S106 - a path
     scheme = SecurityScheme(type="oauth2", description="Your username and password.", flows=OAuthFlows(password=login))
@@ -90,6 +92,8 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
                 structs.append(form)
                 content = {"schema": {"$ref": f"#/components/schemas/{form.__name__}"}}
                 operation["requestBody"] = {"required": True, "content": {FORM: content}}
+            if query := handler.opt.get("query"):
+                operation["parameters"] = _parameters(query)
             operation["responses"].pop("400", None)  # Litestar's guess, with its own body
             for response in operation["responses"].values():
                 for header in response.get("headers", {}).values():
@@ -102,6 +106,14 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema["components"]["schemas"] |= components
     return msgspec.json.encode(schema)
+
+
+def _parameters(query: type[Struct]) -> list[dict[str, Any]]:
+    _, components = msgspec.json.schema_components([query], ref_template="{name}")
+    return [
+        {"name": name, "in": "query", "required": False, "description": schema.pop("description"), "schema": schema}
+        for name, schema in components[query.__name__]["properties"].items()
+    ]
 
 
 def _kinds(operation: dict[str, Any], handler: HTTPRouteHandler) -> set[type[errors.ServiceError]]:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 from litestar.connection import Request
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.errors import FaultyField, InvalidFields, ServiceError
@@ -47,9 +47,6 @@ def describe_status(status: HTTPStatus, detail: str) -> Problem:
 
 def respond(request: Request[object, object, object], error: Exception) -> Response[Problem]:  # type: ignore[type-var]
     """Answer any exception: a fact of ours, one of Litestar's own errors, or a bug."""
-    if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        # What Litestar finds in a query; bodies are read by bodies.py.
-        error = InvalidFields([FaultyField(f"/{fault['key']}", fault["message"]) for fault in error.extra])
     if isinstance(error, ServiceError):
         problem, headers = describe(error), error.headers
     elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:

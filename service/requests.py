@@ -1,4 +1,4 @@
-"""A request as the controllers see it: its user, its body as a struct, and what the app holds for it."""
+"""A request as the controllers see it: its user, its body and query as structs, and what the app holds for it."""
 
 from collections.abc import AsyncGenerator
 from typing import Any, Final, TypeVar
@@ -10,9 +10,9 @@ from litestar.plugins import ReceiveRoutePlugin
 from litestar.routes import BaseRoute, HTTPRoute
 from msgspec import Struct
 
-from service.bodies import decode_form, decode_json, parse_form
 from service.database import Database
-from service.errors import BodyTooLarge, ClientDisconnected, NotForm, NotJson, WrongContentType
+from service.decoding import decode_form, decode_json, decode_query, parse_form
+from service.errors import BodyTooLarge, ClientDisconnected, NotForm, WrongContentType
 from service.passwords import Passwords
 from service.tokens import Tokens
 
@@ -48,27 +48,21 @@ class Request(litestar.Request[int, None, State]):
 
     @property
     def db(self) -> Database:
-        return self.app.state.db  # type: ignore[no-any-return]
+        # By its key: an attribute of the state is looked for in vain before it is found.
+        return self.app.state["db"]  # type: ignore[no-any-return]
 
     @property
     def passwords(self) -> Passwords:
-        return self.app.state.passwords  # type: ignore[no-any-return]
+        return self.app.state["passwords"]  # type: ignore[no-any-return]
 
     @property
     def tokens(self) -> Tokens:
-        return self.app.state.tokens  # type: ignore[no-any-return]
+        return self.app.state["tokens"]  # type: ignore[no-any-return]
 
     async def body(self) -> bytes:
-        """The whole body. Raises ``BodyTooLarge``, and on a JSON route ``WrongContentType`` or ``NotJson``."""
+        """The whole body. Raises ``BodyTooLarge``."""
         if self._read is None:
-            is_json = self.route_handler.parsed_data_field is not None
-            if is_json:
-                media_type = self._media_type
-                if media_type and media_type != "application/json" and not media_type.endswith("+json"):
-                    raise WrongContentType
             self._read = await self._receive_all()
-            if is_json and not self._read:
-                raise NotJson
         return self._read
 
     async def _receive_all(self) -> bytes:
@@ -91,10 +85,12 @@ class Request(litestar.Request[int, None, State]):
         yield await self.body()
         yield b""
 
-    async def json(self) -> Any:
-        """Decode the body into the struct that the route declares as its ``data``: called by Litestar for it."""
-        field = self.route_handler.parsed_data_field
-        return decode_json(await self.body(), field.annotation) if field else await super().json()
+    async def json_of(self, kind: type[T]) -> T:
+        """Decode a JSON body into a struct. Raises ``WrongContentType``, ``NotJson`` or ``InvalidFields``."""
+        media_type = self._media_type
+        if media_type and media_type != "application/json" and not media_type.endswith("+json"):
+            raise WrongContentType
+        return decode_json(await self.body(), kind)
 
     async def form_of(self, kind: type[T]) -> T:
         """Decode a form into a struct. Raises ``WrongContentType``, ``NotForm`` or ``InvalidFields``."""
@@ -108,6 +104,10 @@ class Request(litestar.Request[int, None, State]):
         if self._media_type not in {"", FORM}:
             raise WrongContentType
         return decode_form(parse_form(await self.body()), kind)
+
+    def query_of(self, kind: type[T]) -> T:
+        """Decode the query into a struct. Raises ``InvalidFields``."""
+        return decode_query(self.scope["query_string"], kind)
 
     @property
     def _media_type(self) -> str:

@@ -164,7 +164,10 @@ async def test_hostile_forms_are_refused(
     assert await login(client, alice.username, alice.password)
 
 
-@pytest.mark.parametrize("value", ["%205", "5%20", "%2B5", "1_0", "%D9%A3", "0x5", "05", "5%0A", "%00", "%FF", "NaN"])
+@pytest.mark.parametrize(
+    "value",
+    ["%205", "5%20", "%2B5", "1_0", "%D9%A3", "0x5", "05", "5%0A", "%00", "%FF", "NaN", "5.0", "1e1", "null", "true"],
+)
 async def test_only_decimal_digits_are_a_number_in_a_query(client: httpx.AsyncClient, value: str) -> None:
     response = await client.get(f"/posts?limit={value}&after={value}&user_id={value}")
 

@@ -66,27 +66,25 @@ class DocsController(Controller):
     @get(
         "/docs",
         media_type="text/html",
-        sync_to_thread=False,
         response_headers=[ResponseHeader(name="Content-Security-Policy", value=CONTENT_SECURITY_POLICY)],
     )
-    def page(self) -> str:
+    async def page(self) -> str:
         return PAGE
 
     @get(
         "/docs/{name:str}",
-        sync_to_thread=False,
         response_headers=[
             ResponseHeader(name="Cache-Control", value="public, max-age=3600"),
             ResponseHeader(name="X-Content-Type-Options", value="nosniff"),
         ],
     )
-    def file(self, name: Annotated[str, PathParameter()]) -> Response[bytes]:
+    async def file(self, name: Annotated[str, PathParameter()]) -> Response[bytes]:
         if name not in FILES:
             raise NotFoundException
         media_type, content = FILES[name]
         return Response(content, media_type=media_type)
 
-    @get("/openapi.json", media_type="application/json", sync_to_thread=False)
-    def document(self, request: Request) -> bytes:
-        content: bytes = request.app.state.openapi()
+    @get("/openapi.json", media_type="application/json")
+    async def document(self, request: Request) -> bytes:
+        content: bytes = request.app.state["openapi"]()
         return content

@@ -15,20 +15,20 @@ class Message(Struct, frozen=True):
 class HealthController(Controller):
     tags = ("operation",)
 
-    @get("/", sync_to_thread=False)
-    def greet(self) -> Message:
+    @get("/")
+    async def greet(self) -> Message:
         """Say what this is."""
         return Message("Accounts and posts. The API is described at /docs.")
 
-    @get("/health/live", sync_to_thread=False)
-    def is_live(self) -> Message:
+    @get("/health/live")
+    async def is_live(self) -> Message:
         """Answer while the process runs."""
         return Message("live")
 
     @get("/health/ready", fails_with=(DatabaseUnavailable, Stopping))
     async def is_ready(self, request: Request) -> Message:
         """Answer 200 while the database does, else 503; 503 also as soon as the service is told to stop."""
-        if request.app.state.stopping:
+        if request.app.state["stopping"]:
             raise Stopping
         if not await request.db.answers():
             raise DatabaseUnavailable

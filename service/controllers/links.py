@@ -5,6 +5,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from litestar.datastructures import ResponseHeader
+from msgspec import UNSET, UnsetType
 
 from service.structs.posts import Post
 
@@ -14,7 +15,7 @@ NEXT_PAGE: Final = ResponseHeader(
 )
 
 
-def next_page(posts: Sequence[Post], *, more: bool, limit: int, user_id: int | None = None) -> dict[str, str]:
+def next_page(posts: Sequence[Post], *, more: bool, limit: int, user_id: int | UnsetType = UNSET) -> dict[str, str]:
     """The ``Link`` header that leads from a page of posts to the next; empty on the last page.
 
     The reference is relative, so it holds behind any proxy and under any name of the host.
@@ -22,6 +23,6 @@ def next_page(posts: Sequence[Post], *, more: bool, limit: int, user_id: int | N
     if not more:
         return {}
     query = {"limit": limit, "after": posts[-1].id}
-    if user_id is not None:
+    if user_id is not UNSET:
         query["user_id"] = user_id
     return {"Link": f'</posts?{urlencode(query)}>; rel="next"'}

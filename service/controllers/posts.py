@@ -1,9 +1,8 @@
 """Posts: anyone reads them, their owner writes them."""
 
-from typing import Annotated
-
 from litestar import Controller
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
+from msgspec import UNSET
 
 from service.controllers.links import LOCATION, NEXT_PAGE, next_page
 from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
@@ -13,20 +12,8 @@ from service.queries import posts
 from service.requests import Request
 from service.responses import Response
 from service.routes import delete, get, patch, post
-from service.structs.fields import MAX_ID, PostId
-from service.structs.posts import Post, PostCreate, PostUpdate
-
-Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many posts a page holds at the most.")]
-After = Annotated[
-    int,
-    QueryParameter(
-        ge=0,
-        le=MAX_ID,
-        schema_extra={"maximum": MAX_ID},  # Litestar documents bounds as floats, which are above it
-        description="Only posts with an id above this one.",
-    ),
-]
-OfUser = Annotated[int | None, QueryParameter(ge=1, le=MAX_ID, description="Only the posts of this user.")]
+from service.structs.fields import PostId
+from service.structs.posts import Post, PostCreate, PostQuery, PostUpdate
 
 
 class PostController(Controller):
@@ -39,16 +26,16 @@ class PostController(Controller):
         created = await posts.insert(request.db, request.user, data)
         return Response(created, headers={"Location": f"/posts/{created.id}"})
 
-    @get("/", response_headers=[NEXT_PAGE])
-    async def list_posts(
-        self, request: Request, limit: Limit = 50, after: After = 0, user_id: OfUser = None
-    ) -> Response[list[Post]]:
+    @get("/", query=PostQuery, response_headers=[NEXT_PAGE])
+    async def list_posts(self, request: Request) -> Response[list[Post]]:
         """List posts by id. While more follow, the `Link` header leads to the next page."""
-        if user_id is None:
-            page = await posts.select_page(request.db, after, limit)
+        wanted = request.query_of(PostQuery)
+        if wanted.user_id is UNSET:
+            page = await posts.select_page(request.db, wanted.after, wanted.limit)
         else:
-            page = await posts.select_page_of_user(request.db, user_id, after, limit)
-        return Response(page.posts, headers=next_page(page.posts, more=page.more, limit=limit, user_id=user_id))
+            page = await posts.select_page_of_user(request.db, wanted.user_id, wanted.after, wanted.limit)
+        link = next_page(page.posts, more=page.more, limit=wanted.limit, user_id=wanted.user_id)
+        return Response(page.posts, headers=link)
 
     @get("/{post_id:str}", fails_with=(PostNotFound,))
     async def read_post(self, request: Request, post_id: FromPath[PostId]) -> Post:
