@@ -22,6 +22,9 @@ Row = Sequence[Any]
 # With more rows than this the first of them would wait for the last.
 MAX_ROWS: Final = 100
 
+# Seconds that reads wait at the most for the batch before them; it takes a tenth of that while all is well.
+_PATIENCE: Final = 0.01
+
 # Writes of one kind. What a lock holds up must not take the room of all other requests.
 MAX_WAITING: Final = 3 * MAX_ROWS
 
@@ -54,19 +57,27 @@ def fail(futures: Sequence["Future[V]"], error: Exception) -> None:
 
 
 class Turn(Generic[K, V]):
-    """Gathers by their keys the reads of one turn of the event loop, and has them sent together at its end."""
+    """Gathers reads by their keys, and has them sent together: those of one turn of the event loop at its end.
 
-    def __init__(self, send: Callable[[dict[K, list["Future[V]"]]], Coroutine[Any, Any, None]], at_once: int) -> None:
-        """While ``at_once`` batches are under way the next one goes on gathering. Belongs to the running loop."""
+    While a batch is under way the next one goes on gathering, which makes it larger and so cheaper for each of its
+    keys; but not for long, because what holds one statement up need not hold up the next.
+    """
+
+    def __init__(self, send: Callable[[dict[K, list["Future[V]"]]], Coroutine[Any, Any, None]]) -> None:
+        """``send`` deals with its errors itself. Belongs to the running loop."""
         # Asked for once: the question is a system call each time.
         self._loop = asyncio.get_running_loop()
         self._send = send
-        self._free = at_once
+        self._under_way = 0
         self._waiting: dict[K, list[Future[V]]] = {}
+        self._departure: asyncio.Handle | None = None
 
     def join(self, key: K) -> "Future[V]":
-        if not self._waiting and self._free:
-            self._loop.call_soon(self._end)
+        if not self._waiting:
+            if self._under_way:
+                self._departure = self._loop.call_later(_PATIENCE, self._depart)
+            else:
+                self._departure = self._loop.call_soon(self._depart)
         # A future for each, also under the same key: one that is cancelled must not take the others along.
         future: Future[V] = self._loop.create_future()
         if futures := self._waiting.get(key):
@@ -75,16 +86,17 @@ class Turn(Generic[K, V]):
             self._waiting[key] = [future]
         return future
 
-    def _end(self) -> None:
-        if self._waiting and self._free:
-            waiting, self._waiting = self._waiting, {}
-            self._free -= 1
-            start(self._run(waiting))
+    def _depart(self) -> None:
+        batch, self._waiting = self._waiting, {}
+        self._under_way += 1
+        start(self._run(batch))
 
     async def _run(self, batch: dict[K, list["Future[V]"]]) -> None:
         await self._send(batch)
-        self._free += 1
-        self._end()
+        self._under_way -= 1
+        if self._waiting and self._departure:
+            self._departure.cancel()
+            self._depart()
 
 
 class Shares(Protocol):

@@ -5,7 +5,7 @@ from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
@@ -35,8 +35,7 @@ _UNAVAILABLE = (
 # Seconds after which the database counts as not serving, for who asks about its health.
 _PATIENCE: Final = 1
 
-# Of one kind of read. More of them would be smaller, and so cost more for each of their keys.
-BATCHES_AT_ONCE: Final = 2
+V = TypeVar("V")
 
 Rows = list[asyncpg.Record]
 SharedRead = tuple[Callable[..., Awaitable[Any]], Row]
@@ -52,14 +51,14 @@ class Database:
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
         self._leases = Leases(url, connections=connections, timeout=timeout)
-        self._reads_by_key: dict[tuple[str, Row], Turn[int, Rows]] = {}
+        self._reads_by_key: dict[tuple[str, Row], Turn[int, Any]] = {}
         self._writes: dict[str, Writes[Any]] = {}
         self._asking: asyncio.Task[bool] | None = None
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Hold the connections open. They are made on demand: the service starts while the database is still away."""
-        self.shared: Turn[SharedRead, Any] = Turn(self._read_shared, at_once=1)
+        self.shared: Turn[SharedRead, Any] = Turn(self._read_shared)
         async with self._leases.opened():
             yield
 
@@ -102,26 +101,25 @@ class Database:
         self._leases.give_back(connection)
         return rows
 
-    async def fetch_by_key(self, statement: str, key: int, *arguments: Any) -> Rows:
+    def fetch_by_key(self, statement: str, make: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
         """Run a statement of many keys (its first parameter) for all who ask with it now.
 
-        Its first column is the key; returns the rows of ``key``.
+        Its first column is the key. All who ask for one get the same: what ``make`` returns for the rows of that key,
+        none perhaps, and ``arguments``. Nobody may change it.
         """
         group = (statement, arguments)
         if (turn := self._reads_by_key.get(group)) is None:
-            turn = self._reads_by_key[group] = Turn(partial(self._fetch_keys, group), at_once=BATCHES_AT_ONCE)
-        return await turn.join(key)
+            turn = self._reads_by_key[group] = Turn(partial(self._fetch_keys, statement, make, arguments))
+        return turn.join(key)
 
-    async def _read_shared(self, batch: dict[SharedRead, list[Future[Any]]]) -> None:
-        for (read, arguments), futures in batch.items():
-            start(answer(futures, read(self, *arguments)))
-
-    async def _fetch_keys(self, group: tuple[str, Row], batch: dict[int, list[Future[Rows]]]) -> None:
-        statement, arguments = group
-        found: dict[int, Rows] = {key: [] for key in batch}
+    async def _fetch_keys(
+        self, statement: str, make: Callable[..., V], arguments: Row, batch: dict[int, list["Future[V]"]]
+    ) -> None:
+        rows: dict[int, Rows] = {key: [] for key in batch}
         try:
             for row in await self.fetch(statement, list(batch), *arguments):
-                found[row[0]].append(row)
+                rows[row[0]].append(row)
+            made = {key: make(rows[key], *arguments) for key in batch}
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
             for futures in batch.values():
                 fail(futures, error)
@@ -129,7 +127,11 @@ class Database:
         for key, futures in batch.items():
             for future in futures:
                 if not future.done():
-                    future.set_result(found[key])
+                    future.set_result(made[key])
+
+    async def _read_shared(self, batch: dict[SharedRead, list["Future[Any]"]]) -> None:
+        for (read, arguments), futures in batch.items():
+            start(answer(futures, read(self, *arguments)))
 
     async def write(self, statement: str, of_many: str, *row: Any, key: int | None = None) -> Any:
         """Write a row, together with others that come while a statement is under way.

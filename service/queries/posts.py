@@ -6,7 +6,7 @@ import asyncpg
 from msgspec import UNSET
 
 from service.batching import once_a_turn
-from service.database import Database
+from service.database import Database, Rows
 from service.errors import InvalidToken
 from service.structs.posts import Post, PostCreate, PostPage, PostUpdate
 
@@ -77,7 +77,10 @@ where id = any($1::bigint[])
 
 
 async def select(db: Database, post_id: int) -> Post | None:
-    rows = await db.fetch_by_key(SELECT, post_id)
+    return await db.fetch_by_key(SELECT, _post, post_id)
+
+
+def _post(rows: Rows) -> Post | None:
     return Post(*rows[0]) if rows else None
 
 
@@ -138,7 +141,10 @@ where id = any($1::bigint[])
 
 async def select_owner(db: Database, post_id: int) -> int | None:
     """The id of the user who owns a post."""
-    rows = await db.fetch_by_key(SELECT_OWNER, post_id)
+    return await db.fetch_by_key(SELECT_OWNER, _owner, post_id)
+
+
+def _owner(rows: Rows) -> int | None:
     return rows[0]["user_id"] if rows else None
 
 

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from service.batching import once_a_turn
-from service.database import Database
+from service.database import Database, Rows
 from service.structs.posts import Post
 from service.structs.users import User, UserProfile
 
@@ -37,7 +36,10 @@ where id = any($1::bigint[])
 
 
 async def select(db: Database, user_id: int) -> User | None:
-    rows = await db.fetch_by_key(SELECT, user_id)
+    return await db.fetch_by_key(SELECT, _user, user_id)
+
+
+def _user(rows: Rows) -> User | None:
     return User(*rows[0]) if rows else None
 
 
@@ -71,12 +73,14 @@ order by users.id, page.id
 """
 
 
-@once_a_turn
 async def select_profile(db: Database, user_id: int, limit: int) -> tuple[UserProfile, bool] | None:
     """A user with their first ``limit`` posts, and whether more posts follow."""
-    rows = await db.fetch_by_key(SELECT_PROFILE, user_id, limit + 1)
+    return await db.fetch_by_key(SELECT_PROFILE, _profile, user_id, limit + 1)
+
+
+def _profile(rows: Rows, one_more: int) -> tuple[UserProfile, bool] | None:
     if not rows:
         return None
-    posts = [Post(*row[3:]) for row in rows[:limit] if row[3] is not None]
-    user_id, username, email = rows[0][:3]
-    return UserProfile(user_id, username, email, posts), len(rows) > limit
+    user_id, username, email, *_ = rows[0]
+    posts = [Post(*row[3:]) for row in rows[: one_more - 1] if row[3] is not None]
+    return UserProfile(user_id, username, email, posts), len(rows) == one_more
