@@ -1,13 +1,17 @@
 """Responses as this service sends them: a status, few headers, and JSON."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import litestar
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 T = TypeVar("T")
+Head = list[tuple[bytes, bytes]]
+
+JSON: Final = "application/json"
 
 _encoder = msgspec.json.Encoder()
 
@@ -19,11 +23,23 @@ class _Encoded:
     body: bytes = b"null"
 
 
-def _encode(content: object) -> bytes:
+def encode(content: object) -> bytes:
     if content is not _Encoded.content:
         _Encoded.body = _encoder.encode(content)
         _Encoded.content = content
     return _Encoded.body
+
+
+def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
+    """The headers of a response as ASGI has them, but for the length of its body."""
+    named = {"content-type": media_type, **headers} if media_type else headers
+    return [(name.lower().encode(), value.encode()) for name, value in named.items()]
+
+
+async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
+    headers = [*head, (b"content-length", b"%d" % len(body))] if body else head
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class Response(litestar.Response[T]):
@@ -58,18 +74,10 @@ class Response(litestar.Response[T]):
     ) -> ASGIApp:
         """Encode the content now; what the route says of all its responses counts where this one says nothing."""
         status = self.status_code or status_code or HTTPStatus.OK
-        body = b""
-        sent: list[tuple[bytes, bytes]] = []
-        if status != HTTPStatus.NO_CONTENT:
-            body = _encode(self.content)
-            kind = self.media_type or media_type or "application/json"
-            sent = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
-        for named in (headers, self.headers):
-            if named:
-                sent += [(name.lower().encode(), value.encode()) for name, value in named.items()]
+        head = head_of(self.media_type or media_type or JSON, {**(headers or {}), **self.headers})
+        body = encode(self.content)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-            await send({"type": "http.response.start", "status": status, "headers": sent})
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+            await send_whole(send, status, head, body)
 
         return respond
