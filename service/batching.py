@@ -22,7 +22,11 @@ Row = Sequence[Any]
 # With more rows than this the first of them would wait for the last.
 MAX_ROWS: Final = 100
 
-# Seconds that reads wait at the most for the batch before them; it takes a tenth of that while all is well.
+# Batches of one kind of read. With one the service would have nothing to do while PostgreSQL works on it; more would be
+# smaller.
+_AT_ONCE: Final = 2
+
+# Seconds that reads wait at the most for the batches before them; those take a tenth of that while all is well.
 _PATIENCE: Final = 0.01
 
 # Writes of one kind. What a lock holds up must not take the room of all other requests.
@@ -59,7 +63,7 @@ def fail(futures: Sequence["Future[V]"], error: Exception) -> None:
 class Turn(Generic[K, V]):
     """Gathers reads by their keys, and has them sent together: those of one turn of the event loop at its end.
 
-    While a batch is under way the next one goes on gathering, which makes it larger and so cheaper for each of its
+    While two batches are under way the next one goes on gathering, which makes it larger and so cheaper for each of its
     keys; but not for long, because what holds one statement up need not hold up the next.
     """
 
@@ -74,7 +78,7 @@ class Turn(Generic[K, V]):
 
     def join(self, key: K) -> "Future[V]":
         if not self._waiting:
-            if self._under_way:
+            if self._under_way >= _AT_ONCE:
                 self._departure = self._loop.call_later(_PATIENCE, self._depart)
             else:
                 self._departure = self._loop.call_soon(self._depart)

@@ -22,7 +22,7 @@ from msgspec import Struct
 from service import errors
 from service.problems import MEDIA_TYPE, Problem, describe
 from service.requests import FORM, Request
-from service.structs.fields import MAX_EMAIL_LENGTH, MAX_ID, Email, PostId, UserId
+from service.structs.fields import MAX_EMAIL_LENGTH, MAX_ID, Email, PostId, Timestamp, UserId
 
 TAGS: Final = {
     "auth": "Registration and login.",
@@ -37,7 +37,7 @@ class _FieldTypes(OpenAPISchemaPlugin):
 
     @staticmethod
     def is_plugin_supported_type(value: Any) -> bool:
-        return value in {Email, PostId, UserId}
+        return value in {Email, PostId, Timestamp, UserId}
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:  # noqa: ARG002
         if field_definition.annotation is Email:
@@ -47,6 +47,8 @@ class _FieldTypes(OpenAPISchemaPlugin):
                 max_length=MAX_EMAIL_LENGTH,
                 schema_not=Schema(pattern=rf"\.({'|'.join(SPECIAL_USE_DOMAIN_NAMES)})$"),
             )
+        if field_definition.annotation is Timestamp:
+            return Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME, description="In UTC.")
         return Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_ID)
 
 

@@ -87,6 +87,30 @@ async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recor
     await first
 
 
+async def test_reads_that_are_held_up_hold_up_no_others(recorder: Recorder, user_id: int) -> None:
+    written = await posts.insert(recorder, user_id, post())
+    held, may_go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold(_: str) -> None:
+        held.release()
+        await may_go.wait()
+
+    recorder.before = hold
+    slow = []
+    for _ in range(4):
+        slow.append(asyncio.create_task(posts.select(recorder, written.id)))
+        await held.acquire()
+    recorder.before = None
+
+    async with asyncio.timeout(5):
+        read = await posts.select(recorder, written.id)
+
+    assert read == written
+    assert not any(task.done() for task in slow)
+    may_go.set()
+    assert await asyncio.gather(*slow) == [written] * 4
+
+
 async def test_who_has_just_written_reads_his_own_write_from_another_connection_too(
     client: httpx.AsyncClient, address: str, alice: Person
 ) -> None:

@@ -18,6 +18,7 @@ from tests.conftest import named
 from tests.people import Person
 from tests.processes import Start, answers, free_port, output, read_until
 from tests.test_settings import KEY
+from tests.waiting import WAITERS
 
 
 async def test_migrate_applies_the_schema_and_then_finds_it(start: Start, empty_database: str) -> None:
@@ -198,7 +199,7 @@ async def test_migrate_that_waits_for_another_leaves_when_told(
     await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
     process = await start("service", "migrate", DATABASE_URL=empty_database)
     async with asyncio.timeout(30):
-        while not await holder.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted"):
+        while not await holder.fetchval(WAITERS):
             assert process.returncode is None
 
     process.send_signal(number)

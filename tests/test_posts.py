@@ -176,3 +176,19 @@ async def test_a_deleted_post_is_gone(client: httpx.AsyncClient, alice: Person) 
     assert_problem(await client.get(f"/posts/{post['id']}"), 404, "post_not_found")
     assert_problem(await client.delete(f"/posts/{post['id']}", headers=alice.headers), 404, "post_not_found")
     assert await alice.read(other["id"]) == other
+
+
+async def test_a_time_goes_out_to_the_microsecond_and_in_utc(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
+) -> None:
+    post = await alice.publish()
+    for stored, sent in [
+        ("2026-07-01 01:02:03.000004+02", "2026-06-30T23:02:03.000004Z"),
+        ("2026-12-31 23:59:59.5+00", "2026-12-31T23:59:59.500000Z"),
+        ("2026-01-01 00:00:00+00", "2026-01-01T00:00:00.000000Z"),
+    ]:
+        await db.execute(f"update posts set date_posted = '{stored}'")  # noqa: S608 - our own text
+
+        read = await client.get(f"/posts/{post['id']}")
+
+        assert read.json()["date_posted"] == sent

@@ -9,6 +9,7 @@ import pytest
 
 from service import schema
 from service.schema import SchemaError
+from tests.waiting import WAITERS
 
 FILES = {
     "001_one.sql": "create table one (id bigint);",
@@ -95,7 +96,7 @@ async def test_the_lock_ends_with_its_holder(empty_database: str, directory: Pat
     holder = await asyncpg.connect(empty_database)
     await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
     waiting = asyncio.create_task(schema.migrate(empty_database, directory))
-    while not await holder.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted"):
+    while not await holder.fetchval(WAITERS):
         assert not waiting.done()
 
     await holder.close()

@@ -17,6 +17,7 @@ import pytest
 
 from tests.people import Person, assert_problem
 from tests.processes import Start, answers, free_port, output, read_until
+from tests.waiting import WAITERS
 
 
 async def ended(process: Process, within: float) -> str:
@@ -82,7 +83,7 @@ async def test_what_runs_is_finished(
     async with db.transaction():
         await db.execute("lock table posts in exclusive mode")
         publishing = asyncio.create_task(alice.publish())
-        while not await db.fetchval("select count(*) from pg_locks where not granted"):
+        while not await db.fetchval(WAITERS):
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         await read_until(process, "Waiting for connections to close")
@@ -101,7 +102,7 @@ async def test_what_takes_too_long_is_given_up(
     async with db.transaction():
         await db.execute("lock table posts in access exclusive mode")
         reading = asyncio.create_task(visitor.get("/posts"))
-        while not await db.fetchval("select count(*) from pg_locks where not granted"):
+        while not await db.fetchval(WAITERS):
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         response = await reading

@@ -1,7 +1,6 @@
 """Every statement is prepared on the real schema and compared with the struct that its rows become."""
 
 import re
-from datetime import datetime
 from typing import Any, get_args, get_origin
 
 import asyncpg
@@ -12,11 +11,12 @@ from service import schema
 from service.leases import SERVER_SETTINGS
 from service.queries import auth, posts, users
 from service.structs.auth import Credentials
+from service.structs.fields import Timestamp
 from service.structs.posts import Post
 from service.structs.users import User, UserProfile
 from tests.statements import Statement, all_statements, statements
 
-PYTHON_TYPES = {"int8": int, "text": str, "timestamptz": datetime, "bool": bool}
+PYTHON_TYPES = {"int8": int, "text": str, "bool": bool}
 
 # Where rows become structs: the statement's columns are the fields, in their order.
 STRUCTS: dict[str, type[msgspec.Struct] | None] = {
@@ -40,7 +40,7 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
 def python_type(annotation: Any) -> Any:
     while get_origin(annotation) is not None and hasattr(annotation, "__metadata__"):
         annotation = get_args(annotation)[0]
-    return annotation
+    return str if annotation is Timestamp else annotation
 
 
 def columns_of(struct: type[msgspec.Struct]) -> list[tuple[str, Any]]:

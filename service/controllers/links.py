@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlencode
 
 from litestar.datastructures import ResponseHeader
 from msgspec import UNSET, UnsetType
@@ -22,7 +21,5 @@ def next_page(posts: Sequence[Post], *, more: bool, limit: int, user_id: int | U
     """
     if not more:
         return {}
-    query = {"limit": limit, "after": posts[-1].id}
-    if user_id is not UNSET:
-        query["user_id"] = user_id
-    return {"Link": f'</posts?{urlencode(query)}>; rel="next"'}
+    of_user = "" if user_id is UNSET else f"&user_id={user_id}"
+    return {"Link": f'</posts?limit={limit}&after={posts[-1].id}{of_user}>; rel="next"'}

@@ -18,7 +18,7 @@ returning
     title,
     content,
     user_id,
-    date_posted
+    rfc3339(date_posted) as date_posted
 """
 
 # A merge that never matches is an insert that can say which of the new rows became which post. A row whose user has
@@ -48,7 +48,7 @@ returning
     posts.title,
     posts.content,
     posts.user_id,
-    posts.date_posted
+    rfc3339(posts.date_posted) as date_posted
 """
 
 
@@ -70,7 +70,7 @@ select
     title,
     content,
     user_id,
-    date_posted
+    rfc3339(date_posted) as date_posted
 from posts
 where id = any($1::bigint[])
 """
@@ -91,7 +91,7 @@ select
     title,
     content,
     user_id,
-    date_posted
+    rfc3339(date_posted) as date_posted
 from posts
 where id > $1
 order by id
@@ -113,7 +113,7 @@ select
     title,
     content,
     user_id,
-    date_posted
+    rfc3339(date_posted) as date_posted
 from posts
 where
     user_id = $1
@@ -163,7 +163,7 @@ returning
     title,
     content,
     user_id,
-    date_posted
+    rfc3339(date_posted) as date_posted
 """
 
 
@@ -197,7 +197,7 @@ returning
     posts.title,
     posts.content,
     posts.user_id,
-    posts.date_posted
+    rfc3339(posts.date_posted) as date_posted
 """
 
 

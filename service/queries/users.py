@@ -62,7 +62,7 @@ left join lateral (
         posts.title,
         posts.content,
         posts.user_id,
-        posts.date_posted
+        rfc3339(posts.date_posted) as date_posted
     from posts
     where posts.user_id = users.id
     order by posts.id

@@ -1,4 +1,4 @@
-"""The types of single fields: text without U+0000, e-mail addresses, ids in a path."""
+"""The types of single fields: text without U+0000, e-mail addresses, times, ids in a path."""
 
 import re
 from typing import Annotated, Any, Final, TypeVar
@@ -47,6 +47,12 @@ class Email(str):
         if len(address) > MAX_EMAIL_LENGTH:
             raise ValueError(f"Expected `str` of length <= {MAX_EMAIL_LENGTH}")
         return cls(address)
+
+
+class Timestamp(str):
+    """A time as it goes out (RFC 3339, in UTC): PostgreSQL writes it, see ``sql/003_rfc3339.sql``."""
+
+    __slots__ = ()
 
 
 class UserId(int):

@@ -1,11 +1,10 @@
 """Posts as clients send and receive them."""
 
-from datetime import datetime
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.structs.fields import MAX_ID, Content, Title
+from service.structs.fields import MAX_ID, Content, Timestamp, Title
 
 
 class PostCreate(Struct):
@@ -37,7 +36,7 @@ class Post(Struct, frozen=True, gc=False):
     title: Annotated[str, Meta(examples=["First post"])]
     content: Annotated[str, Meta(examples=["Hello, world."])]
     user_id: Annotated[int, Meta(description="Its owner's id.", examples=[1])]
-    date_posted: Annotated[datetime, Meta(tz=True, description="In UTC.", examples=["2026-11-22T12:25:55.978298Z"])]
+    date_posted: Annotated[Timestamp, Meta(examples=["2026-11-22T12:25:55.978298Z"])]
 
 
 class PostPage(Struct, frozen=True, gc=False):
