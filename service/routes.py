@@ -7,6 +7,7 @@ from typing import Any
 import litestar
 from litestar import Litestar
 from litestar.enums import HttpMethod
+from litestar.exceptions import ImproperlyConfiguredException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, ExceptionHandlersMap, Middleware, Receive, Scope, Send
 
@@ -32,6 +33,11 @@ class Route(HTTPRouteHandler):
             for name, field in parameters.items()
             if name not in {"request", "data"}
         ]
+        for name, _ in self._in_path:
+            if not all(f"{{{name}:" in path for path in self.paths):
+                raise ImproperlyConfiguredException(
+                    f"{self.handler_name}: {name} is neither in the path nor served here"
+                )
         self._takes_request = "request" in parameters
         self._headers = {
             header.name: header.value or ""
