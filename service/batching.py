@@ -26,7 +26,7 @@ MAX_ROWS: Final = 100
 # smaller.
 _AT_ONCE: Final = 2
 
-# Seconds that reads wait at the most for the batches before them; those take a tenth of that while all is well.
+# Seconds that reads wait at the most for the batches before them; those take a fraction of that while all is well.
 _PATIENCE: Final = 0.01
 
 # Writes of one kind. What a lock holds up must not take the room of all other requests.

@@ -97,8 +97,11 @@ class Request(litestar.Request[int, None, State]):
         if self._media_type == MULTIPART:  # what browsers make of a FormData object
             await self.body()
             try:
-                fields = (await self.form()).multi_items()
-                return decode_form([(name, value) for name, value in fields if isinstance(value, str)], kind)
+                form = await self.form()
+                await form.close()  # the files in it, which nothing here takes
+                return decode_form(
+                    [(name, value) for name, value in form.multi_items() if isinstance(value, str)], kind
+                )
             except (ClientException, UnicodeError, LookupError):  # the last two from the charset of a part
                 raise NotForm from None
         if self._media_type not in {"", FORM}:

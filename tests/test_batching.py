@@ -199,13 +199,15 @@ async def test_profiles_of_one_turn_are_one_statement(recorder: Recorder, db: as
     other_id = await db.fetchval(users.INSERT, "other", "other@example.com", "hash")
     written = [await posts.insert(recorder, user_id, post()) for _ in range(3)]
 
-    mine, other, nobody = await asyncio.gather(
+    mine, again, other, nobody = await asyncio.gather(
+        users.select_profile(recorder, user_id, 2),
         users.select_profile(recorder, user_id, 2),
         users.select_profile(recorder, other_id, 2),
         users.select_profile(recorder, 999, 2),
     )
 
     assert mine
+    assert mine is again
     assert (mine[0].username, mine[0].posts, mine[1]) == ("alice", written[:2], True)
     assert other
     assert (other[0].username, other[0].posts, other[1]) == ("other", [], False)
