@@ -68,12 +68,13 @@ async def test_the_columns_of_a_statement_are_the_fields_of_its_struct(
         assert columns == columns_of(struct)
 
 
-async def test_a_profile_row_is_a_user_and_then_a_post(db: asyncpg.Connection) -> None:
+async def test_the_rows_of_a_profile_are_a_user_and_then_posts(db: asyncpg.Connection) -> None:
     columns = await prepared_columns(db, users.SELECT_PROFILE)
 
-    user, post = columns[:3], columns[3:]
-    assert user == columns_of(User) == columns_of(UserProfile)[:3]
-    assert [("id", int), *post[1:]] == columns_of(Post)
+    _, title, content, user_id, date_posted = columns_of(Post)
+    assert columns == [user_id, ("post_id", int), title, content, date_posted]
+    assert [kind for _, kind in columns_of(User)] == [user_id[1], title[1], content[1]]
+    assert columns_of(UserProfile)[:3] == columns_of(User)
 
 
 @pytest.mark.parametrize("statement", all_statements(), ids=lambda statement: statement.name)

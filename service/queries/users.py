@@ -43,33 +43,40 @@ def _user(rows: Rows) -> User | None:
     return User(*rows[0]) if rows else None
 
 
-# Users and the first page of the posts of each in one round trip: a user's columns stand in every row, and a user
-# without posts has one row whose post is null.
+# Users, and the first page of the posts of each, in one round trip. A user's own row comes before those of their posts,
+# with name and address where these have title and content: beside every post they would cost a tenth of a profile.
+# Whose a row is the first column says, so the rows of all users are sorted together, by one number.
 SELECT_PROFILE: Final = """
 select
-    users.id,
-    users.username,
-    users.email,
-    page.id as post_id,
+    id as user_id,
+    null::bigint as post_id,
+    username as title,
+    email as content,
+    null as date_posted
+from users
+where id = any($1::bigint[])
+union all
+select
+    page.user_id,
+    page.id,
     page.title,
     page.content,
-    page.user_id,
     page.date_posted
-from users
-left join lateral (
-    select
-        posts.id,
-        posts.title,
-        posts.content,
-        posts.user_id,
-        rfc3339(posts.date_posted) as date_posted
-    from posts
-    where posts.user_id = users.id
-    order by posts.id
-    limit $2
-) as page on true
-where users.id = any($1::bigint[])
-order by users.id, page.id
+from
+    unnest($1::bigint[]) as wanted (user_id),
+    lateral (
+        select
+            posts.user_id,
+            posts.id,
+            posts.title,
+            posts.content,
+            rfc3339(posts.date_posted) as date_posted
+        from posts
+        where posts.user_id = wanted.user_id
+        order by posts.id
+        limit $2
+    ) as page
+order by post_id nulls first
 """
 
 
@@ -81,6 +88,9 @@ async def select_profile(db: Database, user_id: int, limit: int) -> tuple[UserPr
 def _profile(rows: Rows, one_more: int) -> tuple[UserProfile, bool] | None:
     if not rows:
         return None
-    user_id, username, email, *_ = rows[0]
-    posts = [Post(*row[3:]) for row in rows[: one_more - 1] if row[3] is not None]
-    return UserProfile(user_id, username, email, posts), len(rows) == one_more
+    (user_id, _, username, email, _), *found = rows
+    posts = [
+        Post(post_id, title, content, user_id, date_posted)
+        for _, post_id, title, content, date_posted in found[: one_more - 1]
+    ]
+    return UserProfile(user_id, username, email, posts), len(found) == one_more
