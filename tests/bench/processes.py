@@ -86,14 +86,15 @@ def running(
 
 def cores_in_use(seconds: float = 1) -> float:
     """How many of the machine's cores have something to do now."""
-
-    def idle() -> float:
-        times = Path("/proc/stat").read_text().split(maxsplit=6)
-        return (int(times[4]) + int(times[5])) / os.sysconf("SC_CLK_TCK")
-
-    before = idle()
+    before = idle_seconds()
     time.sleep(seconds)
-    return (os.cpu_count() or 1) - (idle() - before) / seconds
+    return (os.cpu_count() or 1) - (idle_seconds() - before) / seconds
+
+
+def idle_seconds() -> float:
+    """The time that the machine's cores have had nothing to do, all together."""
+    times = Path("/proc/stat").read_text().split(maxsplit=6)
+    return (int(times[4]) + int(times[5])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(pid: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from statistics import median
@@ -23,33 +24,45 @@ def measure(options: Options) -> None:
     cores, seconds = options.cores, options.seconds
     threads = len(cores.split(","))  # as many as the service takes
     quiet, stormy = list[Latencies](), list[Latencies]()
-    bare, logins, logins_beside = list[float](), list[float](), list[float]()
+    bare, bare_beside, logins, logins_beside = list[float](), list[float](), list[float](), list[float]()
     with database.started(servers.DIRECTORY) as postgres, ThreadPoolExecutor() as background:
         url = postgres.create("bench")
         database.seed(url, users=routes.USERS, posts_per_user=routes.POSTS_PER_USER)
         with servers.started(servers.SERVICE, url, cores=cores) as service:
+            verify = partial(_client, float, "verify", threads, cores=cores)
             log_in = partial(_client, float, "log_in", service.port, CLIENTS)
             read = partial(_client, Latencies, "read", service.port, options.rate)
-            for number in range(1, options.rounds + 1):
-                progress(f"round {number} of {options.rounds}: argon2-cffi alone, then logins alone")
-                bare.append(_client(float, "verify", threads, seconds, cores=cores))
-                logins.append(log_in(seconds))
-                progress(f"round {number} of {options.rounds}: reads alone, then reads and logins")
-                quiet.append(read(seconds))
-                # A second before and after the reads, so that all of them are within the storm.
-                storm = background.submit(log_in, seconds + 2)
+
+            def beside_reads(work: Callable[[int], float]) -> tuple[float, Latencies]:
+                # A second before and after the reads, so that all of them are within it.
+                working = background.submit(work, seconds + 2)
                 time.sleep(1)
-                stormy.append(read(seconds))
-                logins_beside.append(storm.result())
+                latencies = read(seconds)
+                return working.result(), latencies
+
+            for number in range(1, options.rounds + 1):
+                progress(f"round {number} of {options.rounds}: argon2-cffi, logins and reads, each alone")
+                bare.append(verify(seconds))
+                logins.append(log_in(seconds))
+                quiet.append(read(seconds))
+                progress(f"round {number} of {options.rounds}: argon2-cffi beside reads, then logins beside reads")
+                rate, _ = beside_reads(verify)
+                bare_beside.append(rate)
+                rate, latencies = beside_reads(log_in)
+                logins_beside.append(rate)
+                stormy.append(latencies)
     _print(quiet, stormy, options.rate)
-    rates = {"argon2-cffi alone": bare, "logins alone": logins, "logins beside reads": logins_beside}
     table(
-        (f"{threads} threads on cores {cores}", "a second", "of argon2-cffi", "target"),
-        *(
-            (name, f"{median(found):.1f}", f"{median(found) / median(bare):.2f}x", "≥ 0.85x" if found != bare else "")
-            for name, found in rates.items()
-        ),
+        (f"a second, {threads} threads on cores {cores}", "argon2-cffi", "logins", "ratio", "target"),
+        _compared("alone", bare, logins),
+        # The reads take a part of the cores from both.
+        _compared("beside the reads", bare_beside, logins_beside),
     )
+
+
+def _compared(name: str, bare: list[float], logins: list[float]) -> tuple[str, ...]:
+    most, reached = median(bare), median(logins)
+    return name, f"{most:.1f}", f"{reached:.1f}", f"{reached / most:.2f}x", "≥ 0.85x"
 
 
 def _client(kind: type[T], *task: str | int, cores: str = processes.CLIENT_CORE) -> T:
