@@ -131,6 +131,7 @@ class Leases:
                     self._url,
                     timeout=self._timeout,
                     command_timeout=self._timeout,
+                    max_cached_statement_lifetime=0,  # they are few, and are not prepared anew every five minutes
                     server_settings=self._settings,
                 )
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told

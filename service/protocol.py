@@ -93,6 +93,15 @@ class Protocol(HttpToolsProtocol):
         self._upgrading = self.parser.should_upgrade
         super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # What refers to this protocol and is referred to by it would wait for the garbage collector: tens of kilobytes
+        # for each client that has gone.
+        del self._upgrading
+        self.cycle = None
+        self.pipeline.clear()
+        self.app = self._served
+
     def data_received(self, data: bytes) -> None:
         if self._deaf or len(data) > _PIECE:
             self._receive_in_pieces(data)

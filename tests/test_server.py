@@ -1,6 +1,7 @@
 """How the server writes, and what it makes of hostile HTTP."""
 
 import asyncio
+import gc
 import json
 import socket
 from contextlib import suppress
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec import Struct
 
-from service.protocol import GatheredWrites
+from service.protocol import GatheredWrites, Protocol
 
 
 class Wire(asyncio.Transport):
@@ -217,3 +218,16 @@ async def test_a_connection_on_which_too_many_wait_ends_after_them(address: str)
     assert {answer.status for answer in answers} == {200}
     assert 100 < len(answers) < 2000
     assert answers[-1].headers["connection"] == "close"
+
+
+async def test_nothing_of_a_connection_waits_for_the_garbage_collector(address: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for sent, _ in HOSTILE.values():
+            await exchange(address, sent, then=LAST)
+        async with asyncio.timeout(5):
+            while any(isinstance(known, Protocol) for known in gc.get_objects()):
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
