@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import NODEFAULT, DecodeError, Raw, Struct, ValidationError
+from msgspec.structs import FieldInfo
 
 from service.errors import FaultyField, InvalidFields, NotForm, NotJson
 from service.structs.fields import decode_field
@@ -26,6 +27,12 @@ _WHOLE_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
 @cache
 def _decoder(kind: type[Struct]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, dec_hook=decode_field)
+
+
+@cache
+def _fields(kind: type[Struct]) -> list[tuple[FieldInfo, msgspec.json.Decoder[Any]]]:
+    """The fields of a struct, and what decodes each by itself."""
+    return [(field, msgspec.json.Decoder(field.type, dec_hook=decode_field)) for field in msgspec.structs.fields(kind)]
 
 
 def decode_json(body: bytes, kind: type[T]) -> T:
@@ -49,11 +56,11 @@ def _decode_field_by_field(body: bytes, kind: type[T], error: ValidationError) -
     except (DecodeError, RecursionError):  # further on than the first fault
         raise NotJson from None
     values, faults = {}, []
-    for field in msgspec.structs.fields(kind):
+    for field, decoder in _fields(kind):
         name = field.encode_name
         if name in fields:
             try:
-                values[field.name] = msgspec.json.decode(fields[name], type=field.type, dec_hook=decode_field)
+                values[field.name] = decoder.decode(fields[name])
             except ValidationError as fault:
                 faults.append(_fault(name, fault))
         elif field.default is NODEFAULT:
@@ -108,7 +115,7 @@ def _to_struct(values: Mapping[str, Any], kind: type[T], repeated: Collection[st
 
 
 def _faults(values: Mapping[str, Any], kind: type[Struct], repeated: Collection[str]) -> Iterable[FaultyField]:
-    for field in msgspec.structs.fields(kind):
+    for field, _ in _fields(kind):
         name = field.encode_name
         if name in repeated:
             yield FaultyField(f"/{name}", "Given more than once")
