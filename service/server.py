@@ -33,9 +33,10 @@ LOGGING: Final[dict[str, Any]] = {
 GC_THRESHOLD: Final = 50_000
 
 _BACKLOG: Final = 2048  # connections that may wait to be accepted
+_RESPITE: Final = 1  # seconds until another try when no more connections can be opened
 _CLOSE: Final = (b"connection", b"close")
 _LIMIT: Final = 5  # seconds for what still runs at the end
-_LAST_WORDS: Final = 0.1  # seconds for requests on connections that were just made
+_LAST_WORDS: Final = 0.1  # seconds for connections that were just made, and requests on them
 
 
 # What holds however the server is started, by the tests as well.
@@ -55,6 +56,7 @@ class Server(uvicorn.Server):
     """uvicorn's server that drains before it stops, and looks after its clients."""
 
     server_state: State
+    at_a_time = 64  # connections that are accepted, so that those who are connected have their turn
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -63,6 +65,7 @@ class Server(uvicorn.Server):
         self.settings: Settings = self.app.state.settings
         self.server_state.room = self.settings.max_requests
         self.stop_at = 0.0
+        self.opening: set[asyncio.Task[None]] = set()  # connections that are taken over
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; the second ends that."""
@@ -92,22 +95,43 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         [self.listener] = sockets or []
-        await self.start_to_accept()
+        await super().startup([])
+        self.loop.add_reader(self.listener, self.accept_waiting)
         host, port, *_ = self.listener.getsockname()
         logger.info("Uvicorn running on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
-    async def start_to_accept(self) -> None:
-        await super().startup([self.listener])
+    def accept_waiting(self) -> None:
+        """Take over the connections that wait.
+
+        The event loop's own server takes one a turn. With a thousand requests under way a turn takes a twentieth of a
+        second, and who connects then would wait for seconds.
+        """
+        try:
+            for _ in range(self.at_a_time):
+                if not self.accept():
+                    break
+        except OSError as error:
+            logger.warning("cannot accept a connection: %s", error)
+            self.pause_accepting(_RESPITE)
+
+    def pause_accepting(self, seconds: float) -> None:
+        self.loop.remove_reader(self.listener)
+        self.loop.call_later(seconds, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        if self.listener.fileno() != -1:
+            self.loop.add_reader(self.listener, self.accept_waiting)
+            self.accept_waiting()
 
     def accept(self) -> bool:
         """Take over one connection that waits, if any does. Raises ``OSError``, as when too many are open."""
         try:
             connection, _ = self.listener.accept()
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionAbortedError):  # nobody, or who has gone already
             return False
         opening = self.loop.create_task(self._open(connection))
-        self.server_state.tasks.add(opening)
-        opening.add_done_callback(self.server_state.tasks.discard)
+        self.opening.add(opening)
+        opening.add_done_callback(self.opening.discard)
         return True
 
     async def _open(self, connection: socket.socket) -> None:
@@ -117,11 +141,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve those who are already connected before the connections are closed."""
         self._ask_to_leave()
+        self.loop.remove_reader(self.listener)
         with suppress(OSError):
             while self.accept():
                 pass
-        for server in self.servers:
-            server.close()
         self.listener.close()
         await asyncio.sleep(_LAST_WORDS)
         self.loop.call_later(_LIMIT - 0.5, self._give_up)

@@ -23,7 +23,6 @@ HEARD: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _BEFORE_ANOTHER: Final = 0.5  # seconds, so that workers which cannot live do not keep the machine busy
 _UNFAIR: Final = 1.1  # times the connections of who has fewest
 _MOMENT: Final = 0.001  # seconds, in which others may accept
-_RESPITE: Final = 1  # seconds until another try when no more connections can be opened
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
@@ -75,9 +74,11 @@ def work(settings: Settings, listener: socket.socket, supervisor: int, connectio
 class Worker(Server):
     """A server that shares its listener with others.
 
-    It accepts one connection at a time, and leaves it to the others for a moment when they have clearly fewer: whoever
-    runs while many clients connect at once would take all of them.
+    It leaves connections to the others for a moment when they have clearly fewer: whoever runs while many clients
+    connect at once would take all of them.
     """
+
+    at_a_time = 8  # the others' numbers may be old
 
     def __init__(self, config: uvicorn.Config, supervisor: int, connections: Any, number: int) -> None:
         """``connections`` is how many each has, in memory that all of them see; ``number`` is this one's place."""
@@ -92,35 +93,11 @@ class Worker(Server):
         return await super().on_tick(counter)
 
     def _count(self) -> int:
-        self.connections[self.number] = mine = len(self.server_state.connections)
+        self.connections[self.number] = mine = len(self.server_state.connections) + len(self.opening)
         return mine
 
-    async def start_to_accept(self) -> None:
-        await uvicorn.Server.startup(self, [])
-        self.loop.add_reader(self.listener, self._share)
-
-    def _share(self) -> None:
-        if self._count() > min(self.connections) * _UNFAIR + 1:
-            self._pause(_MOMENT)
-        else:
-            self._accept_one()
-
-    def _accept_one(self) -> None:
-        try:
-            self.accept()
-        except OSError as error:
-            logger.warning("cannot accept a connection: %s", error)
-            self._pause(_RESPITE)
-
-    def _pause(self, seconds: float) -> None:
-        self.loop.remove_reader(self.listener)
-        self.loop.call_later(seconds, self._resume)
-
-    def _resume(self) -> None:
-        if self.listener.fileno() != -1:
-            self.loop.add_reader(self.listener, self._share)
-            self._accept_one()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.loop.remove_reader(self.listener)
-        await super().shutdown(sockets)
+    def accept(self) -> bool:
+        if self._count() > min(self.connections) * _UNFAIR + 1 and not self.should_exit:
+            self.pause_accepting(_MOMENT)
+            return False
+        return super().accept()

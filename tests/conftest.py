@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
 import uvicorn
 from litestar import Litestar
@@ -159,15 +159,14 @@ def settings(database_url: str) -> Settings:
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     """Serves an app on a free port as production does, and returns its address."""
-    running: list[uvicorn.Server] = []
+    running: list[server.Server] = []
 
     async def serve_one(app: Litestar) -> str:
         config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
         config.load()
         started = server.Server(config)
         started.lifespan = config.lifespan_class(config)
-        listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener = server.listen(msgspec.structs.replace(started.settings, port=0))
         await started.startup(sockets=[listener])
         running.append(started)
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -175,8 +174,8 @@ async def serve() -> AsyncIterator[Serve]:
     yield serve_one
     for started in running:
         # What uvicorn's own shutdown does, without its pause for clients: they are gone by now.
-        for listening in started.servers:
-            listening.close()
+        started.loop.remove_reader(started.listener)
+        started.listener.close()
         await started.lifespan.shutdown()
 
 

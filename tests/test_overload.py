@@ -1,7 +1,9 @@
 """More than can be served, and clients that keep the service waiting."""
 
 import asyncio
+import os
 import resource
+import signal
 import socket
 import time
 from contextlib import ExitStack, suppress
@@ -11,6 +13,7 @@ import asyncpg
 import httpx
 import msgspec
 import psutil
+import pytest
 
 from service.app import create_app
 from service.settings import Settings
@@ -27,6 +30,12 @@ def connect(address: str) -> socket.socket:
     connection = socket.create_connection((parts.hostname or "", parts.port or 0))
     connection.settimeout(0)
     return connection
+
+
+async def answer(connection: socket.socket) -> bytes:
+    """The next that comes."""
+    async with asyncio.timeout(20):
+        return await asyncio.get_running_loop().sock_recv(connection, 1024)
 
 
 async def receive(connection: socket.socket) -> bytes:
@@ -153,6 +162,35 @@ async def test_idle_connections_do_not_hinder_readers(
 
     assert statuses == {200}
     assert took < 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_who_connects_while_many_requests_are_under_way_does_not_wait_for_them(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: int
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS=str(workers))
+    await answers(visitor)
+    address = str(visitor.base_url)
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    with ExitStack() as stack:
+        busy = [stack.enter_context(connect(address)) for _ in range(200 * workers)]
+        for connection in busy:
+            connection.sendall(request)
+        [size] = {len(await answer(connection)) for connection in busy}
+        os.killpg(process.pid, signal.SIGSTOP)
+        for connection in busy:
+            connection.sendall(request * 100)
+        new = [stack.enter_context(connect(address)) for _ in range(60 * workers)]
+        for connection in new:
+            connection.sendall(request)
+        os.killpg(process.pid, signal.SIGCONT)
+        for connection in new:
+            assert await answer(connection)
+        os.killpg(process.pid, signal.SIGSTOP)
+        served = sum(len(connection.recv(100 * size)) // size for connection in busy if _readable(connection))
+        os.killpg(process.pid, signal.SIGCONT)
+
+    assert served < 30 * len(busy)  # of a hundred each
 
 
 async def test_who_stays_idle_between_two_requests_is_disconnected_and_nobody_else(
