@@ -6,7 +6,6 @@ import logging
 import socket
 import time
 from contextlib import suppress
-from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -65,7 +64,7 @@ class Server(uvicorn.Server):
         self.settings: Settings = self.app.state.settings
         self.server_state.room = self.settings.max_requests
         self.stop_at = 0.0
-        self.opening: set[asyncio.Task[None]] = set()  # connections that are taken over
+        self._opening: dict[Protocol, asyncio.Task[Any]] = {}  # connections that are taken over
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; the second ends that."""
@@ -129,14 +128,15 @@ class Server(uvicorn.Server):
             connection, _ = self.listener.accept()
         except (BlockingIOError, ConnectionAbortedError):  # nobody, or who has gone already
             return False
-        opening = self.loop.create_task(self._open(connection))
-        self.opening.add(opening)
-        opening.add_done_callback(self.opening.discard)
+        protocol = Protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        opening = self.loop.create_task(self.loop.connect_accepted_socket(lambda: protocol, connection))
+        self._opening[protocol] = opening
+        opening.add_done_callback(lambda _: self._opening.pop(protocol))
         return True
 
-    async def _open(self, connection: socket.socket) -> None:
-        make = partial(Protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-        await self.loop.connect_accepted_socket(make, connection)
+    def count_connections(self) -> int:
+        connections = self.server_state.connections
+        return len(connections) + len(self._opening.keys() - connections)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve those who are already connected before the connections are closed."""

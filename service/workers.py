@@ -93,7 +93,7 @@ class Worker(Server):
         return await super().on_tick(counter)
 
     def _count(self) -> int:
-        self.connections[self.number] = mine = len(self.server_state.connections) + len(self.opening)
+        self.connections[self.number] = mine = self.count_connections()
         return mine
 
     def accept(self) -> bool:
