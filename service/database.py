@@ -104,8 +104,8 @@ class Database:
     def fetch_by_key(self, statement: str, make: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
         """Run a statement of many keys (its first parameter) for all who ask with it now.
 
-        Its first column is the key. All who ask for one get the same: what ``make`` returns for the rows of that key, in
-        their order and perhaps none, and ``arguments``. Nobody may change it.
+        Its first column is the key. All who ask for one get the same: what ``make`` returns for the rows of that key,
+        in their order and perhaps none, and ``arguments``. Nobody may change it.
         """
         group = (statement, arguments)
         if (turn := self._reads_by_key.get(group)) is None:
