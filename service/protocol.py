@@ -2,17 +2,21 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
+import httptools
 import msgspec
+from litestar.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.errors import Overloaded, Stopping
 from service.problems import MEDIA_TYPE, Problem, describe, describe_status
+from service.requests import READS_BODY
+from service.responses import head_of, send_whole
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 1000  # headers and trailers
@@ -40,10 +44,18 @@ class GatheredWrites:
     uvicorn writes the head and the body of a response by themselves.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        still_sends: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``still_sends`` is asked when the connection is to be closed: whether its client is still sending."""
         self._transport = transport
         self._loop = loop
         self._written: list[bytes] = []
+        self._lost = False
+        self.still_sends: Callable[[], bool] | None = still_sends
         self.is_closing = transport.is_closing  # asked for with every response
 
     def __getattr__(self, name: str) -> Any:
@@ -55,27 +67,55 @@ class GatheredWrites:
         self._written.append(data)
 
     def close(self) -> None:
+        """Close the connection, at first only our half of it while the client still sends (RFC 9112, section 9.6).
+
+        What a closed connection receives resets it, and with a reset the client may lose the answer.
+        """
         self._flush()
-        self._transport.close()
+        still_sends, self.still_sends = self.still_sends, None
+        if still_sends and still_sends():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def lose(self) -> None:
+        """Take no more: the connection has gone."""
+        self._lost = True
+        self.still_sends = None
 
     def _flush(self) -> None:
-        if self._written:
+        if self._written and not self._lost:
             written, self._written = self._written, []
             self._transport.write(b"".join(written))
 
 
-_REFUSAL: Final = msgspec.json.encode(describe(Overloaded))
-_REFUSAL_HEADERS: Final = [
-    (b"content-type", MEDIA_TYPE.encode()),
-    (b"content-length", b"%d" % len(_REFUSAL)),
-    *((name.lower().encode(), value.encode()) for name, value in Overloaded.headers.items()),
-]
+class Refused(Exception):
+    """A head of a request that is not served."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+def saying(problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """An app that answers everything with a problem."""
+    head, body = head_of(MEDIA_TYPE, headers), msgspec.json.encode(problem)
+
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_whole(send, problem.status, head, body)
+
+    return answer
+
+
+_refuse: Final = saying(describe(Overloaded), Overloaded.headers)
 
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself waits for ever for a head, a body, or a reader."""
 
     server_state: State
+    transport: GatheredWrites  # type: ignore[assignment]
     cycle: RequestResponseCycle | None  # type: ignore[assignment]
     scope: Any
 
@@ -83,24 +123,48 @@ class Protocol(HttpToolsProtocol):
         super().__init__(**given)
         self._served = self.app
         self._deaf = False  # nothing more is read: the connection ends
-        self._awaited: object = None  # what the client had still to do when it was last looked after
+        # What the client had still to do when it was last looked after: the scope of its request, and the size of what
+        # it had not taken of our responses.
+        self._awaited: tuple[object, int] = (None, 0)
         self._awaited_since = 0.0
         self._head: object = None  # the scope of the head that comes in pieces
         self._head_bytes = 0
         self._idle_since = 0.0  # by the loop's clock; zero while a request is under way or has begun to come
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._upgrading = self.parser.should_upgrade
-        super().connection_made(GatheredWrites(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(GatheredWrites(transport, self.loop, self._still_sends))  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.transport.lose()
         # What refers to this protocol and is referred to by it would wait for the garbage collector: tens of kilobytes
         # for each client that has gone.
-        del self._upgrading
         self.cycle = None
         self.pipeline.clear()
         self.app = self._served
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Still answer a client that closes its half of the connection after its last request."""
+        self.transport.still_sends = None
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
+            self.transport.close()
+            return False
+        self._deaf = True
+        self.cycle.keep_alive = False
+        return True
+
+    def _still_sends(self) -> bool:
+        """Whether there is more to come, which is thrown away: for a while, see ``look_after``."""
+        if not self._deaf and not self._incomplete():
+            return False
+        self._deaf = True
+        self._idle_since = self.loop.time()
+        self.flow.resume_reading()
+        return True
+
+    def _incomplete(self) -> bool:
+        """Whether the body of a request is still to come."""
+        return self.cycle is not None and self.cycle.scope is self.scope and self.cycle.more_body
 
     def data_received(self, data: bytes) -> None:
         if self._deaf or len(data) > _PIECE:
@@ -109,10 +173,56 @@ class Protocol(HttpToolsProtocol):
         self._idle_since = 0.0
         state = self.server_state
         self.app = self._served if len(self.tasks) < state.room + state.refusing else self._serve_health
-        HttpToolsProtocol.data_received(self, data)
+        self._parse(data)
         cycle = self.cycle
-        if cycle is None or cycle.more_body or cycle.scope is not self.scope or self.pipeline or self._upgrading():
+        if cycle is None or cycle.more_body or cycle.scope is not self.scope or self.pipeline:
             self._check(len(data))
+
+    def _parse(self, data: bytes) -> None:
+        unparsed: bytes | None = data
+        while unparsed is not None:
+            piece, unparsed = unparsed, None
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                unparsed = self._without_upgrade(piece[upgrade.args[0] :])
+            except httptools.HttpParserError as error:
+                self._refuse(error.__context__)
+
+    def _refuse(self, error: BaseException | None) -> None:
+        if isinstance(error, Refused):
+            self.fail(error.status, error.detail)
+        else:
+            self.fail(HTTPStatus.BAD_REQUEST, "This is no request of HTTP/1.1")
+
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Take a request for what it is without its ``Upgrade``, which we ignore (RFC 9110, section 7.8).
+
+        The parser takes for something else than HTTP what follows such a head, also the body.
+        """
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return b"\r\n".join([line, *fields, b"", rest])
+
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise Refused(HTTPStatus.BAD_REQUEST, "This is no proxy")
+            return
+        if len(self.headers) > MAX_FIELDS:
+            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many header fields")
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            raise Refused(HTTPStatus.BAD_REQUEST, "A request has one Host header")  # RFC 9112, section 3.2
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def _receive_in_pieces(self, data: bytes) -> None:
         for start in range(0, len(data), _PIECE):
@@ -124,11 +234,8 @@ class Protocol(HttpToolsProtocol):
         """Look at what is more, or less, than one request."""
         if self.cycle is None or self.cycle.scope is not self.scope:
             self._bound_head(more)
-        elif len(self.headers) > MAX_FIELDS:
+        elif len(self.headers) > MAX_FIELDS:  # with those that came after the body
             self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many header fields")
-        elif self._upgrading():  # which we do not, but the parser takes what follows for no HTTP
-            self._deaf = True
-            self.cycle.keep_alive = False
         if len(self.pipeline) > MAX_PIPELINED:
             self.fail(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests at once")
 
@@ -153,8 +260,7 @@ class Protocol(HttpToolsProtocol):
             await asyncio.sleep(_DETERRENT)
         finally:
             self.server_state.refusing -= 1
-        await send({"type": "http.response.start", "status": Overloaded.status, "headers": _REFUSAL_HEADERS})
-        await send({"type": "http.response.body", "body": _REFUSAL})
+        await _refuse(scope, receive, send)
 
     def _bound_head(self, more: int) -> None:
         """Count what came of a head that is not complete yet."""
@@ -171,19 +277,19 @@ class Protocol(HttpToolsProtocol):
         """
         unsent = self.transport.get_write_buffer_size()
         if self._idle_since and not unsent:
-            self._awaited = None
+            self._awaited = (None, 0)
             if now - self._idle_since > self.timeout_keep_alive:
                 self.transport.close()
             return False
         cycle = self.cycle if self.cycle and self.cycle.scope is self.scope else None
         running = cycle is not None and not cycle.response_complete
-        if cycle and running and not cycle.more_body and not unsent:
-            self._awaited = None
+        if not unsent and (self.pipeline or (cycle and running and not cycle.more_body)):
+            self._awaited = (None, 0)
             return False
         # A body has to be complete in time, but of a response it is enough to go on taking it.
-        awaited = (id(self.scope), unsent // MAX_HEAD_BYTES)
-        if awaited != self._awaited:
-            self._awaited, self._awaited_since = awaited, now
+        scope, size = self._awaited
+        if scope is not self.scope or size != unsent // MAX_HEAD_BYTES:
+            self._awaited, self._awaited_since = (self.scope, unsent // MAX_HEAD_BYTES), now
         elif now - self._awaited_since > timeout:
             if unsent:
                 self.transport.abort()
@@ -191,27 +297,33 @@ class Protocol(HttpToolsProtocol):
                 self.fail(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time")
             else:
                 self.transport.close()
-        return running
-
-    def send_400_response(self, msg: str) -> None:
-        self.fail(HTTPStatus.BAD_REQUEST, msg)
+        return running and READS_BODY in self.scope["state"]
 
     def fail(self, status: HTTPStatus, detail: str) -> None:
-        """Read no more, answer what is no request or becomes none, and close."""
-        self._deaf = True
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and not (cycle.scope is self.scope and cycle.more_body):
-            cycle.keep_alive = False  # the one before is still to be answered, and that is the end
+        """Read no more, answer what is no request or becomes none when it has its turn, and close."""
+        if self._deaf:
             return
-        if cycle is None or cycle.scope is not self.scope or not cycle.response_started:
+        self._deaf = True
+        cycle, incomplete = self.cycle, self._incomplete()
+        if cycle and not cycle.response_complete and (self.pipeline or not incomplete):
+            # Those before are still to be answered, and this is the last.
+            cycle.keep_alive = False
+            if incomplete:
+                self.pipeline[0] = (cycle, saying(describe_status(status, detail)))
+            return
+        if not (cycle and incomplete and cycle.response_started):
             self._write(describe_status(status, detail))
+        if cycle and incomplete:
+            cycle.disconnected = True  # for who waits for the rest
+            cycle.message_event.set()
         self.transport.close()
 
     def give_up(self) -> None:
         """Answer what has taken too long for a process that stops, before uvicorn makes a 500 of it."""
         self._deaf = True
-        if self.cycle and not self.cycle.response_started:
+        if self.cycle and not self.cycle.response_started and not self.cycle.disconnected:
             self._write(describe(Stopping), Stopping.headers)
+        self.transport.still_sends = None
         self.transport.close()
 
     def _write(self, problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) -> None:

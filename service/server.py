@@ -120,7 +120,7 @@ class Server(uvicorn.Server):
     def _resume_accepting(self) -> None:
         if self.listener.fileno() != -1:
             self.loop.add_reader(self.listener, self.accept_waiting)
-            self.accept_waiting()
+            Server.accept_waiting(self)
 
     def accept(self) -> bool:
         """Take over one connection that waits, if any does. Raises ``OSError``, as when too many are open."""

@@ -13,6 +13,7 @@ ISSUER: Final = "accounts-and-posts"
 ALGORITHM: Final = "HS256"
 REMEMBERED: Final = 10_000
 MAX_LENGTH: Final = 1024  # in characters; ours have about 200
+CLOCK_SKEW: Final = 60  # seconds that another machine, which has just issued a token, may be ahead
 CLAIMS: Final = ("iss", "sub", "iat", "exp")
 
 
@@ -20,7 +21,7 @@ class Tokens:
     """Issues access tokens and reads them back.
 
     To check a signature is a good part of what a request costs, so the verdict on a good token is remembered, under
-    the whole token. What changes with time is looked at on every request: its end here, its user in the middleware.
+    the whole token. What changes with time is looked at on every request: its end here, its user by the statement.
     """
 
     def __init__(self, secret_key: bytes, lifetime: int) -> None:
@@ -50,6 +51,7 @@ class Tokens:
                 self._secret_key,
                 algorithms=[ALGORITHM],
                 issuer=ISSUER,
+                leeway=CLOCK_SKEW,  # for `iat`; the end counts to the second, in `read`
                 options={"require": list(CLAIMS)},
             )
         except (jwt.InvalidTokenError, RecursionError):  # the latter from a header that nests without end

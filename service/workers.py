@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import socket
-import time
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,12 +16,12 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# What the one who keeps the workers waits for; SIGCHLD says that a worker has ended.
-HEARD: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+# What the supervisor waits for; SIGCHLD says that a worker has ended, SIGALRM that it is time for another.
+HEARD: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM}
 
 _BEFORE_ANOTHER: Final = 0.5  # seconds, so that workers which cannot live do not keep the machine busy
 _UNFAIR: Final = 1.1  # times the connections of who has fewest
-_MOMENT: Final = 0.001  # seconds, in which others may accept
+_MOMENT: Final = 0.005  # seconds, in which others may accept
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
@@ -33,35 +32,60 @@ def serve(settings: Settings, listener: socket.socket) -> None:
         with suppress(KeyboardInterrupt):
             Server(configuration(settings)).run([listener])
     else:
-        supervise(settings, listener)
+        Supervisor(settings, listener).run()
 
 
-def supervise(settings: Settings, listener: socket.socket) -> None:
-    """Keep as many workers as the settings say, until a signal, which goes on to them, as does the next."""
-    # Forked workers take over the mask: what is meant for them waits until they can hear it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
-    fork = multiprocessing.get_context("fork")
-    connections = fork.RawArray("i", settings.workers)
+class Supervisor:
+    """Keeps as many workers as the settings say, until a signal, which goes on to them, as does the next."""
 
-    def start(number: int) -> Any:
-        worker = fork.Process(target=work, args=(settings, listener, os.getpid(), connections, number))
-        worker.start()
-        return worker
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self.settings = settings
+        self.listener = listener
+        self.fork = multiprocessing.get_context("fork")
+        self.connections = self.fork.RawArray("i", settings.workers)
+        self.workers: dict[int, Any] = {}  # by their numbers
+        self.stopping = False
 
-    workers = [start(number) for number in range(settings.workers)]
-    stopping = False
-    while not stopping or any(worker.is_alive() for worker in workers):
-        if signal.sigwait(HEARD) != signal.SIGCHLD:
-            stopping = True
-            listener.close()
-            for worker in workers:
-                worker.terminate()
-        elif not stopping:
-            for number, worker in enumerate(workers):
-                if not worker.is_alive():
-                    logger.error("worker %d has ended with %d, another takes its place", worker.pid, worker.exitcode)
-                    time.sleep(_BEFORE_ANOTHER)
-                    workers[number] = start(number)
+    def run(self) -> None:
+        # Forked workers take over the mask: what is meant for them waits until they can hear it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+        self._start_missing()
+        while not self.stopping or self.workers:
+            match signal.sigwait(HEARD):
+                case signal.SIGALRM:
+                    self._start_missing()
+                case signal.SIGCHLD:
+                    self._forget_ended()
+                case _:
+                    self._stop()
+
+    def _start_missing(self) -> None:
+        if self.stopping:
+            return
+        try:
+            for number in set(range(self.settings.workers)) - self.workers.keys():
+                mine = (self.settings, self.listener, os.getpid(), self.connections, number)
+                worker = self.fork.Process(target=work, args=mine)
+                worker.start()
+                self.workers[number] = worker
+        except OSError as error:
+            logger.error("cannot start a worker: %s", error)  # noqa: TRY400 - nothing that a traceback explains
+            signal.setitimer(signal.ITIMER_REAL, _BEFORE_ANOTHER)
+
+    def _forget_ended(self) -> None:
+        for number, worker in list(self.workers.items()):
+            if worker.is_alive():
+                continue
+            del self.workers[number]
+            if not self.stopping:
+                logger.error("worker %d has ended with %d, another follows", worker.pid, worker.exitcode)
+                signal.setitimer(signal.ITIMER_REAL, _BEFORE_ANOTHER)
+
+    def _stop(self) -> None:
+        self.stopping = True
+        self.listener.close()
+        for worker in self.workers.values():
+            worker.terminate()
 
 
 def work(settings: Settings, listener: socket.socket, supervisor: int, connections: Any, number: int) -> None:
@@ -74,11 +98,11 @@ def work(settings: Settings, listener: socket.socket, supervisor: int, connectio
 class Worker(Server):
     """A server that shares its listener with others.
 
-    It leaves connections to the others for a moment when they have clearly fewer: whoever runs while many clients
-    connect at once would take all of them.
+    It leaves connections to the others when they have clearly fewer: whoever runs while many clients connect at once
+    would take all of them. But only for a moment, because the others may be busy, stand still, or have just ended.
     """
 
-    at_a_time = 8  # the others' numbers may be old
+    at_a_time = 4  # the others' numbers may be old
 
     def __init__(self, config: uvicorn.Config, supervisor: int, connections: Any, number: int) -> None:
         """``connections`` is how many each has, in memory that all of them see; ``number`` is this one's place."""
@@ -96,8 +120,13 @@ class Worker(Server):
         self.connections[self.number] = mine = self.count_connections()
         return mine
 
-    def accept(self) -> bool:
+    def accept_waiting(self) -> None:
         if self._count() > min(self.connections) * _UNFAIR + 1 and not self.should_exit:
             self.pause_accepting(_MOMENT)
-            return False
-        return super().accept()
+        else:
+            super().accept_waiting()
+
+    def accept(self) -> bool:
+        accepted = super().accept()
+        self._count()
+        return accepted

@@ -108,6 +108,26 @@ async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
     assert answers_in(received[1])[0].status == 408
 
 
+async def test_a_body_that_nobody_waits_for_makes_no_room(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    await start("service", DATABASE_URL=database_url, MAX_REQUESTS="2")
+    await answers(visitor)
+    unfinished = b"GET /posts HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
+    with ExitStack() as stack:
+        async with db.transaction():
+            await db.execute("lock table posts in access exclusive mode")
+            held = []
+            for _ in range(3):  # the clients are looked at once a second
+                connections = [stack.enter_context(connect(str(visitor.base_url))) for _ in range(4)]
+                for connection in connections:
+                    connection.sendall(unfinished)
+                await asyncio.sleep(1.1)
+                held += [connection for connection in connections if not _readable(connection)]
+
+    assert len(held) == 2
+
+
 def _readable(connection: socket.socket) -> bool:
     try:
         return connection.recv(1, socket.MSG_PEEK) is not None

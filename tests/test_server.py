@@ -4,14 +4,17 @@ import asyncio
 import gc
 import json
 import socket
+import struct
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
 from msgspec import Struct
 
-from service.protocol import GatheredWrites, Protocol
+from service import server
+from service.protocol import GatheredWrites, Protocol, State
 
 
 class Wire(asyncio.Transport):
@@ -29,6 +32,9 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return "closed" in self.calls
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 async def test_what_is_written_in_one_turn_is_one_call() -> None:
@@ -58,10 +64,58 @@ async def test_nothing_is_lost_at_the_end() -> None:
     assert transport.is_closing()
 
 
+async def test_nothing_is_written_to_a_connection_that_has_gone(address: str) -> None:
+    """A client that resets its connection at the moment of the answer makes no line in the log."""
+    complaints: list[Any] = []
+    loop, parts = asyncio.get_running_loop(), urlsplit(address)
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    wire = Wire()
+    transport = GatheredWrites(wire, loop)
+
+    transport.write(b"head")
+    transport.lose()
+    await asyncio.sleep(0)
+    for _ in range(20):
+        connection = socket.create_connection((parts.hostname, parts.port))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(get() * 10)
+        await asyncio.sleep(0.001)
+        connection.close()
+    await asyncio.sleep(0.1)
+
+    assert wire.calls == []
+    assert complaints == []
+
+
 async def test_the_rest_is_the_transport_s_own() -> None:
     transport = GatheredWrites(Wire(), asyncio.get_running_loop())
 
     assert transport.get_extra_info("peername") == ("127.0.0.1", 1)
+
+
+@pytest.mark.parametrize("every", range(1, 10))
+async def test_a_client_that_gets_on_is_not_taken_for_one_who_stands_still(every: int) -> None:
+    """However often it is looked at: objects of different requests may stand at the same place in memory."""
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
+    protocol = Protocol(config=config, server_state=State(), app_state={})
+    wire = Wire()
+    protocol.connection_made(wire)
+    for now in range(100):
+        protocol.data_received(post(b"Content-Length: 2\r\n", b"{"))
+        if now % every == 0:
+            protocol.look_after(now, timeout=2 * every)
+        protocol.data_received(b"}")
+        async with asyncio.timeout(5):
+            while len(wire.calls) == now:
+                await asyncio.sleep(0)
+
+    assert [call[:12] for call in wire.calls] == [b"HTTP/1.1 204"] * 100
 
 
 class Answer(Struct):
@@ -123,6 +177,7 @@ def chunked(body: bytes) -> bytes:
     return post(b"Transfer-Encoding: chunked\r\n", body)
 
 
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 SMUGGLED = get(b"/smuggled")
 
 # What is sent, and the statuses of all answers; then another request follows: 200 where the connection stays usable.
@@ -153,6 +208,7 @@ HOSTILE: dict[str, tuple[bytes, list[int]]] = {
     "a chunk is longer than its size": (chunked(b"1\r\n{}\r\n0\r\n\r\n"), [400]),
     "a chunk ends in a bare LF": (chunked(b"2\n{}\n0\n\n"), [400]),
     "10,000 trailers": (chunked(b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 10_000 + b"\r\n"), [431]),
+    "2,000 header fields": (get(fields=b"A: b\r\n" * 2000), [431]),
     "10,000 header fields": (get(fields=b"Name: value\r\n" * 10_000), [431]),
     "a header field of 100 KB": (get(fields=b"X: " + b"y" * 100_000 + b"\r\n"), [431]),
     "a header field of 40 KB": (get(fields=b"X: " + b"y" * 40_000 + b"\r\n"), [200, 200]),
@@ -177,11 +233,27 @@ HOSTILE: dict[str, tuple[bytes, list[int]]] = {
     "bare LFs": (b"GET / HTTP/1.1\nHost: x\n\n", [400]),
     "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [400]),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", [400]),
-    "an upgrade to HTTP/2": (get(fields=b"Connection: Upgrade\r\nUpgrade: h2c\r\n") + SMUGGLED, [200]),
-    "an upgrade to WebSocket": (get(fields=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"), [200]),
+    "an upgrade to HTTP/2": (get(fields=UPGRADE) + SMUGGLED, [200, 404, 200]),
+    "an upgrade to WebSocket": (get(fields=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"), [200, 200]),
+    "an upgrade with a body": (post(UPGRADE + b"Content-Length: 2\r\n", b"{}"), [422, 200]),
+    "an upgrade with chunks": (post(UPGRADE + b"Transfer-Encoding: chunked\r\n", b"2\r\n{}\r\n0\r\n\r\n"), [422, 200]),
+    "an upgrade, length and chunked": (
+        post(UPGRADE + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n" + SMUGGLED),
+        [400],
+    ),
+    "100 upgrades": (get(fields=UPGRADE) * 100, [200] * 101),
+    "an upgrade in a head of 40 KB": (get(fields=UPGRADE + b"X: " + b"y" * 40_000 + b"\r\n"), [200, 200]),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", [400]),
+    "two hosts": (get(fields=HOST), [400]),
+    "an older client without a host": (b"GET / HTTP/1.0\r\n\r\n", [200]),
+    "an older client that would wait": (
+        b"POST /auth/register HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}",
+        [422],
+    ),
     "a body with GET": (get(fields=b"Content-Length: 2\r\n") + b"{}", [200, 200]),
     "three at once": (get() * 3, [200, 200, 200, 200]),
     "a good one, then a bad one": (get() + b"nonsense\r\n\r\n", [200]),
+    "a good one, then one with a bad body": (get() + chunked(b"zz\r\n{}\r\n0\r\n\r\n"), [200, 400]),
     "one after the last": (get(fields=b"Connection: close\r\n") + SMUGGLED, [200]),
     "empty lines first": (b"\r\n\r\n" + get(), [200, 200]),
     "a body that nobody asks for": (post(b"Content-Length: 2\r\n", b"{}", b"/posts"), [401, 200]),
@@ -210,6 +282,43 @@ async def test_a_client_that_asks_is_told_to_go_on(address: str) -> None:
     answers = await exchange(address, post(fields), then=b"{}" + LAST)
 
     assert [answer.status for answer in answers] == [100, 422, 200]
+
+
+EIGHT_MB = b" " * 8_000_000
+LARGE = b"Connection: close\r\nContent-Length: 8000000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(post(LARGE, EIGHT_MB, b"/posts"), 401), (post(LARGE, EIGHT_MB), 413), (chunked(b"zz\r\n" + EIGHT_MB), 400)],
+    ids=["nobody asks for it", "too large", "not chunked"],
+)
+async def test_who_still_sends_when_the_answer_comes_is_not_reset(address: str, sent: bytes, status: int) -> None:
+    loop, parts = asyncio.get_running_loop(), urlsplit(address)
+    with socket.socket() as connection:
+        connection.settimeout(0)
+        await loop.sock_connect(connection, (parts.hostname, parts.port))
+        await loop.sock_sendall(connection, sent)
+        received = await loop.sock_recv(connection, 65536)
+        end = await loop.sock_recv(connection, 65536)
+
+    assert [answer.status for answer in answers_in(received)] == [status]
+    assert end == b""
+
+
+async def test_who_closes_one_half_of_a_connection_is_answered(address: str) -> None:
+    loop, parts = asyncio.get_running_loop(), urlsplit(address)
+    with socket.socket() as connection:
+        connection.settimeout(0)
+        await loop.sock_connect(connection, (parts.hostname, parts.port))
+        await loop.sock_sendall(connection, get() + post(b"Content-Length: 2\r\n", b"{}"))
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        async with asyncio.timeout(4):  # while an idle connection is kept for five seconds
+            while more := await loop.sock_recv(connection, 65536):
+                received += more
+
+    assert [answer.status for answer in answers_in(received)] == [200, 422]
 
 
 async def test_a_connection_on_which_too_many_wait_ends_after_them(address: str) -> None:

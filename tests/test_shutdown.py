@@ -166,6 +166,41 @@ async def test_a_worker_that_is_killed_is_replaced(start: Start, visitor: httpx.
     assert f"worker {killed} has ended with -9" in await ended(process, within=3)
 
 
+async def test_a_worker_that_cannot_be_started_is_tried_again(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
+    await answers(visitor)
+    killed, _ = await workers_of(process)
+    supervisor = psutil.Process(process.pid)
+    _, most = before = supervisor.rlimit(psutil.RLIMIT_NOFILE)
+
+    supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds(), most))
+    os.kill(killed, signal.SIGKILL)
+    await read_until(process, "cannot start a worker: ")
+    supervisor.rlimit(psutil.RLIMIT_NOFILE, before)
+
+    await workers_of(process, but=killed)
+    process.send_signal(signal.SIGTERM)
+    await ended(process, within=3)
+
+
+async def test_a_worker_that_stands_still_keeps_nobody_from_the_others(
+    start: Start, environment: dict[str, str], database_url: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
+    for _ in range(2):
+        await read_until(process, "Uvicorn running")
+    still, _ = await workers_of(process)
+
+    os.kill(still, signal.SIGSTOP)
+    async with asyncio.timeout(2):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{environment['PORT']}") as visitor:
+            served = await asyncio.gather(*(visitor.get("/") for _ in range(20)))
+
+    assert {answer.status_code for answer in served} == {200}
+
+
 async def test_workers_do_not_outlive_their_supervisor(
     start: Start, visitor: httpx.AsyncClient, database_url: str
 ) -> None:

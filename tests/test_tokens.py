@@ -23,6 +23,16 @@ def test_a_remembered_token_ends_when_it_says() -> None:
         tokens.read(token)
 
 
+def test_a_token_from_a_machine_whose_clock_is_ahead_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens(KEY, lifetime=60)
+    ahead = time.time() + 5
+    with monkeypatch.context() as there:
+        there.setattr(time, "time", lambda: ahead)
+        token = tokens.issue(7)
+
+    assert tokens.read(token) == 7
+
+
 def test_a_verdict_holds_for_the_whole_token_alone() -> None:
     tokens = Tokens(KEY, lifetime=60)
     token = tokens.issue(7)
