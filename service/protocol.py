@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,6 +17,7 @@ from service.errors import Overloaded, Stopping
 from service.problems import MEDIA_TYPE, Problem, describe, describe_status
 from service.requests import READS_BODY
 from service.responses import head_of, send_whole
+from service.transport import GatheredWrites
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 1000  # headers and trailers
@@ -38,57 +39,6 @@ class State(ServerState):
     refusing = 0
 
 
-class GatheredWrites:
-    """A transport that hands over in one system call what is written to it in one turn of the event loop.
-
-    uvicorn writes the head and the body of a response by themselves.
-    """
-
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
-        still_sends: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """``still_sends`` is asked when the connection is to be closed: whether its client is still sending."""
-        self._transport = transport
-        self._loop = loop
-        self._written: list[bytes] = []
-        self._lost = False
-        self.still_sends: Callable[[], bool] | None = still_sends
-        self.is_closing = transport.is_closing  # asked for with every response
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._written:
-            self._loop.call_soon(self._flush)
-        self._written.append(data)
-
-    def close(self) -> None:
-        """Close the connection, at first only our half of it while the client still sends (RFC 9112, section 9.6).
-
-        What a closed connection receives resets it, and with a reset the client may lose the answer.
-        """
-        self._flush()
-        still_sends, self.still_sends = self.still_sends, None
-        if still_sends and still_sends():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-
-    def lose(self) -> None:
-        """Take no more: the connection has gone."""
-        self._lost = True
-        self.still_sends = None
-
-    def _flush(self) -> None:
-        if self._written and not self._lost:
-            written, self._written = self._written, []
-            self._transport.write(b"".join(written))
-
-
 class Refused(Exception):
     """A head of a request that is not served."""
 
@@ -108,7 +58,7 @@ def saying(problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) 
     return answer
 
 
-_refuse: Final = saying(describe(Overloaded), Overloaded.headers)
+_say_overloaded: Final = saying(describe(Overloaded), Overloaded.headers)
 
 
 class Protocol(HttpToolsProtocol):
@@ -178,6 +128,12 @@ class Protocol(HttpToolsProtocol):
         if cycle is None or cycle.more_body or cycle.scope is not self.scope or self.pipeline:
             self._check(len(data))
 
+    def _receive_in_pieces(self, data: bytes) -> None:
+        for start in range(0, len(data), _PIECE):
+            if self._deaf:
+                break
+            self.data_received(data[start : start + _PIECE])
+
     def _parse(self, data: bytes) -> None:
         unparsed: bytes | None = data
         while unparsed is not None:
@@ -224,12 +180,6 @@ class Protocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def _receive_in_pieces(self, data: bytes) -> None:
-        for start in range(0, len(data), _PIECE):
-            if self._deaf:
-                break
-            self.data_received(data[start : start + _PIECE])
-
     def _check(self, more: int) -> None:
         """Look at what is more, or less, than one request."""
         if self.cycle is None or self.cycle.scope is not self.scope:
@@ -238,6 +188,13 @@ class Protocol(HttpToolsProtocol):
             self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too many header fields")
         if len(self.pipeline) > MAX_PIPELINED:
             self.fail(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests at once")
+
+    def _bound_head(self, more: int) -> None:
+        """Count what came of a head that is not complete yet."""
+        self._head_bytes = more + (self._head_bytes if self._head is self.scope else 0)
+        self._head = self.scope
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head is over 64 KiB")
 
     def on_response_complete(self) -> None:
         if self.pipeline or self.transport.is_closing():
@@ -260,14 +217,7 @@ class Protocol(HttpToolsProtocol):
             await asyncio.sleep(_DETERRENT)
         finally:
             self.server_state.refusing -= 1
-        await _refuse(scope, receive, send)
-
-    def _bound_head(self, more: int) -> None:
-        """Count what came of a head that is not complete yet."""
-        self._head_bytes = more + (self._head_bytes if self._head is self.scope else 0)
-        self._head = self.scope
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self.fail(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head is over 64 KiB")
+        await _say_overloaded(scope, receive, send)
 
     def look_after(self, now: float, timeout: float) -> bool:
         """End a client that has kept us waiting for more than ``timeout`` seconds, or stays idle between two requests.

@@ -14,7 +14,8 @@ import uvicorn
 from msgspec import Struct
 
 from service import server
-from service.protocol import GatheredWrites, Protocol, State
+from service.protocol import Protocol, State
+from service.transport import GatheredWrites
 
 
 class Wire(asyncio.Transport):
