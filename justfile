@@ -1,4 +1,5 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
 
 python := ".venv/bin/python"
 lock := "uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate pyproject.toml"
@@ -13,39 +14,39 @@ up: environment
 
 # Run the tests; arguments go to pytest. PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
 test *arguments: environment
-    @{{ python }} -m pytest --numprocesses auto --maxprocesses 4 {{ arguments }}
+    @{{ python }} -m pytest --numprocesses auto --maxprocesses 4 "$@"
 
 # schemathesis at length: more than 5,000 requests, other ones each time (about two minutes).
 fuzz *arguments: environment
-    @{{ python }} -m pytest tests/test_schemathesis.py --capture no --fuzz-examples 500 --fuzz-seed $RANDOM {{ arguments }}
+    @{{ python }} -m pytest tests/test_schemathesis.py --capture no --fuzz-examples 500 --fuzz-seed $RANDOM "$@"
 
 # The service against its peers (about ten minutes; --quick: under two); --help lists the options.
 bench *arguments: environment
-    @{{ python }} -m tests.bench compare {{ arguments }}
+    @{{ python }} -m tests.bench compare "$@"
 
 # Reads of a post from 1 to 256 connections.
 bench-concurrency *arguments: environment
-    @{{ python }} -m tests.bench concurrency {{ arguments }}
+    @{{ python }} -m tests.bench concurrency "$@"
 
 # A thousand posts against a million, and the plans.
 bench-growth *arguments: environment
-    @{{ python }} -m tests.bench growth {{ arguments }}
+    @{{ python }} -m tests.bench growth "$@"
 
 # Reads while 16 clients log in.
 bench-storm *arguments: environment
-    @{{ python }} -m tests.bench storm {{ arguments }}
+    @{{ python }} -m tests.bench storm "$@"
 
 # One worker against two.
 bench-workers *arguments: environment
-    @{{ python }} -m tests.bench workers {{ arguments }}
+    @{{ python }} -m tests.bench workers "$@"
 
 # Ten minutes of every route; resident memory.
 bench-soak *arguments: environment
-    @{{ python }} -m tests.bench soak {{ arguments }}
+    @{{ python }} -m tests.bench soak "$@"
 
 # The service under load while what is around it fails (about five minutes); arguments name the faults.
 faults *arguments: environment
-    @{{ python }} -m tests.faults {{ arguments }}
+    @{{ python }} -m tests.faults "$@"
 
 # Formatting, lint, types, SQL lint.
 check: environment
@@ -70,11 +71,11 @@ compose-up:
 
 # Stop the containers; the data stay. `just compose-down -v` drops them.
 compose-down *arguments:
-    docker compose down {{ arguments }}
+    docker compose down "$@"
 
 # A shell on the database of compose-up.
 psql *arguments:
-    docker compose exec db psql -U app_user -d app_db {{ arguments }}
+    docker compose exec db psql -U app_user -d app_db "$@"
 
 # The locked packages in .venv.
 [private]

@@ -5,7 +5,7 @@ came taken apart a second time, field by field, to name everything that a client
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -81,8 +81,8 @@ def parse_form(body: bytes) -> list[tuple[str, str]]:
 def decode_form(pairs: Iterable[tuple[str, str]], kind: type[T]) -> T:
     """Decode the fields of a form. Raises ``InvalidFields`` with all faulty fields.
 
-    One without a value counts as absent, and one that comes twice is a fault (RFC 6749, section 3.2). Lone surrogates,
-    which the charset of a part of a multipart form can stand for, raise ``UnicodeEncodeError``.
+    One without a value counts as absent, and one of ours that comes twice is a fault (RFC 6749, section 3.2). Lone
+    surrogates, which the charset of a part of a multipart form can stand for, raise ``UnicodeEncodeError``.
     """
     values: dict[str, Any] = {}
     repeated = set()
@@ -93,7 +93,7 @@ def decode_form(pairs: Iterable[tuple[str, str]], kind: type[T]) -> T:
         if name in values:
             repeated.add(name)
         values[name] = value
-    return _to_struct(values, kind, repeated)
+    return _to_struct(values, kind, frozenset(repeated))
 
 
 def decode_query(query: bytes, kind: type[T]) -> T:
@@ -105,16 +105,18 @@ def decode_query(query: bytes, kind: type[T]) -> T:
     return _to_struct({name: int(text) if _WHOLE_NUMBER.fullmatch(text) else text for name, text in pairs}, kind)
 
 
-def _to_struct(values: Mapping[str, Any], kind: type[T], repeated: Collection[str] = ()) -> T:
+def _to_struct(values: Mapping[str, Any], kind: type[T], repeated: frozenset[str] = frozenset()) -> T:
     try:
-        if not repeated:
-            return msgspec.convert(values, kind)
+        converted = msgspec.convert(values, kind)
     except ValidationError:
         pass
+    else:
+        if repeated.isdisjoint(kind.__struct_encode_fields__):
+            return converted
     raise InvalidFields(list(_faults(values, kind, repeated)))
 
 
-def _faults(values: Mapping[str, Any], kind: type[Struct], repeated: Collection[str]) -> Iterable[FaultyField]:
+def _faults(values: Mapping[str, Any], kind: type[Struct], repeated: frozenset[str]) -> Iterable[FaultyField]:
     for field, _ in _fields(kind):
         name = field.encode_name
         if name in repeated:

@@ -1,7 +1,6 @@
 """The OpenAPI 3.1 document: what Litestar reads off the routes, and the failures that follow from their shape."""
 
 from collections.abc import Iterable, Sequence
-from http import HTTPStatus
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
@@ -20,7 +19,7 @@ from litestar.typing import FieldDefinition
 from msgspec import Struct
 
 from service import errors
-from service.problems import MEDIA_TYPE, Problem, describe
+from service.problems import MEDIA_TYPE, Problem, describe, phrase
 from service.requests import FORM, Request
 from service.structs.fields import MAX_EMAIL_LENGTH, MAX_ID, Email, PostId, Timestamp, UserId
 
@@ -43,7 +42,7 @@ class _FieldTypes(OpenAPISchemaPlugin):
         if field_definition.annotation is Email:
             return Schema(
                 type=OpenAPIType.STRING,
-                format=OpenAPIFormat.EMAIL,
+                format=OpenAPIFormat.IDN_EMAIL,
                 max_length=MAX_EMAIL_LENGTH,
                 schema_not=Schema(pattern=rf"\.({'|'.join(SPECIAL_USE_DOMAIN_NAMES)})$"),
             )
@@ -96,18 +95,27 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
                 operation["requestBody"] = {"required": True, "content": {FORM: content}}
             if query := handler.opt.get("query"):
                 operation["parameters"] = _parameters(query)
+            _describe_ids((given["name"], given["schema"]) for given in operation.get("parameters", ()))
             operation["responses"].pop("400", None)  # Litestar's guess, with its own body
             for response in operation["responses"].values():
                 for header in response.get("headers", {}).values():
                     header.setdefault("schema", {"type": "string"})  # which OpenAPI demands of every header
             operation["responses"] |= _failures(_kinds(operation, handler))
     for component in schema["components"]["schemas"].values():
+        _describe_ids(component["properties"].items())
         for field in component["properties"].values():
             if len(field.get("oneOf", ())) == 1:  # how Litestar writes a field that may be absent
                 field.update(field.pop("oneOf")[0])
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema["components"]["schemas"] |= components
     return msgspec.json.encode(schema)
+
+
+def _describe_ids(schemas: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Say of ids that they need 64 bits: without a format some generators of clients take 32."""
+    for name, schema in schemas:
+        if name in {"id", "user_id", "post_id", "after"}:
+            schema["format"] = "int64"
 
 
 def _parameters(query: type[Struct]) -> list[dict[str, Any]]:
@@ -145,7 +153,7 @@ def _failures(kinds: Iterable[type[errors.ServiceError]]) -> dict[str, Any]:
             headers |= {name: {"schema": {"type": "string"}, "example": value} for name, value in kind.headers.items()}
         content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
         responses[str(status)] = {
-            "description": HTTPStatus(status).phrase,
+            "description": phrase(status),
             "headers": headers,
             "content": {MEDIA_TYPE: content},
         }

@@ -13,6 +13,9 @@ from service.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
 
+# As RFC 9110 has them, and Python from 3.13 on.
+_PHRASES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,10 +32,15 @@ class Problem(Struct, frozen=True, kw_only=True):
     ] = UNSET
 
 
+def phrase(status: int) -> str:
+    """A status in words."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
+
+
 def describe(error: ServiceError | type[ServiceError]) -> Problem:
     """The body of a fact of ``errors.py``."""
     return Problem(
-        title=HTTPStatus(error.status).phrase,
+        title=phrase(error.status),
         status=error.status,
         detail=error.detail,
         code=error.code,
@@ -42,7 +50,7 @@ def describe(error: ServiceError | type[ServiceError]) -> Problem:
 
 def describe_status(status: HTTPStatus, detail: str) -> Problem:
     """The body of an error that is nobody's fact: the framework's, the server's or a bug's."""
-    return Problem(title=status.phrase, status=status, detail=detail, code=status.name.lower())
+    return Problem(title=phrase(status), status=status, detail=detail, code=status.name.lower())
 
 
 def respond(request: Request[object, object, object], error: Exception) -> Response[Problem]:  # type: ignore[type-var]

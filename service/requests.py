@@ -104,7 +104,7 @@ class Request(litestar.Request[int, None, State]):
                 return decode_form(
                     [(name, value) for name, value in form.multi_items() if isinstance(value, str)], kind
                 )
-            except (ClientException, UnicodeError, LookupError):  # the last two from the charset of a part
+            except (ClientException, ValueError, LookupError):  # the last two from the charset of a part
                 raise NotForm from None
         if self._media_type not in {"", FORM}:
             raise WrongContentType

@@ -56,7 +56,7 @@ class Tokens:
             )
         except (jwt.InvalidTokenError, RecursionError):  # the latter from a header that nests without end
             raise InvalidToken from None
-        subject: str = claims["sub"]
-        if not is_id(subject):
+        subject, expires = claims["sub"], claims["exp"]
+        if not is_id(subject) or not isinstance(expires, int):  # which may also be text that says a number
             raise InvalidToken
-        return int(subject), claims["exp"]
+        return int(subject), expires

@@ -167,6 +167,7 @@ async def test_a_login_answers_a_token(client: httpx.AsyncClient, alice: Person)
     [
         {"grant_type": "password"},
         {"grant_type": ""},
+        {"resource": ["https://a", "https://b"]},  # RFC 8707
         {"scope": "a b", "client_id": "x", "client_secret": "y", "unknown": "\0"},
     ],
 )
@@ -330,6 +331,7 @@ def forged(claims: Json, key: bytes, **options: Any) -> str:
         ({}, None, "HS512"),
         ({}, b"", "none"),
         ({"exp": 1}, None, "HS256"),
+        ({"exp": "4102444800"}, None, "HS256"),
         ({"exp": None}, None, "HS256"),
         ({"iat": None}, None, "HS256"),
         ({"iat": 4102444800}, None, "HS256"),

@@ -106,7 +106,9 @@ async def test_limits_examples_and_headers_are_written_down(document: Json) -> N
         schemas["UserCreate"]["properties"][name] for name in ("username", "email", "password")
     )
     assert (username["minLength"], username["maxLength"]) == (1, 50)
-    assert (email["format"], email["maxLength"]) == ("email", 120)
+    assert (email["format"], email["maxLength"]) == ("idn-email", 120)
+    assert schemas["Post"]["properties"]["user_id"]["format"] == "int64"
+    assert schemas["UserProfile"]["properties"]["id"]["format"] == "int64"
     assert (password["minLength"], password["maxLength"]) == (8, 128)
     assert schemas["PostCreate"]["properties"]["title"]["maxLength"] == 100
     assert not schemas["PostUpdate"]["required"]

@@ -144,6 +144,7 @@ FORMS = {
     "escapes that make lone surrogates": (400, part(b"username", b"\\ud800", b"unicode_escape") + PASSWORD, PARTS),
     "a charset that always fails": (400, part(b"username", b"alice", b"undefined") + PASSWORD, PARTS),
     "a charset that is no text": (400, part(b"username", b"alice", b"zlib") + PASSWORD, PARTS),
+    "a charset with U+0000": (400, part(b"username", b"alice", b'"a\0b"') + PASSWORD, PARTS),
     "an unknown charset": (400, part(b"username", b"alice", b"nonsense") + PASSWORD, PARTS),
     "10,000 headers of a part": (400, b"--B\r\n" + b"X: 1\r\n" * 10_000 + b"\r\nx\r\n--B--\r\n", PARTS),
     "no last boundary": (400, part(b"username", b"alice"), PARTS),
