@@ -5,7 +5,7 @@ came taken apart a second time, field by field, to name everything that a client
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -90,10 +90,10 @@ def decode_form(pairs: Iterable[tuple[str, str]], kind: type[T]) -> T:
         if value == "":
             continue
         value.encode()
-        if name in values:
+        if name in values and name in kind.__struct_encode_fields__:
             repeated.add(name)
         values[name] = value
-    return _to_struct(values, kind, frozenset(repeated))
+    return _to_struct(values, kind, repeated)
 
 
 def decode_query(query: bytes, kind: type[T]) -> T:
@@ -105,18 +105,16 @@ def decode_query(query: bytes, kind: type[T]) -> T:
     return _to_struct({name: int(text) if _WHOLE_NUMBER.fullmatch(text) else text for name, text in pairs}, kind)
 
 
-def _to_struct(values: Mapping[str, Any], kind: type[T], repeated: frozenset[str] = frozenset()) -> T:
+def _to_struct(values: Mapping[str, Any], kind: type[T], repeated: Collection[str] = ()) -> T:
     try:
-        converted = msgspec.convert(values, kind)
+        if not repeated:
+            return msgspec.convert(values, kind)
     except ValidationError:
         pass
-    else:
-        if repeated.isdisjoint(kind.__struct_encode_fields__):
-            return converted
     raise InvalidFields(list(_faults(values, kind, repeated)))
 
 
-def _faults(values: Mapping[str, Any], kind: type[Struct], repeated: frozenset[str]) -> Iterable[FaultyField]:
+def _faults(values: Mapping[str, Any], kind: type[Struct], repeated: Collection[str]) -> Iterable[FaultyField]:
     for field, _ in _fields(kind):
         name = field.encode_name
         if name in repeated:

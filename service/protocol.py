@@ -82,7 +82,7 @@ class Protocol(HttpToolsProtocol):
         self._idle_since = 0.0  # by the loop's clock; zero while a request is under way or has begun to come
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(GatheredWrites(transport, self.loop, self._still_sends))  # type: ignore[arg-type]
+        super().connection_made(GatheredWrites(transport, self.loop, self._drain))  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -95,16 +95,19 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Still answer a client that closes its half of the connection after its last request."""
-        self.transport.still_sends = None
+        self.transport.drain = None
         if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
-            self.transport.close()
+            self.transport.close()  # what is gathered is still to be written
             return False
         self._deaf = True
         self.cycle.keep_alive = False
         return True
 
-    def _still_sends(self) -> bool:
-        """Whether there is more to come, which is thrown away: for a while, see ``look_after``."""
+    def _drain(self) -> bool:
+        """Throw away what the client still sends, for as long as an idle connection is kept.
+
+        Says whether it may send any.
+        """
         if not self._deaf and not self._incomplete():
             return False
         self._deaf = True
@@ -146,6 +149,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(error.__context__)
 
     def _refuse(self, error: BaseException | None) -> None:
+        # By itself: a variable that holds the error in a frame of its traceback would wait for the garbage collector.
         if isinstance(error, Refused):
             self.fail(error.status, error.detail)
         else:
@@ -273,7 +277,7 @@ class Protocol(HttpToolsProtocol):
         self._deaf = True
         if self.cycle and not self.cycle.response_started and not self.cycle.disconnected:
             self._write(describe(Stopping), Stopping.headers)
-        self.transport.still_sends = None
+        self.transport.drain = None
         self.transport.close()
 
     def _write(self, problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) -> None:

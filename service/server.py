@@ -95,9 +95,12 @@ class Server(uvicorn.Server):
         self.loop = asyncio.get_running_loop()
         [self.listener] = sockets or []
         await super().startup([])
-        self.loop.add_reader(self.listener, self.accept_waiting)
+        self.loop.add_reader(self.listener, self.somebody_waits)
         host, port, *_ = self.listener.getsockname()
         logger.info("Uvicorn running on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
+    def somebody_waits(self) -> None:
+        self.accept_waiting()
 
     def accept_waiting(self) -> None:
         """Take over the connections that wait.
@@ -119,8 +122,8 @@ class Server(uvicorn.Server):
 
     def _resume_accepting(self) -> None:
         if self.listener.fileno() != -1:
-            self.loop.add_reader(self.listener, self.accept_waiting)
-            Server.accept_waiting(self)
+            self.loop.add_reader(self.listener, self.somebody_waits)
+            self.accept_waiting()
 
     def accept(self) -> bool:
         """Take over one connection that waits, if any does. Raises ``OSError``, as when too many are open."""

@@ -15,14 +15,17 @@ class GatheredWrites:
         self,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
-        still_sends: Callable[[], bool] = lambda: False,
+        drain: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``still_sends`` is asked when the connection is to be closed: whether its client is still sending."""
+        """``drain`` is called when the connection is to be closed: from now on it throws away what still comes.
+
+        It says whether anything may.
+        """
         self._transport = transport
         self._loop = loop
         self._written: list[bytes] = []
         self._lost = False
-        self.still_sends: Callable[[], bool] | None = still_sends
+        self.drain: Callable[[], bool] | None = drain
         self.is_closing = transport.is_closing  # asked for with every response
 
     def __getattr__(self, name: str) -> Any:
@@ -39,8 +42,8 @@ class GatheredWrites:
         What a closed connection receives resets it, and with a reset the client may lose the answer.
         """
         self._flush()
-        still_sends, self.still_sends = self.still_sends, None
-        if still_sends and still_sends():
+        drain, self.drain = self.drain, None
+        if drain and drain():
             self._transport.write_eof()
         else:
             self._transport.close()
@@ -48,7 +51,7 @@ class GatheredWrites:
     def lose(self) -> None:
         """Take no more: the connection has gone."""
         self._lost = True
-        self.still_sends = None
+        self.drain = None
 
     def _flush(self) -> None:
         if self._written and not self._lost:

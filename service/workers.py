@@ -120,11 +120,11 @@ class Worker(Server):
         self.connections[self.number] = mine = self.count_connections()
         return mine
 
-    def accept_waiting(self) -> None:
+    def somebody_waits(self) -> None:
         if self._count() > min(self.connections) * _UNFAIR + 1 and not self.should_exit:
             self.pause_accepting(_MOMENT)
         else:
-            super().accept_waiting()
+            super().somebody_waits()
 
     def accept(self) -> bool:
         accepted = super().accept()

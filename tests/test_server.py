@@ -4,7 +4,6 @@ import asyncio
 import gc
 import json
 import socket
-import struct
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,33 +64,36 @@ async def test_nothing_is_lost_at_the_end() -> None:
     assert transport.is_closing()
 
 
-async def test_nothing_is_written_to_a_connection_that_has_gone(address: str) -> None:
-    """A client that resets its connection at the moment of the answer makes no line in the log."""
-    complaints: list[Any] = []
-    loop, parts = asyncio.get_running_loop(), urlsplit(address)
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
-    wire = Wire()
-    transport = GatheredWrites(wire, loop)
-
-    transport.write(b"head")
-    transport.lose()
-    await asyncio.sleep(0)
-    for _ in range(20):
-        connection = socket.create_connection((parts.hostname, parts.port))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.sendall(get() * 10)
-        await asyncio.sleep(0.001)
-        connection.close()
-    await asyncio.sleep(0.1)
-
-    assert wire.calls == []
-    assert complaints == []
-
-
 async def test_the_rest_is_the_transport_s_own() -> None:
     transport = GatheredWrites(Wire(), asyncio.get_running_loop())
 
     assert transport.get_extra_info("peername") == ("127.0.0.1", 1)
+
+
+def connected(app: Any) -> tuple[Protocol, Wire]:
+    config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
+    protocol, wire = Protocol(config=config, server_state=State(), app_state={}), Wire()
+    protocol.connection_made(wire)
+    return protocol, wire
+
+
+async def test_nothing_is_written_to_a_connection_that_has_gone() -> None:
+    """Uvloop raises there: a client that resets its connection at the moment of the answer would make a traceback."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+        protocol.connection_lost(ConnectionResetError())
+        gone.set()
+
+    gone = asyncio.Event()
+    protocol, wire = connected(app)
+
+    protocol.data_received(get())
+    await gone.wait()
+    await asyncio.sleep(0)
+
+    assert wire.calls == []
 
 
 @pytest.mark.parametrize("every", range(1, 10))
@@ -103,10 +105,7 @@ async def test_a_client_that_gets_on_is_not_taken_for_one_who_stands_still(every
         await send({"type": "http.response.start", "status": 204})
         await send({"type": "http.response.body"})
 
-    config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
-    protocol = Protocol(config=config, server_state=State(), app_state={})
-    wire = Wire()
-    protocol.connection_made(wire)
+    protocol, wire = connected(app)
     for now in range(100):
         protocol.data_received(post(b"Content-Length: 2\r\n", b"{"))
         if now % every == 0:
