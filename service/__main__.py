@@ -8,7 +8,8 @@ from typing import NoReturn
 
 import asyncpg
 
-from service import schema, server, settings, workers
+from service import server, settings, workers
+from service.database import schema
 from service.settings import Settings
 
 logger = logging.getLogger("service")

@@ -6,19 +6,20 @@ from typing import Any
 from litestar import Litestar
 from litestar.datastructures import State
 
-from service import openapi, settings
+from service import settings
 from service.controllers.auth import AuthController
 from service.controllers.docs import DocsController
 from service.controllers.health import HealthController
 from service.controllers.posts import PostController
 from service.controllers.users import UserController
-from service.database import Database
-from service.passwords import Passwords
-from service.problems import respond
-from service.requests import AllowOnOptions, Request
-from service.responses import Response
+from service.database.database import Database
+from service.http import openapi
+from service.http.problems import respond
+from service.http.requests import AllowOnOptions, Request
+from service.http.responses import Response
+from service.security.passwords import Passwords
+from service.security.tokens import Tokens
 from service.settings import Settings
-from service.tokens import Tokens
 
 API = (AuthController, UserController, PostController, HealthController)
 

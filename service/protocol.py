@@ -14,9 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from service.errors import Overloaded, Stopping
-from service.problems import MEDIA_TYPE, Problem, describe, describe_status
-from service.requests import READS_BODY
-from service.responses import head_of, send_whole
+from service.http.problems import MEDIA_TYPE, Problem, describe, describe_status
+from service.http.requests import READS_BODY
+from service.http.responses import head_of, send_whole
 from service.transport import GatheredWrites
 
 MAX_HEAD_BYTES: Final = 64 * 1024

@@ -16,8 +16,9 @@ import pytest
 import uvicorn
 from litestar import Litestar
 
-from service import schema, server
+from service import server
 from service.app import create_app
+from service.database import schema
 from service.settings import Settings
 from tests import browser, postgres
 from tests.people import Person

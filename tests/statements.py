@@ -8,7 +8,7 @@ from types import ModuleType
 from msgspec import Struct
 
 import service.queries
-from service import schema
+from service.database import schema
 
 
 class Statement(Struct, frozen=True):

@@ -16,9 +16,9 @@ import msgspec
 import pytest
 
 from service.app import create_app
-from service.passwords import NICENESS
+from service.security.passwords import NICENESS
+from service.security.tokens import ALGORITHM, ISSUER
 from service.settings import Settings
-from service.tokens import ALGORITHM, ISSUER
 from tests.conftest import Serve
 from tests.people import Json, Person, assert_problem, login, pointers
 

@@ -8,8 +8,8 @@ import asyncpg
 import httpx
 import pytest
 
-from service.batching import MAX_ROWS, MAX_WAITING
-from service.database import ConnectionLost, Database
+from service.database.batching import MAX_ROWS, MAX_WAITING
+from service.database.database import ConnectionLost, Database
 from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
 from service.queries import posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate

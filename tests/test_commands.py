@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from service import schema
+from service.database import schema
 from tests.conftest import named
 from tests.people import Person
 from tests.processes import Start, answers, free_port, output, read_until

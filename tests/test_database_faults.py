@@ -11,10 +11,10 @@ import httpx
 import msgspec
 import pytest
 
-from service import schema
 from service.app import create_app
-from service.batching import MAX_WAITING
-from service.database import Database
+from service.database import schema
+from service.database.batching import MAX_WAITING
+from service.database.database import Database
 from service.errors import DatabaseUnavailable
 from service.queries import posts, users
 from service.settings import Settings
@@ -176,7 +176,9 @@ async def test_a_service_that_starts_without_its_database_waits_for_it(
     assert live.status_code == 200
     assert_problem(ready, 503, "database_unavailable")
     assert (refused, served) == ({503}, {200})
-    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.leases"]
+    said = [
+        record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.database.pool"
+    ]
     assert said == ["the database is away", "the database is back"]
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from service import errors
 from service.app import create_app
-from service.database import Database
+from service.database.database import Database
 from service.queries import posts
 from service.settings import Settings
 from tests.conftest import Databases, Serve
@@ -243,7 +243,9 @@ async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_resta
 
     assert live.status_code == 200
     assert post["user_id"] == alice.id
-    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.leases"]
+    said = [
+        record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.database.pool"
+    ]
     # Before them perhaps what ended a statement that was under way.
     assert said[-2:] == ["the database is away", "the database is back"]
     assert len(said) <= 3

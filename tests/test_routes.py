@@ -4,7 +4,7 @@ import pytest
 from litestar import Controller, Litestar
 from litestar.exceptions import ImproperlyConfiguredException
 
-from service.routes import get
+from service.http.routes import get
 
 
 class Asking(Controller):

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service import schema
-from service.schema import SchemaError
+from service.database import schema
+from service.database.schema import SchemaError
 from tests.waiting import WAITERS
 
 FILES = {

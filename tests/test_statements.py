@@ -7,8 +7,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from service import schema
-from service.leases import SERVER_SETTINGS
+from service.database import schema
+from service.database.pool import SERVER_SETTINGS
 from service.queries import auth, posts, users
 from service.structs.auth import Credentials
 from service.structs.fields import Timestamp
@@ -170,7 +170,7 @@ async def test_posts_go_with_their_user(db: asyncpg.Connection) -> None:
 
 def test_the_schema_module_has_its_statements_in_the_list() -> None:
     assert {statement.name for statement in statements(schema)} == {
-        "schema.CREATE_SCHEMA_FILES",
-        "schema.INSERT_SCHEMA_FILE",
-        "schema.SELECT_SCHEMA_FILES",
+        "database.schema.CREATE_SCHEMA_FILES",
+        "database.schema.INSERT_SCHEMA_FILE",
+        "database.schema.SELECT_SCHEMA_FILES",
     }

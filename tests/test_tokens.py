@@ -5,7 +5,7 @@ import time
 import pytest
 
 from service.errors import InvalidToken
-from service.tokens import MAX_LENGTH, Tokens
+from service.security.tokens import MAX_LENGTH, Tokens
 
 KEY = b"k" * 32
 

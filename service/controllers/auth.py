@@ -4,12 +4,12 @@ from litestar import Controller
 from litestar.datastructures import ResponseHeader
 from litestar.params import JSONBody
 
-from service.controllers.links import LOCATION
 from service.errors import IncorrectCredentials, TooManyPasswords, UsernameOrEmailTaken
+from service.http.links import LOCATION
+from service.http.requests import Request
+from service.http.responses import Response
+from service.http.routes import post
 from service.queries import auth, users
-from service.requests import Request
-from service.responses import Response
-from service.routes import post
 from service.structs.auth import AccessToken, PasswordGrant
 from service.structs.users import User, UserCreate
 

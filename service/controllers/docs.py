@@ -8,8 +8,8 @@ from litestar.exceptions import NotFoundException
 from litestar.params import PathParameter
 from swagger_ui_bundle import swagger_ui_path
 
-from service.requests import Request
-from service.routes import get
+from service.http.requests import Request
+from service.http.routes import get
 
 # Swagger UI writes style attributes; everything else, its requests included, stays within this origin.
 CONTENT_SECURITY_POLICY: Final = (

@@ -4,8 +4,8 @@ from litestar import Controller
 from msgspec import Struct
 
 from service.errors import DatabaseUnavailable, Stopping
-from service.requests import Request
-from service.routes import get
+from service.http.requests import Request
+from service.http.routes import get
 
 
 class Message(Struct, frozen=True):

@@ -4,14 +4,14 @@ from litestar import Controller
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET
 
-from service.controllers.links import LOCATION, NEXT_PAGE, next_page
 from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
-from service.guards import requires_post_ownership
-from service.middleware import AUTHENTICATED
+from service.http.links import LOCATION, NEXT_PAGE, next_page
+from service.http.requests import Request
+from service.http.responses import Response
+from service.http.routes import delete, get, patch, post
 from service.queries import posts
-from service.requests import Request
-from service.responses import Response
-from service.routes import delete, get, patch, post
+from service.security.guards import requires_post_ownership
+from service.security.middleware import AUTHENTICATED
 from service.structs.fields import PostId
 from service.structs.posts import Post, PostCreate, PostQuery, PostUpdate
 

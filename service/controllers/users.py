@@ -3,13 +3,13 @@
 from litestar import Controller
 from litestar.params import FromPath
 
-from service.controllers.links import NEXT_PAGE, next_page
 from service.errors import InvalidToken, UserNotFound
-from service.middleware import AUTHENTICATED
+from service.http.links import NEXT_PAGE, next_page
+from service.http.requests import Request
+from service.http.responses import Response
+from service.http.routes import get
 from service.queries import users
-from service.requests import Request
-from service.responses import Response
-from service.routes import get
+from service.security.middleware import AUTHENTICATED
 from service.structs.fields import UserId
 from service.structs.users import User, UserProfile
 

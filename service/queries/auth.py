@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from service.database import Database
+from service.database.database import Database
 from service.structs.auth import Credentials
 
 SELECT_CREDENTIALS: Final = """

@@ -5,8 +5,8 @@ from typing import Final
 import asyncpg
 from msgspec import UNSET
 
-from service.batching import once_a_turn
-from service.database import Database, Rows
+from service.database.batching import once_a_turn
+from service.database.database import Database, Rows
 from service.errors import InvalidToken
 from service.structs.posts import Post, PostCreate, PostPage, PostUpdate
 

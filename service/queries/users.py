@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from service.database import Database, Rows
+from service.database.database import Database, Rows
 from service.structs.posts import Post
 from service.structs.users import User, UserProfile
 

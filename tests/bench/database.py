@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncpg
 from argon2 import PasswordHasher
 
-from service import schema
+from service.database import schema
 from service.settings import Settings
 from tests.bench import processes
 

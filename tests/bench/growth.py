@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from service.leases import SERVER_SETTINGS
+from service.database.pool import SERVER_SETTINGS
 from tests.bench import database, processes, servers, wrk
 from tests.bench.options import Options, progress, table
 from tests.bench.rounds import in_turn

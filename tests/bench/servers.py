@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 from msgspec import Struct
 
-from service.tokens import Tokens
+from service.security.tokens import Tokens
 from tests.bench import processes
 
 PEERS: Final = Path(__file__).parent / "peers"

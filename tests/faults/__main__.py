@@ -15,7 +15,7 @@ import asyncpg
 from argon2 import PasswordHasher
 from msgspec import Struct
 
-from service import schema
+from service.database import schema
 from tests.bench import processes, servers
 from tests.bench.database import CONTENT, INSERT_POSTS, INSERT_USERS, PASSWORD
 from tests.bench.options import progress, table

@@ -10,7 +10,7 @@ import uvicorn
 from msgspec import Struct
 
 from service import server
-from service.leases import SERVER_SETTINGS
+from service.database.pool import SERVER_SETTINGS
 from service.protocol import State
 
 SELECT: Final = """

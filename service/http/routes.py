@@ -11,8 +11,8 @@ from litestar.exceptions import ImproperlyConfiguredException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, ExceptionHandlersMap, Middleware, Receive, Scope, Send
 
-from service.requests import Request
-from service.responses import JSON, encode, head_of, send_whole
+from service.http.requests import Request
+from service.http.responses import JSON, encode, head_of, send_whole
 from service.structs.fields import parse_id
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 logger = logging.getLogger(__name__)
 
-DIRECTORY: Final = Path(__file__).parent.parent / "sql"
+DIRECTORY: Final = Path(__file__).parents[2] / "sql"
 
 # Any number will do as long as no other program that uses the same database takes it.
 LOCK: Final = 7_305_081_964

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from service.batching import Row, Turn, Writes, answer, fail, start
+from service.database.batching import Row, Turn, Writes, answer, fail, start
+from service.database.pool import Leases
 from service.errors import DatabaseUnavailable
-from service.leases import Leases
 
 # What says that a statement failed because of a row in it, and wrote nothing: values (class 22), constraints (23),
 # deadlocks (40), locks (55).

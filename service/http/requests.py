@@ -10,11 +10,11 @@ from litestar.plugins import ReceiveRoutePlugin
 from litestar.routes import BaseRoute, HTTPRoute
 from msgspec import Struct
 
-from service.database import Database
-from service.decoding import decode_form, decode_json, decode_query, parse_form
+from service.database.database import Database
 from service.errors import BodyTooLarge, ClientDisconnected, NotForm, WrongContentType
-from service.passwords import Passwords
-from service.tokens import Tokens
+from service.http.decoding import decode_form, decode_json, decode_query, parse_form
+from service.security.passwords import Passwords
+from service.security.tokens import Tokens
 
 T = TypeVar("T", bound=Struct)
 

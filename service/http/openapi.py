@@ -19,8 +19,8 @@ from litestar.typing import FieldDefinition
 from msgspec import Struct
 
 from service import errors
-from service.problems import MEDIA_TYPE, Problem, describe, phrase
-from service.requests import FORM, Request
+from service.http.problems import MEDIA_TYPE, Problem, describe, phrase
+from service.http.requests import FORM, Request
 from service.structs.fields import MAX_EMAIL_LENGTH, MAX_ID, Email, PostId, Timestamp, UserId
 
 TAGS: Final = {

@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.errors import FaultyField, InvalidFields, ServiceError
-from service.responses import Response
+from service.http.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
 

@@ -1,0 +1,1 @@
+"""Litestar, as this service uses it: routes, requests, responses and errors."""
