@@ -3,25 +3,24 @@
 import argparse
 import asyncio
 import sys
-from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Final
 
-import asyncpg
-
 from service.database import schema
 from tests.connections import phases
 from tests.connections import service as services
 from tests.connections.histories import draw
-from tests.connections.messages import Account
-from tests.connections.phases import PHASES, SETTINGS, Phase
+from tests.connections.model import Circumstances
+from tests.connections.phases import PHASES, SETTINGS
 from tests.connections.service import Service
 from tests.faults import cluster
 from tests.faults.cluster import ROLE, Cluster
 
-CALM: Final = 100  # histories of a round without any trouble
+CALM: Final = 100  # histories of a calm phase
 GROWTH: Final = 30 << 20  # bytes of resident memory
 
 
@@ -29,113 +28,102 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.connections", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=1, help="of the first round; each round has the next")
-    parser.add_argument("--history", type=int, help="only this one of the seed, without any trouble, ten times")
+    parser.add_argument("--phase", choices=["calm", *(phase.name for phase in PHASES)], help="only this phase")
+    parser.add_argument("--history", type=int, help="only this history of the seed, ten times, without any trouble")
     parser.add_argument("--at-once", type=int, default=40, help="connections")
-    parser.add_argument("--phase", help="only this phase, such as `drain`")
     options = parser.parse_args()
     with cluster.started(max_connections="60") as postgres, TemporaryDirectory() as directory:
-        found = asyncio.run(Fuzz(postgres, Path(directory), options).run())
-    sys.exit(found > 0)
+        violations = asyncio.run(Fuzz(postgres, Path(directory), options).run())
+    sys.exit(violations > 0)
 
 
 class Fuzz:
-    """Rounds of two phases: calm ones on a server that lasts, and one with a trouble on a server of its own."""
+    """Rounds of two phases: a calm one on a server that lasts, and one with a trouble on a server of its own."""
 
     def __init__(self, postgres: Cluster, directory: Path, options: argparse.Namespace) -> None:
         self.postgres = postgres
         self.directory = directory
         self.options = options
+        self.played = 0
         self.violations = 0
-        self.played = Counter[str]()
         self.memory: list[int] = []
-        self.descriptors = 0
+        self.descriptors: list[int] = []
 
     async def run(self) -> int:
-        url = await self._make_database()
-        lasting = Service(url, self.directory / "lasting", **SETTINGS)
-        await lasting.start()
-        try:
-            account = await services.register(lasting.address, "model")
-            await services.insert_public_posts(url, account)
-            if self.options.history is not None:
-                await self._replay(lasting, account)
-            else:
-                await self._run_rounds(lasting, account, url)
-            self._report("end", await phases.stop(lasting, 3))
-        finally:
-            lasting.kill()
-        say(f"{sum(self.played.values())} histories, {self.violations} with violations")
+        """How many violations there were."""
+        async with self._database("lasting") as url:
+            lasting = Service(url, self.directory / "lasting", **SETTINGS)
+            try:
+                await lasting.start()
+                if self.options.history is not None:
+                    await self._replay(lasting)
+                else:
+                    await self._run_rounds(lasting)
+                found = await phases.stop(lasting)
+                self._report("the server of the calm phases", 0, found + lasting.complaints())
+            finally:
+                lasting.kill()
+        say(f"{self.played} histories, {self.violations} violations")
         return self.violations
 
-    async def _make_database(self) -> str:
-        admin = await asyncpg.connect(self.postgres.url())
-        await admin.execute(f"create database model owner {ROLE}")
-        await admin.close()
-        url = self.postgres.url("model", ROLE)
+    @asynccontextmanager
+    async def _database(self, name: str) -> AsyncIterator[str]:
+        async with services.connected(self.postgres.url()) as admin:
+            await admin.execute(f'create database "{name}" owner {ROLE}')
+        url = self.postgres.url(name, ROLE)
         await schema.migrate(url)
-        return url
+        yield url
+        async with services.connected(self.postgres.url()) as admin:
+            await admin.execute(f'drop database "{name}" with (force)')
 
-    async def _run_rounds(self, lasting: Service, account: Account, url: str) -> None:
+    async def _run_rounds(self, lasting: Service) -> None:
         last = monotonic() + self.options.minutes * 60
-        seed = self.options.seed
+        only = self.options.phase
+        chosen = [phase for phase in PHASES if only in {None, phase.name}]
+        seed, at_once = self.options.seed, self.options.at_once
         while True:
-            if not self.options.phase:
-                await self._run_calm(lasting, account, seed)
-            phase = self._choose(seed)
-            log = self.directory / f"{seed}"
-            played, found = await phases.run_phase(
-                phase, seed, account, url, log, self.postgres, at_once=self.options.at_once
-            )
-            self.played[phase.name] += played
-            self._report(f"seed {seed}, {phase.name}, {played} histories", found)
-            seed += 1
+            if only in {None, "calm"}:
+                played, found = await phases.run_calm(lasting, seed, histories=CALM, at_once=at_once)
+                self._report(f"seed {seed}, calm", played, found + self._check_growth(lasting))
+            if chosen:
+                phase = chosen[seed % len(chosen)]
+                async with self._database(f"seed-{seed}") as url:
+                    log = self.directory / f"{seed}"
+                    played, found = await phases.run_phase(
+                        phase, seed, url, log, cluster=self.postgres, at_once=at_once
+                    )
+                self._report(f"seed {seed}, {phase.name}", played, found)
             if monotonic() > last:
                 break
-
-    def _choose(self, seed: int) -> Phase:
-        chosen = [phase for phase in PHASES if self.options.phase in {None, phase.name}]
-        return chosen[seed % len(chosen)]
-
-    async def _run_calm(self, service: Service, account: Account, seed: int) -> None:
-        histories = [draw(seed, number, account) for number in range(CALM)]
-        await phases.prepare(service.database_url, account, histories)
-        traces = await phases.play(histories, service.port, at_once=self.options.at_once)
-        found = await phases.check_end(service)
-        found += await phases.check(service.database_url, traces, phases.circumstances())
-        found += self._check_growth(service)
-        self.played["calm"] += len(traces)
-        self._report(f"seed {seed}, calm, {len(traces)} histories", found)
+            seed += 1
 
     def _check_growth(self, service: Service) -> list[str]:
         """Compare with the end of the second calm phase."""
         self.memory.append(service.memory())
-        descriptors = service.descriptors()
-        if len(self.memory) <= 2:
-            self.descriptors = descriptors
-            return []
+        self.descriptors.append(service.descriptors())
         found = []
-        if self.memory[-1] > self.memory[1] + GROWTH:
+        if self.memory[-1] > self.memory[:2][-1] + GROWTH:
             found.append(f"resident memory grows: {[size >> 20 for size in self.memory]} MiB")
-        if descriptors > self.descriptors:
-            found.append(f"{descriptors} file descriptors after {self.descriptors}")
+        if self.descriptors[-1] > self.descriptors[:2][-1]:
+            found.append(f"more and more file descriptors are open: {self.descriptors}")
         return found
 
-    async def _replay(self, service: Service, account: Account) -> None:
-        history = draw(self.options.seed, self.options.history, account)
+    async def _replay(self, service: Service) -> None:
+        history = draw(self.options.seed, self.options.history, service.account)
+        around = Circumstances(phases.CLIENT_TIMEOUT, phases.KEEP_ALIVE)
         for _ in range(10):
-            await phases.prepare(service.database_url, account, [history])
+            await services.prepare(service.database_url, [history])
             [trace] = await phases.play([history], service.port, at_once=1)
-            found = await phases.check(service.database_url, [trace], phases.circumstances())
             say(trace.describe())
-            self.played["replayed"] += 1
-            self._report(f"history {history.label}", found)
+            self._report("replayed", 1, await phases.check(service.database_url, [trace], around))
 
-    def _report(self, what: str, found: list[str]) -> None:
-        memory = f", {self.memory[-1] >> 20} MiB" if self.memory else ""
-        say(f"{what}: {f'{len(found)} VIOLATIONS' if found else 'nothing found'}{memory}")
-        for one in found:
-            say(one + "\n")
+    def _report(self, what: str, played: int, found: list[str]) -> None:
+        self.played += played
         self.violations += len(found)
+        memory = f", {self.memory[-1] >> 20} MiB" if self.memory else ""
+        say(f"{what}: {played} histories, {len(found) or 'no'} violations{memory}")
+        for violation in found:
+            say(f"{violation}\n")
 
 
 def say(what: str) -> None:

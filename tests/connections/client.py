@@ -45,6 +45,7 @@ class Responses:
         self.continued = 0  # how many 100 Continue came since the last response
         self._rest = bytearray()
         self._current: Response | None = None
+        self._ignores = False
         self._length = 0
 
     @property
@@ -52,6 +53,8 @@ class Responses:
         return bool(self._rest) or self._current is not None
 
     def feed(self, data: bytes, now: float) -> None:
+        if self._ignores:
+            return
         self._rest += data
         self.size += len(data)
         self.received.append((now, self.size))
@@ -77,6 +80,9 @@ class Responses:
         response.continued, self.continued = self.continued, 0
         number = len(self.complete)
         bodiless = response.status in {204, 304} or (number < len(self.methods) and self.methods[number] == "HEAD")
+        if bodiless and response.closes:
+            # A server that refuses a request which it has not understood does not know that it was a HEAD.
+            self._ignores, self._rest = True, bytearray()
         if not bodiless and not headers.get("content-length", "").isdigit():
             raise ValueError(f"a response without a length: {head[:300]!r}")
         self._length = 0 if bodiless else int(headers["content-length"])

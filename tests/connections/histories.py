@@ -70,8 +70,9 @@ def draw(seed: int, number: int, account: Account) -> History:
     if random.random() < 0.07:
         messages = [factory.make_large() for _ in range(random.choice([2, 6, 20]))]
         messages += [factory.make(breakable=False) for _ in range(random.randint(0, 2))]
-        last = 900_000 * len(messages)
-        stalls += [(random.randint(0, last), random.choice([0.3, 1, 1.5, NEVER])) for _ in range(random.randint(1, 3))]
+        # Far from each other, because the kernel alone takes some megabytes.
+        places = accumulate(random.choice([random.randint(0, 2_000_000), 6_000_000]) for _ in range(3))
+        stalls = [(place, random.choice([0.3, 1, 1.5, 1.5, NEVER])) for place in places]
     else:
         messages = [factory.make() for _ in range(random.choice([1, 1, 2, 3, 4, 5, 10, 20]))]
     history = History(
@@ -81,7 +82,7 @@ def draw(seed: int, number: int, account: Account) -> History:
         ending=random.choices(list(ENDINGS), list(ENDINGS.values()))[0],
         stops_at_close=random.random() < 0.5,
         small_buffer=bool(stalls) or random.random() < 0.1,
-        stalls=sorted(stalls),
+        stalls=stalls,
         linger=random.choice([0, 0, 0.001, 0.01, 0.1, 1]),
     )
     end = len(history.data)

@@ -75,15 +75,16 @@ class Checker:
             if trace.opened < self.around.drained - EARLY and not self._was_killed():
                 yield f"the connection was refused: {trace.note}"
             return
-        if trace.ended == "hung":
+        if trace.ended == "hung" and not self._was_killed():
             yield "the connection hangs"
-        begun = [message for message, (start, _) in zip(self.messages, self.spans, strict=True) if start < trace.sent]
+        # What was sent after the end of the connection was not begun on it.
+        begun = [number for number in range(len(self.messages)) if self._first_byte(number) < trace.ended_at]
         for number, message in enumerate(self.messages):
             yield from (f"message {number} ({message}): {what}" for what in self._check(number, message))
         if len(trace.responses.complete) > len(begun):
             extra = [response.status for response in trace.responses.complete[len(begun) :]]
             yield f"{len(begun)} requests, and {extra} on top of their responses"
-        yield from self._check_end(begun)
+        yield from self._check_end(len(begun))
 
     # Times of a message, each such that the server's own is not earlier or later.
 
@@ -130,7 +131,18 @@ class Checker:
         return any(ports is None or self.trace.port in ports for _, ports in self.around.killed)
 
     def _stopped_reading(self) -> bool:
-        return any(end - start >= self.around.client_timeout - EARLY for start, end in self.trace.stalls)
+        """Whether the server can have seen no progress for too long, because the kernel had room for what was read."""
+        begun, read = 0.0, -KERNEL_BUFFERS
+        for start, end in self.trace.stalls:
+            received = max((size for at, size in self.trace.responses.received if at <= start), default=0)
+            if received > read + KERNEL_BUFFERS:
+                begun, read = start, received
+            if end - begun >= self.around.client_timeout - EARLY:
+                return True
+        return False
+
+    def _took_longer(self, start: float, end: float, limit: float) -> bool:
+        return self.around.elapsed(start, end) > limit + LATE and not self.trace.stalls
 
     # One message.
 
@@ -191,7 +203,7 @@ class Checker:
                 yield f"post {read} instead of {message.post_id}"
         if response.continued > message.expects:
             yield f"{response.continued} 100 Continue"
-        if number in self.trace.unheard and not self._is_troubled(response):
+        if number in self.trace.unheard and not self.trace.stalls and not self._is_troubled(response):
             yield "neither 100 Continue nor a response came in time"
         if response.closes and not self._may_close(number, message, response):
             yield f"the {response.status} announces a close without a cause"
@@ -209,6 +221,8 @@ class Checker:
         elif status == 408:
             if not self._is_late(number):
                 yield "408, and the client was in time"
+            elif self._took_longer(self._first_byte(number), response.ended, 2 * around.client_timeout):
+                yield "408, and far too late"
         elif status == 503:
             allowed = {
                 "database_unavailable": around.is_away(self._first_byte(number), response.ended),
@@ -262,11 +276,11 @@ class Checker:
             # An early response came in time, the rest of the body may not have.
             responses = self.trace.responses.complete
             if len(responses) == number + 1:
-                self.over, self.not_executed = f"message {number} came late", True
+                self.over, self.not_executed = f"message {number} came late", self.trace.ended not in {"closed", "left"}
 
     # The end of the connection.
 
-    def _check_end(self, begun: list[Message]) -> Iterator[str]:
+    def _check_end(self, begun: int) -> Iterator[str]:
         trace, around = self.trace, self.around
         if trace.ended in {"closed", "left", "hung", "garbage"}:
             return
@@ -276,19 +290,19 @@ class Checker:
         if forced:
             return
         failed = trace.send_failed_at or (trace.ended_at if trace.ended == "reset" else 0)
-        if failed and self._is_reset_too_early(failed, len(begun)):
+        if failed and self._is_reset_too_early(failed):
             yield f"{trace.ended}, and a reset {failed - trace.opened:.3f} s after the start without a cause"
         answered = len(trace.responses.complete)
         if self.closed_at < inf:
-            if trace.ended_at - self.closed_at > LATE and not trace.stalls:
+            if self._took_longer(self.closed_at, trace.ended_at, 0):
                 yield f"closed {trace.ended_at - self.closed_at:.1f} s after the close was announced"
-        elif trace.ended_at < around.drained and not trace.half_closed_at and answered == len(begun):
-            yield from self._check_idle_time(len(begun))
+        elif trace.ended_at < around.drained and not trace.half_closed_at and answered == begun:
+            yield from self._check_idle_time(begun)
 
     def _check_idle_time(self, number: int) -> Iterator[str]:
         """All that was sent is answered: the connection is kept for a while, but not for long."""
         trace, around = self.trace, self.around
-        if number and self._last_byte(number - 1) == inf:  # the rest of a body that nobody waits for
+        if number and self._last_byte(number - 1) > trace.ended_at:  # the rest of a body that nobody waits for
             waited, limit = around.elapsed(self._first_byte(number - 1), trace.ended_at), around.client_timeout
         else:
             since = self._idle_since(number)
@@ -297,21 +311,20 @@ class Checker:
         if waited < limit - self._slack:
             yield f"closed after it was idle for {waited:.3f} s"
         last = max([trace.opened, *(after for _, after, _ in trace.sends), *self._response_times()])
-        longest = max(around.keep_alive, 2 * around.client_timeout) + LATE
-        if around.elapsed(last, trace.ended_at) > longest and not trace.stalls:
+        if self._took_longer(last, trace.ended_at, max(around.keep_alive, 2 * around.client_timeout)):
             yield f"closed only after it was idle for {trace.ended_at - last:.3f} s"
 
     def _response_times(self) -> list[float]:
         return [response.ended for response in self.trace.responses.complete]
 
-    def _is_reset_too_early(self, failed: float, begun: int) -> bool:
+    def _is_reset_too_early(self, failed: float) -> bool:
         """A client that sends to a connection that the server has closed may be reset, though not at once."""
         if self.closed_at < inf:
             return self.around.elapsed(self.closed_at, failed) < LINGER and failed < self.around.drained
         if failed > self.around.drained - EARLY:
             return False
         # The idle connection was closed, or a body came too late; then the client sent more.
-        late = any(self._was_idle(number) or self._is_late(number) for number in range(begun))
+        late = any(self._was_idle(number) or self._is_late(number) for number in range(len(self.messages)))
         return not late
 
 

@@ -4,19 +4,17 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Sequence
+from math import inf
 from pathlib import Path
 from random import Random
 from time import monotonic
 from typing import Final
 
-import asyncpg
-import psutil
 from msgspec import Struct, field
 
 from tests.connections import service as services
 from tests.connections.client import Client, Trace
 from tests.connections.histories import History, draw
-from tests.connections.messages import FIRST_OWN_POST, Account
 from tests.connections.model import LATE, Checker, Circumstances
 from tests.connections.service import POOL, Service
 from tests.faults.cluster import Cluster
@@ -32,60 +30,90 @@ FIRST_NUMBER: Final = 1000  # of a phase with a trouble; the histories of the ca
 PATIENCE: Final = 40  # seconds; no history takes longer
 STALL: Final = CLIENT_TIMEOUT + 6
 EXIT: Final = 5  # seconds that the running requests get when the service stops
+IDLE_EXIT: Final = 3  # seconds until a service without clients has stopped
 
 
 class Run(Struct):
-    """The histories of one seed on one server."""
+    """A phase while it runs."""
 
-    seed: int
     service: Service
     random: Random
     around: Circumstances
-    cluster: Cluster | None = None
-    notes: list[str] = field(default_factory=list)  # violations that are not of one connection
+    cluster: Cluster | None
+    violations: list[str] = field(default_factory=list)  # that are not of one connection
 
 
-Trouble = Callable[[Run], Coroutine[None, None, None]]
-
-
-def circumstances(*, overload: bool = False) -> Circumstances:
-    return Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE, overload=overload)
+class Phase(Struct, frozen=True):
+    name: str
+    trouble: Callable[[Run], Coroutine[None, None, None]] | None = None
+    settings: dict[str, str] = {}
+    histories: int = 100
+    expected: str = "^$"  # a regular expression for lines of the log
+    overload: bool = False
 
 
 async def play(
-    histories: Sequence[History], port: int, *, at_once: int, stop: Callable[[], bool] = lambda: False
+    histories: Sequence[History],
+    port: int,
+    *,
+    at_once: int,
+    patience: float = PATIENCE,
+    last: Callable[[], float] = lambda: inf,
 ) -> list[Trace]:
-    """Play histories, ``at_once`` of them at a time."""
+    """Play histories, ``at_once`` of them at a time. None is begun after ``last``."""
     traces: list[Trace] = []
     waiting = iter(histories)
 
     async def play_some() -> None:
         for history in waiting:
-            if stop():
+            if monotonic() > last():
                 break
-            traces.append(await Client(history, port, patience=PATIENCE, stall=STALL).play())
+            traces.append(await Client(history, port, patience=patience, stall=STALL).play())
 
     await asyncio.gather(*(play_some() for _ in range(at_once)))
     return traces
 
 
-async def prepare(url: str, account: Account, histories: Sequence[History]) -> None:
-    """Insert the posts that the histories change and delete, and delete what they wrote the last time."""
-    messages = [message for history in histories for message in history.messages]
-    ids = [message.post_id for message in messages if message.post_id >= FIRST_OWN_POST]
-    await services.delete_posts(url, ids, [message.marker for message in messages if message.marker])
-    await services.insert_posts(url, account, ids)
-
-
 async def check(url: str, traces: Sequence[Trace], around: Circumstances) -> list[str]:
     """The violations of each connection, with its history."""
     kept = await services.stored(url, [trace.history for trace in traces])
-    found = []
-    for trace in traces:
-        violations = list(Checker(trace, around, kept).violations())
-        if violations:
-            found.append("\n".join([*(f"! {violation}" for violation in violations), trace.describe()]))
-    return found
+    found = [(trace, list(Checker(trace, around, kept).violations())) for trace in traces]
+    return ["\n".join([*map("! {}".format, what), trace.describe()]) for trace, what in found if what]
+
+
+async def run_calm(service: Service, seed: int, *, histories: int, at_once: int) -> tuple[int, list[str]]:
+    """Run histories without any trouble; how many, and the violations."""
+    around = Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE)
+    drawn = [draw(seed, number, service.account) for number in range(histories)]
+    await services.prepare(service.database_url, drawn)
+    traces = await play(drawn, service.port, at_once=at_once)
+    found = await check(service.database_url, traces, around)
+    return len(traces), found + await check_end(service)
+
+
+async def run_phase(
+    phase: Phase, seed: int, database_url: str, log: Path, *, cluster: Cluster | None = None, at_once: int
+) -> tuple[int, list[str]]:
+    """Run a phase on a server of its own; how many histories were played, and the violations."""
+    around = Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE, overload=phase.overload)
+    service = Service(database_url, log, **SETTINGS, **phase.settings)
+    run = Run(service, Random(seed), around, cluster)  # noqa: S311 - no secret
+    try:
+        await service.start()
+        histories = [draw(seed, FIRST_NUMBER + number, service.account) for number in range(phase.histories)]
+        await services.prepare(database_url, histories)
+        trouble = asyncio.create_task(phase.trouble(run)) if phase.trouble else None
+        traces = await play(histories, service.port, at_once=at_once, last=lambda: around.drained + 0.5)
+        if trouble:
+            await trouble
+        if around.terminated > monotonic():
+            run.violations += await check_end(service)
+            run.violations += await stop(service)
+        run.violations += [f"in the log: {complaint}" for complaint in service.complaints(phase.expected)]
+        run.violations += await check(database_url, traces, around)
+    finally:
+        service.kill()
+    return len(traces), run.violations
 
 
 async def check_end(service: Service) -> list[str]:
@@ -104,26 +132,20 @@ async def check_end(service: Service) -> list[str]:
     return found
 
 
-async def stop(service: Service, seconds: float, expected: str = "^$") -> list[str]:
-    """End the service by SIGTERM, if it has not been told yet, and look at its exit code and its log."""
-    found = []
-    if service.process.poll() is None and seconds:
-        service.signal(signal.SIGTERM)
-    if (code := await service.wait(seconds)) != 0:
-        found.append(f"the exit code after SIGTERM is {code}" if code else f"SIGTERM has not ended it in {seconds} s")
-    service.kill()
-    found += [f"in the log: {complaint}" for complaint in service.complaints(expected)]
-    return found
+async def stop(service: Service, limit: float = IDLE_EXIT) -> list[str]:
+    """End the service by SIGTERM, when all clients have gone."""
+    limit += int(service.settings.get("DRAIN_SECONDS", "0"))
+    service.signal(signal.SIGTERM)
+    if (code := await service.wait(limit)) is None:
+        return [f"SIGTERM has not ended it within {limit} s"]
+    return [f"the exit code after SIGTERM is {code}"] if code else []
 
 
 # Troubles.
 
 
-async def nothing(_: Run) -> None:
-    pass
-
-
 async def drain(run: Run) -> None:
+    """SIGTERM, and sometimes another."""
     seconds = int(run.service.settings["DRAIN_SECONDS"])
     await asyncio.sleep(run.random.uniform(0.5, 5))
     run.around.terminated = monotonic()
@@ -135,8 +157,7 @@ async def drain(run: Run) -> None:
         run.service.signal(signal.SIGTERM)
     limit = max(0, run.around.drained - monotonic()) + EXIT + LATE
     if (code := await run.service.wait(limit)) != 0:
-        run.notes.append(f"after SIGTERM the exit code is {code}, {limit:.1f} s later")
-        run.service.kill()
+        run.violations.append(f"{limit:.1f} s after SIGTERM the exit code is {code}")
 
 
 async def stand_still(run: Run) -> None:
@@ -158,93 +179,46 @@ async def lose_a_worker(run: Run) -> None:
     clients = run.service.clients_of(worker)
     run.around.killed.append((monotonic(), clients))
     os.kill(worker.pid, run.random.choice([signal.SIGKILL, signal.SIGSTOP]))
-    # A connection that is made now may be accepted by neither or by the worker that has gone.
-    for _ in range(150):
-        clients |= run.service.clients_of(worker)
+    last = monotonic() + 15
+    while monotonic() < last:
+        clients |= run.service.clients_of(worker)  # also those that it accepted at the last moment
         serving = {process.pid for process in run.service.serving()}
         if worker.pid not in serving and len(serving) == run.service.workers:
-            break
+            return
         await asyncio.sleep(0.1)
-    else:
-        run.notes.append(f"worker {worker.pid} was not replaced")
+    run.violations.append(f"worker {worker.pid} was not replaced")
 
 
 async def lose_the_database(run: Run) -> None:
     assert run.cluster
-    cluster, random = run.cluster, run.random
-    await asyncio.sleep(random.uniform(0.5, 4))
+    await asyncio.sleep(run.random.uniform(0.5, 4))
+    how, pause = run.random.choice(["stop", "kill", "freeze", "terminate"]), run.random.choice([0, 1, 3])
     begun = monotonic()
-    how, pause = random.choice(["stop", "kill", "freeze", "terminate"]), random.choice([0, 1, 3])
-    run.around.away.append((begun, begun + 1000))
+    run.around.away.append((begun, begun + PATIENCE))
     match how:
         case "stop" | "kill":
-            await asyncio.to_thread(cluster.stop if how == "stop" else cluster.kill)
+            await asyncio.to_thread(run.cluster.stop if how == "stop" else run.cluster.kill)
             await asyncio.sleep(pause)
-            await asyncio.to_thread(cluster.start)
+            await asyncio.to_thread(run.cluster.start)
         case "freeze":
-            cluster.freeze()
+            run.cluster.freeze()
             await asyncio.sleep(pause)
-            cluster.thaw()
+            run.cluster.thaw()
         case "terminate":
-            connection = await asyncpg.connect(run.service.database_url)
-            await connection.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
-            )
-            await connection.close()
+            async with services.connected(run.service.database_url) as connection:
+                await connection.execute(services.TERMINATE)
     run.around.away[-1] = begun, monotonic()
 
 
-class Phase(Struct, frozen=True):
-    name: str
-    trouble: Trouble
-    settings: dict[str, str] = {}
-    histories: int = 100
-    ends: bool = False  # the trouble is the end of the service
-    expected: str = "^$"  # in the log
-    overload: bool = False
-
-
-WORKER_ENDS: Final = r"worker \d+ has ended|Child process|worker"
+WORKER_ENDS: Final = r"worker \d+ has ended|Child process"
+DRAIN: Final = Phase("drain", drain, {"DRAIN_SECONDS": "2"}, histories=200)
 PHASES: Final = (
-    Phase("two workers", nothing, {"WORKERS": "2"}),
-    Phase("drain", drain, {"DRAIN_SECONDS": "2"}, histories=200, ends=True),
-    Phase("drain of two workers", drain, {"WORKERS": "2", "DRAIN_SECONDS": "1"}, histories=200, ends=True),
-    Phase("stop", drain, {"DRAIN_SECONDS": "0"}, histories=200, ends=True),
+    DRAIN,
+    Phase("drain of two workers", drain, {"WORKERS": "2", "DRAIN_SECONDS": "1"}, histories=200),
+    Phase("stop", drain, {"DRAIN_SECONDS": "0"}, histories=200),
     Phase("process stands still", stand_still),
     Phase("worker lost", lose_a_worker, {"WORKERS": "2"}, expected=WORKER_ENDS),
     Phase("database lost", lose_the_database),
-    Phase("overload", nothing, {"MAX_REQUESTS": "3"}, overload=True),
+    Phase("overload", settings={"MAX_REQUESTS": "3"}, overload=True),
+    Phase("two workers", settings={"WORKERS": "2"}),
 )
-
-
-async def run_phase(
-    phase: Phase, seed: int, account: Account, database_url: str, log: Path, cluster: Cluster | None, *, at_once: int
-) -> tuple[int, list[str]]:
-    """Run a phase on a server of its own; how many histories were played, and the violations."""
-    histories = [draw(seed, FIRST_NUMBER + number, account) for number in range(phase.histories)]
-    await prepare(database_url, account, histories)
-    service = Service(database_url, log, **SETTINGS, **phase.settings)
-    around = circumstances(overload=phase.overload)
-    run = Run(seed, service, Random(seed), around, cluster)  # noqa: S311 - no secret
-    try:
-        await service.start()
-        trouble = asyncio.create_task(phase.trouble(run))
-        traces = await play(
-            histories, service.port, at_once=at_once, stop=lambda: monotonic() > around.drained or _has_ended(service)
-        )
-        await trouble
-        found = run.notes
-        if not phase.ends:
-            found += await check_end(service)
-        found += await stop(service, EXIT, phase.expected)
-        found += await check(database_url, traces, around)
-    except psutil.NoSuchProcess:
-        found = [f"the service has ended:\n{service.said()[-2000:]}"]
-        traces = []
-    finally:
-        service.kill()
-    return len(traces), found
-
-
-def _has_ended(service: Service) -> bool:
-    return service.process.poll() is not None

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from tests.connections.histories import History
-from tests.connections.messages import PUBLIC_CONTENT, PUBLIC_POSTS, Account
+from tests.connections.messages import FIRST_OWN_POST, PUBLIC_CONTENT, PUBLIC_POSTS, Account
 from tests.connections.model import Stored
 from tests.processes import free_port
 
@@ -31,8 +31,16 @@ UNEXPECTED: Final = re.compile(r"Traceback| ERROR |never retrieved|was destroyed
 INSERT_POSTS: Final = """
 insert into posts (id, title, content, user_id)
 overriding system value
-select post_id, 'title', $2, $3
+select post_id, 'title', $2, (select id from users where username = 'model')
 from unnest($1::bigint[]) as post_id
+"""
+# The next id is above those of the public posts and of the other posts that the service has inserted.
+RESTART_IDS: Final = """
+select setval(pg_get_serial_sequence('posts', 'id'), greatest($1::bigint, (select max(id) from posts where id < $2)))
+"""
+DELETE_POSTS: Final = "delete from posts where id = any($1) or title = any($2)"
+TERMINATE: Final = """
+select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
 """
 SELECT_TITLES: Final = "select title, count(*) from posts where title = any($1) group by title"
 SELECT_IDS: Final = "select id from posts where id = any($1)"
@@ -41,6 +49,15 @@ select count(*) as connections, count(xact_start) filter (where state <> 'active
 from pg_stat_activity
 where datname = current_database() and application_name = 'accounts-and-posts'
 """
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 class Service:
@@ -58,6 +75,7 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
+        """Returns when all workers serve, and the database holds the account and the public posts."""
         environment = {
             "PATH": os.environ["PATH"],
             "DATABASE_URL": self.database_url,
@@ -78,17 +96,12 @@ class Service:
                 start_new_session=True,
             )
         last = monotonic() + PATIENCE
-        async with httpx.AsyncClient(base_url=self.address, trust_env=False) as client:
-            while True:
-                assert self.process.poll() is None, self.said()
-                assert monotonic() < last, self.said()
-                with suppress(httpx.TransportError):
-                    await client.get("/health/live")
-                    break
-                await asyncio.sleep(0.05)
-        while len(self.serving()) < self.workers or self.said().count("running on") < self.workers:
+        while self.said().count("Application startup complete") < self.workers:
+            assert self.process.poll() is None, self.said()
             assert monotonic() < last, self.said()
             await asyncio.sleep(0.05)
+        self.account = await register(self.address)
+        await insert_public_posts(self.database_url)
 
     def said(self) -> str:
         return self.log.read_text()
@@ -142,56 +155,51 @@ class Service:
         """Resident bytes."""
         return sum(int(process.memory_info().rss) for process in self.serving())
 
-    def complaints(self, expected: str) -> list[str]:
+    def complaints(self, expected: str = "^$") -> list[str]:
         """Lines of the log that should not be there; ``expected`` is a regular expression."""
         lines = self.said().splitlines()
         bad = [at for at, line in enumerate(lines) if UNEXPECTED.search(line) and not re.search(expected, line)]
         return ["\n".join(lines[at : at + 30]) for at in bad[:3]]
 
 
-async def register(address: str, name: str) -> Account:
+async def register(address: str) -> Account:
+    body = {"username": "model", "email": "model@example.com", "password": "the password of the model"}
     async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=30) as client:
-        password = "the password of the model"
-        body = {"username": name, "email": f"{name}@example.com", "password": password}
         (await client.post("/auth/register", json=body)).raise_for_status()
-        token = await client.post("/auth/token", data={"username": name, "password": password})
-        return Account(name, password, token.raise_for_status().json()["access_token"])
+        login = await client.post("/auth/token", data={"username": body["username"], "password": body["password"]})
+        return Account(body["username"], body["password"], login.raise_for_status().json()["access_token"])
 
 
-async def insert_public_posts(url: str, account: Account) -> None:
-    await insert_posts(url, account, list(range(1, PUBLIC_POSTS + 1)), PUBLIC_CONTENT)
-    connection = await asyncpg.connect(url)
-    await connection.execute("select setval(pg_get_serial_sequence('posts', 'id'), $1::bigint)", PUBLIC_POSTS)
-    await connection.close()
+async def insert_public_posts(url: str) -> None:
+    await insert_posts(url, range(1, PUBLIC_POSTS + 1), PUBLIC_CONTENT)
 
 
-async def insert_posts(url: str, account: Account, ids: Sequence[int], content: str = "x") -> None:
-    connection = await asyncpg.connect(url)
-    user_id = await connection.fetchval("select id from users where username = $1", account.username)
-    await connection.execute(INSERT_POSTS, ids, content, user_id)
-    await connection.close()
+async def insert_posts(url: str, ids: Iterable[int], content: str = "x") -> None:
+    async with connected(url) as connection:
+        await connection.execute(INSERT_POSTS, list(ids), content)
+        await connection.execute(RESTART_IDS, PUBLIC_POSTS, FIRST_OWN_POST)
 
 
-async def delete_posts(url: str, ids: Sequence[int], titles: Sequence[str]) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute("delete from posts where id = any($1) or title = any($2)", ids, titles)
-    await connection.close()
+async def prepare(url: str, histories: Sequence[History]) -> None:
+    """Insert the posts that the histories change and delete, and delete what they wrote the last time."""
+    messages = [message for history in histories for message in history.messages]
+    ids = [message.post_id for message in messages if message.post_id >= FIRST_OWN_POST]
+    async with connected(url) as connection:
+        await connection.execute(DELETE_POSTS, ids, [message.marker for message in messages if message.marker])
+    await insert_posts(url, ids)
 
 
 async def stored(url: str, histories: Sequence[History]) -> Stored:
     """What has become of all that the histories write."""
     messages = [message for history in histories for message in history.messages]
-    connection = await asyncpg.connect(url)
-    rows = await connection.fetch(SELECT_TITLES, [message.marker for message in messages if message.marker])
-    ids = await connection.fetch(SELECT_IDS, [message.post_id for message in messages if message.post_id])
-    await connection.close()
+    async with connected(url) as connection:
+        rows = await connection.fetch(SELECT_TITLES, [message.marker for message in messages if message.marker])
+        ids = await connection.fetch(SELECT_IDS, [message.post_id for message in messages if message.post_id])
     return Stored(Counter({row["title"]: row["count"] for row in rows}), {row["id"] for row in ids})
 
 
 async def sessions(url: str) -> tuple[int, int]:
     """How many connections the service has to its database, and how many of them are idle in a transaction."""
-    connection = await asyncpg.connect(url)
-    row = await connection.fetchrow(SELECT_SESSIONS)
-    await connection.close()
-    assert row
-    return row["connections"], row["transactions"]
+    async with connected(url) as connection:
+        [row] = await connection.fetch(SELECT_SESSIONS)
+        return row["connections"], row["transactions"]
