@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from math import inf
 from pathlib import Path
 from random import Random
@@ -125,6 +125,8 @@ async def run_phase(
 
 async def check_end(service: Service) -> list[str]:
     """What is left when all clients have gone."""
+    async with idle_connections(service):
+        pass
     found = []
     last = monotonic() + GONE
     while (left := service.connections()) and monotonic() < last:
@@ -142,16 +144,23 @@ async def check_end(service: Service) -> list[str]:
 async def stop(service: Service, limit: float = IDLE_EXIT) -> list[str]:
     """End the service by SIGTERM while it has connections on which no request is running."""
     limit += int(service.settings.get("DRAIN_SECONDS", "0"))
+    async with idle_connections(service):
+        service.signal(signal.SIGTERM)
+        if (code := await service.wait(limit)) is None:
+            return [f"SIGTERM has not ended it within {limit} s"]
+    return [f"the exit code after SIGTERM is {code}"] if code else []
+
+
+@asynccontextmanager
+async def idle_connections(service: Service) -> AsyncIterator[None]:
+    """Nothing was sent, a request was answered, and a request was answered before its body came."""
     with ExitStack() as stack:
         for sent in (b"", GET, POST_WITHOUT_ITS_BODY):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=5))
             connection.sendall(sent)
             if sent:
                 await asyncio.to_thread(connection.recv, 1 << 16)
-        service.signal(signal.SIGTERM)
-        if (code := await service.wait(limit)) is None:
-            return [f"SIGTERM has not ended it within {limit} s"]
-    return [f"the exit code after SIGTERM is {code}"] if code else []
+        yield
 
 
 # Troubles.
