@@ -37,7 +37,6 @@ def create_app(given: Settings | None = None) -> Litestar:
     )
     state: dict[str, Any] = {
         "settings": chosen,
-        "stopping": False,
         "db": db,
         "passwords": passwords,
         "tokens": Tokens(chosen.secret_key, lifetime=chosen.access_token_minutes * 60),

@@ -1,9 +1,14 @@
 """``just up``: the service on this machine, with an embedded PostgreSQL unless ``DATABASE_URL`` names another."""
 
+import signal
+
+if __name__ == "__main__":
+    # While the modules are imported, Ctrl-C ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import fcntl
 import logging
 import os
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,21 +17,19 @@ from subprocess import SubprocessError
 from urllib.parse import urlsplit
 
 from service import __main__ as commands
-from service import server, settings, workers
+from service import settings
+from service.server import server, supervisor
 
 
 def main() -> None:
-    # uvicorn stops on these by itself and then raises them again; without a handler the second would end this process
-    # before it has stopped the database.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, commands.leave)
+    commands.handle_stop_signals(commands.leave)
     with _database():
         chosen = commands.load_settings()
         listener = server.listen(chosen)
         commands.migrate(chosen)
         address = f"http://{chosen.host}:{chosen.port}"
         print(f"Service   {address}\nAPI page  {address}/docs\nStop      Ctrl-C", flush=True)  # noqa: T201
-        workers.serve(chosen, listener)
+        supervisor.serve(chosen, listener)
 
 
 @contextmanager
@@ -63,6 +66,7 @@ def _database() -> Iterator[None]:
         try:
             yield
         finally:
+            commands.handle_stop_signals(signal.SIG_IGN)  # pg_ctl inherits this: a second Ctrl-C must not stop it
             pg_ctl(["-w", "-m", "fast", "stop"], pgdata=postgres.pgdata, user=postgres.system_user)
 
 

@@ -13,12 +13,11 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
-import uvicorn
 from litestar import Litestar
 
-from service import server
 from service.app import create_app
 from service.database import schema
+from service.server import server
 from service.settings import Settings
 from tests import browser, postgres
 from tests.people import Person
@@ -163,7 +162,7 @@ async def serve() -> AsyncIterator[Serve]:
     running: list[server.Server] = []
 
     async def serve_one(app: Litestar) -> str:
-        config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
+        config = server.Config(app.state.settings, app, log_config=None)
         config.load()
         started = server.Server(config)
         started.lifespan = config.lifespan_class(config)
@@ -174,9 +173,10 @@ async def serve() -> AsyncIterator[Serve]:
 
     yield serve_one
     for started in running:
-        # What uvicorn's own shutdown does, without its pause for clients: they are gone by now.
+        # As Server.shutdown does, but without its pauses for clients: they have gone by now.
         started.loop.remove_reader(started.listener)
         started.listener.close()
+        started.deadlines.cancel()
         await started.lifespan.shutdown()
 
 

@@ -76,13 +76,17 @@ async def output(process: Process) -> str:
     return text.decode()
 
 
-async def read_until(process: Process, words: str) -> str:
+async def read_until(process: Process, *words: str) -> str:
+    """What it says until it has said all of ``words``, in their order."""
     assert process.stdout
     said = ""
-    while words not in said:
-        line = await asyncio.wait_for(process.stdout.readline(), 30)
-        assert line, said
-        said += line.decode()
+    for expected in words:
+        while True:
+            line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+            assert line, said
+            said += line
+            if expected in line:
+                break
     return said
 
 
