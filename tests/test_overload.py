@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from contextlib import ExitStack, suppress
-from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
@@ -20,31 +19,15 @@ from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
 from tests.processes import Start, answers, read_until
-from tests.test_server import answers_in
+from tests.raw_http import answers_in, connect, receive
 
 UNFINISHED = b"POST /auth/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
-
-
-def connect(address: str) -> socket.socket:
-    parts = urlsplit(address)
-    connection = socket.create_connection((parts.hostname or "", parts.port or 0))
-    connection.settimeout(0)
-    return connection
 
 
 async def answer(connection: socket.socket) -> bytes:
     """The next that comes."""
     async with asyncio.timeout(20):
         return await asyncio.get_running_loop().sock_recv(connection, 1024)
-
-
-async def receive(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
-    received = b""
-    async with asyncio.timeout(20):
-        while more := await asyncio.get_running_loop().sock_recv(connection, 1024 * 1024):
-            received += more
-    return received
 
 
 async def test_what_there_is_no_room_for_is_refused_soon(

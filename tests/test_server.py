@@ -4,73 +4,12 @@ import asyncio
 import gc
 import json
 import socket
-from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
-from msgspec import Struct
 
 from service.server.connection import Connection
-
-
-class Answer(Struct):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-def answers_in(received: bytes) -> list[Answer]:
-    """Every response, none of which may be cut off."""
-    found = []
-    while received:
-        head, _, received = received.partition(b"\r\n\r\n")
-        line, *fields = head.decode().split("\r\n")
-        headers = dict(field.lower().split(": ", 1) for field in fields)
-        length = int(headers.get("content-length", "0"))
-        body, received = received[:length], received[length:]
-        assert len(body) == length
-        found.append(Answer(int(line.split()[1]), headers, body))
-    return found
-
-
-async def exchange(address: str, sent: bytes, then: bytes = b"") -> list[Answer]:
-    """Send something, and as soon as it is answered something more; all answers until the connection is closed."""
-    loop = asyncio.get_running_loop()
-    parts = urlsplit(address)
-    received = b""
-    with socket.socket() as connection:
-        connection.settimeout(0)
-        await loop.sock_connect(connection, (parts.hostname, parts.port))
-        # A server that has closed already may reset what still comes.
-        with suppress(ConnectionError):
-            async with asyncio.timeout(20):
-                await loop.sock_sendall(connection, sent)
-        with suppress(ConnectionError):
-            async with asyncio.timeout(20):
-                while more := await loop.sock_recv(connection, 65536):
-                    received += more
-                    if then:
-                        with suppress(ConnectionError):
-                            await loop.sock_sendall(connection, then)
-                        then = b""
-    return answers_in(received)
-
-
-HOST = b"Host: x\r\n"
-LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-def get(target: bytes = b"/", fields: bytes = b"") -> bytes:
-    return b"GET " + target + b" HTTP/1.1\r\n" + HOST + fields + b"\r\n"
-
-
-def post(fields: bytes, body: bytes = b"", target: bytes = b"/auth/register") -> bytes:
-    return b"POST " + target + b" HTTP/1.1\r\n" + HOST + fields + b"\r\n" + body
-
-
-def chunked(body: bytes) -> bytes:
-    return post(b"Transfer-Encoding: chunked\r\n", body)
-
+from tests.raw_http import HOST, LAST, answers_in, chunked, exchange, get, post
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 SMUGGLED = get(b"/smuggled")
