@@ -247,7 +247,7 @@ async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_resta
         record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.database.pool"
     ]
     # Before them perhaps what ended a statement that was under way.
-    assert said[-2:] == ["the database is away", "the database is back"]
+    assert said[-2:] == ["the database is unavailable", "the database is available again"]
     assert len(said) <= 3
 
 

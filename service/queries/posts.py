@@ -5,8 +5,7 @@ from typing import Final
 import asyncpg
 from msgspec import UNSET
 
-from service.database.batching import once_a_turn
-from service.database.database import Database, Rows
+from service.database.database import Database, Rows, coalesced
 from service.errors import InvalidToken
 from service.structs.posts import Post, PostCreate, PostPage, PostUpdate
 
@@ -99,7 +98,7 @@ limit $2
 """
 
 
-@once_a_turn
+@coalesced
 async def select_page(db: Database, after: int, limit: int) -> PostPage:
     """The first ``limit`` posts whose id is above ``after``."""
     # One row more than the page shows tells whether another page follows.
@@ -123,7 +122,7 @@ limit $3
 """
 
 
-@once_a_turn
+@coalesced
 async def select_page_of_user(db: Database, user_id: int, after: int, limit: int) -> PostPage:
     """The first ``limit`` posts of a user whose id is above ``after``."""
     rows = await db.fetch(SELECT_PAGE_OF_USER, user_id, after, limit + 1)
