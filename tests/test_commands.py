@@ -196,7 +196,7 @@ async def test_migrate_that_waits_for_another_leaves_when_told(
     start: Start, empty_database: str, number: signal.Signals
 ) -> None:
     holder = await asyncpg.connect(empty_database)
-    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK_KEY)
     process = await start("service", "migrate", DATABASE_URL=empty_database)
     async with asyncio.timeout(30):
         while not await holder.fetchval(WAITERS):
