@@ -252,7 +252,7 @@ async def test_just_up_on_data_of_no_postgresql_ends_in_a_line(start: Start, tmp
 
     assert process.returncode == 1
     assert "Traceback" not in said
-    assert said.splitlines()[-1] == f"PostgreSQL cannot be started with its data in {data}"
+    assert said.splitlines()[-1] == f"PostgreSQL cannot be started with its data in {data}: see its messages above"
 
 
 async def test_an_unknown_command_is_refused(start: Start) -> None:
@@ -336,7 +336,7 @@ async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, visito
     said = await output(second)
 
     assert (second.returncode, len(said.splitlines())) == (1, 1)
-    assert said.startswith("Another `just up` runs on ")
+    assert said.startswith("Another `just up` uses ")
     assert (await visitor.get("/health/ready")).status_code == 200
 
 
