@@ -1,4 +1,4 @@
-"""The API's verbs as its users would say them."""
+"""Test users, with the API's operations as methods."""
 
 from typing import Any, Self
 
@@ -60,7 +60,7 @@ async def is_ready(client: httpx.AsyncClient) -> bool:
 
 
 def assert_problem(response: httpx.Response, status: int, code: str, detail: str | None = None) -> None:
-    """The one error body of RFC 9457, with all its fields and no others."""
+    """Check a response for the problem body of RFC 9457, with all its fields and no others."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
@@ -74,5 +74,5 @@ def assert_problem(response: httpx.Response, status: int, code: str, detail: str
 
 
 def pointers(response: httpx.Response) -> list[str]:
-    """Where a 422 found faults."""
+    """The pointers of a 422: the invalid fields."""
     return [fault["pointer"] for fault in response.json()["errors"]]

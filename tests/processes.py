@@ -1,4 +1,4 @@
-"""Commands of this project as real processes."""
+"""Runs commands of this project as real processes."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Cheap, private, and of this machine only what programs need to run."""
+    """The environment of the processes: a private data directory, a free port and cheap hashes."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
@@ -37,7 +37,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[Start]:
-    """Runs ``python -m`` with the environment of the test; whatever still runs at its end is stopped."""
+    """Runs ``python -m`` in the environment of the test. Processes that are still running at its end are stopped."""
     started: list[Process] = []
 
     async def run(*arguments: str, **more: str) -> Process:
@@ -66,28 +66,30 @@ async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[
 
 @pytest.fixture
 async def visitor(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service that ``start`` runs."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{environment['PORT']}", timeout=30) as client:
         yield client
 
 
 async def output(process: Process) -> str:
-    """All that it says until it ends."""
+    """Wait until a process has ended, and return its remaining output."""
     text, _ = await asyncio.wait_for(process.communicate(), 30)
     return text.decode()
 
 
 async def read_until(process: Process, words: str) -> str:
+    """Read the output of a process up to and including the line that contains ``words``."""
     assert process.stdout
-    said = ""
-    while words not in said:
+    lines = ""
+    while words not in lines:
         line = await asyncio.wait_for(process.stdout.readline(), 30)
-        assert line, said
-        said += line.decode()
-    return said
+        assert line, f"the process ended without {words!r}:\n{lines}"
+        lines += line.decode()
+    return lines
 
 
 async def answers(visitor: httpx.AsyncClient) -> None:
-    """Return once the service does: with several workers, the first to start listens a moment later than it says."""
+    """Wait until the service answers. A worker logs that it runs slightly before it accepts connections."""
     async with asyncio.timeout(30):
         while True:
             with suppress(httpx.ConnectError):

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from service.database import schema
-from tests.conftest import named
+from tests.databases import with_database
 from tests.people import Person
 from tests.processes import Start, answers, free_port, output, read_until
 from tests.test_settings import KEY
@@ -142,7 +142,7 @@ async def test_a_host_that_is_not_ours_is_said_in_a_line(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda url: named(url, "no_such_database"), 'database "no_such_database" does not exist'),
+        (lambda url: with_database(url, "no_such_database"), 'database "no_such_database" does not exist'),
         (lambda url: with_role(url, "no_such_role"), "no_such_role"),
         (lambda url: f"{url}{'&' if '?' in url else '?'}sslmode=nonsense", "`sslmode` parameter must be one of"),
     ],

@@ -16,7 +16,8 @@ from service.app import create_app
 from service.database.database import Database
 from service.queries import posts
 from service.settings import Settings
-from tests.conftest import Databases, Serve
+from tests.conftest import Serve
+from tests.databases import Databases
 from tests.people import Person, assert_problem, is_ready
 from tests.waiting import until
 
