@@ -37,7 +37,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[Start]:
-    """Runs ``python -m`` in the environment of the test. Processes that are still running at its end are stopped."""
+    """Runs ``python -m`` in the environment of the test. Processes that are still running at its end are stopped.
+
+    A process that does not stop within 20 seconds is an error.
+    """
     started: list[Process] = []
 
     async def run(*arguments: str, **more: str) -> Process:
@@ -55,13 +58,18 @@ async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[
         return process
 
     yield run
-    for process in started:
-        if process.returncode is None:
-            process.terminate()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.communicate(), 10)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    running = [process for process in started if process.returncode is None]
+    try:
+        for process in running:
+            with suppress(ProcessLookupError):
+                process.terminate()
+                os.killpg(process.pid, signal.SIGCONT)  # a process that the test has stopped gets SIGTERM only now
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(process.communicate() for process in running))
+    finally:
+        for process in started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture
