@@ -1,7 +1,7 @@
 """What goes together in one statement, what does not, and that neighbours do not feel it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import asyncpg
@@ -14,24 +14,7 @@ from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
 from service.queries import posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate
 from tests.people import Person, assert_problem
-
-
-class Recorder(Database):
-    """The real database, which also keeps what was sent to it."""
-
-    def __init__(self, url: str, *, connections: int = 10, timeout: float = 5) -> None:
-        super().__init__(url, connections=connections, timeout=timeout)
-        self.sent: list[tuple[str, tuple[Any, ...]]] = []
-        self.before: Callable[[str], Awaitable[None]] | None = None
-
-    async def run(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-        self.sent.append((statement, arguments))
-        if self.before:
-            await self.before(statement)
-        return await super().run(statement, *arguments)
-
-    def count(self, statement: str) -> int:
-        return sum(sent == statement for sent, _ in self.sent)
+from tests.recorder import Recorder
 
 
 @pytest.fixture

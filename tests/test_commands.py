@@ -1,6 +1,7 @@
 """What a person starts: the command line and ``just up``, as real processes."""
 
 import asyncio
+import secrets
 import signal
 import socket
 from collections.abc import Callable
@@ -17,7 +18,6 @@ from service.database import schema
 from tests.databases import with_database
 from tests.people import Person
 from tests.processes import Start, answers, free_port, output, read_until
-from tests.test_settings import KEY
 from tests.waiting import WAITERS
 
 
@@ -343,7 +343,7 @@ async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, visito
 async def test_just_up_uses_the_database_that_is_named(
     start: Start, visitor: httpx.AsyncClient, empty_database: str, tmp_path: Path
 ) -> None:
-    process = await start("service.development", DATABASE_URL=empty_database, SECRET_KEY=KEY)
+    process = await start("service.development", DATABASE_URL=empty_database, SECRET_KEY=secrets.token_hex(32))
     said = await read_until(process, "Uvicorn running on")
     await Person.register(visitor, "alice")
 

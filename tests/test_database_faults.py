@@ -24,7 +24,7 @@ from tests.faults import cluster
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import TERMINATE
 from tests.people import Person, assert_problem, is_ready
-from tests.test_batching import Recorder
+from tests.recorder import Recorder
 from tests.waiting import until
 
 # Seconds.
