@@ -15,6 +15,7 @@ from service.queries import posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
+from tests.waiting import WAITERS, until
 
 
 @pytest.fixture
@@ -375,19 +376,23 @@ async def test_connections_are_lent_in_the_order_of_asking(database_url: str) ->
     assert order == list(range(10))
 
 
-async def test_no_more_connections_are_made_than_allowed(database_url: str) -> None:
-    database = Database(database_url, connections=3, timeout=5)
-    async with database.lifespan():
-        counts = await asyncio.gather(
-            *(
-                database.fetch_row(
-                    "select count(*) as n from pg_stat_activity, pg_sleep(0.01) where datname = current_database()"
-                )
-                for _ in range(20)
-            )
-        )
+async def test_the_pool_opens_no_more_connections_than_its_size(database_url: str, db: asyncpg.Connection) -> None:
+    database = Database(database_url, connections=3, timeout=30)
+    wait_for_lock = "select pg_backend_pid() as pid, pg_advisory_xact_lock_shared(1)"
 
-    assert max(row["n"] for row in counts if row) == 3
+    async def three_wait() -> bool:
+        return bool(await db.fetchval(WAITERS) >= 3)
+
+    async with database.lifespan():
+        async with db.transaction():
+            await db.execute("select pg_advisory_xact_lock(1)")
+            reads = [asyncio.create_task(database.fetch_row(wait_for_lock)) for _ in range(20)]
+            await until(three_wait, 30)
+            for _ in range(3):  # time in which the pool could open another connection for the reads that wait
+                await (await asyncpg.connect(database_url)).close()
+        rows = await asyncio.gather(*reads)
+
+    assert len({row["pid"] for row in rows if row}) == 3
 
 
 async def test_who_waits_too_long_for_a_connection_is_refused(database_url: str) -> None:
