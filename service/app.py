@@ -45,7 +45,7 @@ def create_app(given: Settings | None = None) -> Litestar:
     return Litestar(
         route_handlers=[*API, DocsController],
         state=State(state, deep_copy=False),
-        lifespan=[db.opened()],
+        lifespan=[db.lifespan()],
         on_shutdown=[passwords.close],
         plugins=[AllowOnOptions()],
         request_class=Request,
