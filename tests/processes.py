@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 Start = Callable[..., Awaitable[Process]]
@@ -74,6 +76,33 @@ async def output(process: Process) -> str:
     """All that it says until it ends."""
     text, _ = await asyncio.wait_for(process.communicate(), 30)
     return text.decode()
+
+
+async def ended(process: Process, within: float) -> str:
+    """What a process said that ends in good order, and in time."""
+    begun = time.monotonic()
+    said = await output(process)
+    assert time.monotonic() - begun < within
+    assert process.returncode == 0, said
+    return said
+
+
+async def workers_of(process: Process, but: int = 0) -> list[int]:
+    """The two that serve, without the one that does no more."""
+    async with asyncio.timeout(30):
+        while True:
+            children = psutil.Process(process.pid).children()
+            found = [child.pid for child in children if child.pid != but and _is_worker(child)]
+            if len(found) == 2:
+                return found
+            await asyncio.sleep(0.01)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether it serves, unlike the process that multiprocessing may start beside its workers."""
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(process.cmdline())
+    return False
 
 
 async def read_until(process: Process, words: str) -> str:
