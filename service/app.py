@@ -37,7 +37,6 @@ def create_app(given: Settings | None = None) -> Litestar:
     )
     state: dict[str, Any] = {
         "settings": chosen,
-        "stopping": False,
         "db": db,
         "passwords": passwords,
         "tokens": Tokens(chosen.secret_key, lifetime=chosen.access_token_minutes * 60),
@@ -46,7 +45,7 @@ def create_app(given: Settings | None = None) -> Litestar:
     return Litestar(
         route_handlers=[*API, DocsController],
         state=State(state, deep_copy=False),
-        lifespan=[db.opened()],
+        lifespan=[db.lifespan()],
         on_shutdown=[passwords.close],
         plugins=[AllowOnOptions()],
         request_class=Request,

@@ -1,4 +1,4 @@
-"""Where a Chromium is, for the test of the API page."""
+"""The path of Chromium, for the test of the API page."""
 
 import shutil
 

@@ -1,43 +1,27 @@
 """What goes together in one statement, what does not, and that neighbours do not feel it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
-from service.database.batching import MAX_ROWS, MAX_WAITING
+from service.database.batching import MAX_BATCH_ROWS, MAX_QUEUED_WRITES
 from service.database.database import ConnectionLost, Database
 from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
 from service.queries import posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate
 from tests.people import Person, assert_problem
-
-
-class Recorder(Database):
-    """The real database, which also keeps what was sent to it."""
-
-    def __init__(self, url: str, *, connections: int = 10, timeout: float = 5) -> None:
-        super().__init__(url, connections=connections, timeout=timeout)
-        self.sent: list[tuple[str, tuple[Any, ...]]] = []
-        self.before: Callable[[str], Awaitable[None]] | None = None
-
-    async def run(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-        self.sent.append((statement, arguments))
-        if self.before:
-            await self.before(statement)
-        return await super().run(statement, *arguments)
-
-    def count(self, statement: str) -> int:
-        return sum(sent == statement for sent, _ in self.sent)
+from tests.recorder import Recorder
+from tests.waiting import WAITERS, until
 
 
 @pytest.fixture
 async def recorder(database_url: str) -> AsyncIterator[Recorder]:
     database = Recorder(database_url)
-    async with database.opened():
+    async with database.lifespan():
         yield database
 
 
@@ -216,7 +200,7 @@ async def test_profiles_of_one_turn_are_one_statement(recorder: Recorder, db: as
 
 
 async def test_writes_that_wait_go_together_and_each_gets_its_own_row(recorder: Recorder, user_id: int) -> None:
-    titles = [str(n) for n in range(2 * MAX_ROWS + 5)]
+    titles = [str(n) for n in range(2 * MAX_BATCH_ROWS + 5)]
 
     written = await asyncio.gather(*(posts.insert(recorder, user_id, post(title)) for title in titles))
 
@@ -229,11 +213,11 @@ async def test_writes_that_wait_go_together_and_each_gets_its_own_row(recorder: 
 
 async def test_more_writes_than_may_wait_are_refused(recorder: Recorder, db: asyncpg.Connection, user_id: int) -> None:
     results = await asyncio.gather(
-        *(posts.insert(recorder, user_id, post()) for _ in range(MAX_WAITING + 5)), return_exceptions=True
+        *(posts.insert(recorder, user_id, post()) for _ in range(MAX_QUEUED_WRITES + 5)), return_exceptions=True
     )
 
-    assert [type(result) for result in results] == [Post] * MAX_WAITING + [Overloaded] * 5
-    assert await db.fetchval("select count(*) from posts") == MAX_WAITING
+    assert [type(result) for result in results] == [Post] * MAX_QUEUED_WRITES + [Overloaded] * 5
+    assert await db.fetchval("select count(*) from posts") == MAX_QUEUED_WRITES
 
 
 async def test_a_write_is_answered_only_after_its_commit(
@@ -301,11 +285,11 @@ async def test_who_waits_behind_a_batch_fails_with_it_unless_only_its_connection
 
     recorder.before = fail_once
     results = await asyncio.gather(
-        *(posts.insert(recorder, user_id, post()) for _ in range(MAX_ROWS + 5)), return_exceptions=True
+        *(posts.insert(recorder, user_id, post()) for _ in range(MAX_BATCH_ROWS + 5)), return_exceptions=True
     )
 
-    assert [type(result) for result in results[:MAX_ROWS]] == [error] * MAX_ROWS
-    assert [type(result) for result in results[MAX_ROWS:]] == [error] * (5 - written) + [Post] * written
+    assert [type(result) for result in results[:MAX_BATCH_ROWS]] == [error] * MAX_BATCH_ROWS
+    assert [type(result) for result in results[MAX_BATCH_ROWS:]] == [error] * (5 - written) + [Post] * written
 
 
 async def test_changes_that_wait_go_together(recorder: Recorder, user_id: int) -> None:
@@ -386,30 +370,34 @@ async def test_connections_are_lent_in_the_order_of_asking(database_url: str) ->
         await database.fetch("select pg_sleep(0.01)")
         order.append(number)
 
-    async with database.opened():
+    async with database.lifespan():
         await asyncio.gather(*(ask(number) for number in range(10)))
 
     assert order == list(range(10))
 
 
-async def test_no_more_connections_are_made_than_allowed(database_url: str) -> None:
-    database = Database(database_url, connections=3, timeout=5)
-    async with database.opened():
-        counts = await asyncio.gather(
-            *(
-                database.fetch_row(
-                    "select count(*) as n from pg_stat_activity, pg_sleep(0.01) where datname = current_database()"
-                )
-                for _ in range(20)
-            )
-        )
+async def test_the_pool_opens_no_more_connections_than_its_size(database_url: str, db: asyncpg.Connection) -> None:
+    database = Database(database_url, connections=3, timeout=30)
+    wait_for_lock = "select pg_backend_pid() as pid, pg_advisory_xact_lock_shared(1)"
 
-    assert max(row["n"] for row in counts if row) == 3
+    async def three_wait() -> bool:
+        return bool(await db.fetchval(WAITERS) >= 3)
+
+    async with database.lifespan():
+        async with db.transaction():
+            await db.execute("select pg_advisory_xact_lock(1)")
+            reads = [asyncio.create_task(database.fetch_row(wait_for_lock)) for _ in range(20)]
+            await until(three_wait, 30)
+            for _ in range(3):  # time in which the pool could open another connection for the reads that wait
+                await (await asyncpg.connect(database_url)).close()
+        rows = await asyncio.gather(*reads)
+
+    assert len({row["pid"] for row in rows if row}) == 3
 
 
 async def test_who_waits_too_long_for_a_connection_is_refused(database_url: str) -> None:
     database = Database(database_url, connections=1, timeout=0.2)
-    async with database.opened():
+    async with database.lifespan():
         await database.fetch("select 1")
         slow = asyncio.create_task(database.fetch("select pg_sleep(10)"))
         await asyncio.sleep(0)
@@ -424,7 +412,7 @@ async def test_who_waits_too_long_for_a_connection_is_refused(database_url: str)
 
 async def test_a_cancelled_statement_gives_its_place_back(database_url: str) -> None:
     database = Database(database_url, connections=1, timeout=5)
-    async with database.opened():
+    async with database.lifespan():
         for _ in range(3):
             task = asyncio.create_task(database.fetch("select pg_sleep(10)"))
             waiting = asyncio.create_task(database.fetch("select 1"))
@@ -441,7 +429,7 @@ async def test_a_cancelled_statement_gives_its_place_back(database_url: str) -> 
 
 async def test_a_connection_that_dies_is_replaced(database_url: str, db: asyncpg.Connection) -> None:
     database = Database(database_url, connections=4, timeout=5)
-    async with database.opened():
+    async with database.lifespan():
         await asyncio.gather(*(database.fetch("select pg_sleep(0.05)") for _ in range(4)))
         await db.execute(
             """

@@ -1,6 +1,7 @@
 """What a person starts: the command line and ``just up``, as real processes."""
 
 import asyncio
+import secrets
 import signal
 import socket
 from collections.abc import Callable
@@ -14,10 +15,9 @@ import psutil
 import pytest
 
 from service.database import schema
-from tests.conftest import named
+from tests.databases import with_database
 from tests.people import Person
 from tests.processes import Start, answers, free_port, output, read_until
-from tests.test_settings import KEY
 from tests.waiting import WAITERS
 
 
@@ -142,7 +142,7 @@ async def test_a_host_that_is_not_ours_is_said_in_a_line(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda url: named(url, "no_such_database"), 'database "no_such_database" does not exist'),
+        (lambda url: with_database(url, "no_such_database"), 'database "no_such_database" does not exist'),
         (lambda url: with_role(url, "no_such_role"), "no_such_role"),
         (lambda url: f"{url}{'&' if '?' in url else '?'}sslmode=nonsense", "`sslmode` parameter must be one of"),
     ],
@@ -196,7 +196,7 @@ async def test_migrate_that_waits_for_another_leaves_when_told(
     start: Start, empty_database: str, number: signal.Signals
 ) -> None:
     holder = await asyncpg.connect(empty_database)
-    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK_KEY)
     process = await start("service", "migrate", DATABASE_URL=empty_database)
     async with asyncio.timeout(30):
         while not await holder.fetchval(WAITERS):
@@ -252,7 +252,7 @@ async def test_just_up_on_data_of_no_postgresql_ends_in_a_line(start: Start, tmp
 
     assert process.returncode == 1
     assert "Traceback" not in said
-    assert said.splitlines()[-1] == f"PostgreSQL cannot be started with its data in {data}"
+    assert said.splitlines()[-1] == f"PostgreSQL cannot be started with its data in {data}: see its messages above"
 
 
 async def test_an_unknown_command_is_refused(start: Start) -> None:
@@ -336,14 +336,14 @@ async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, visito
     said = await output(second)
 
     assert (second.returncode, len(said.splitlines())) == (1, 1)
-    assert said.startswith("Another `just up` runs on ")
+    assert said.startswith("Another `just up` uses ")
     assert (await visitor.get("/health/ready")).status_code == 200
 
 
 async def test_just_up_uses_the_database_that_is_named(
     start: Start, visitor: httpx.AsyncClient, empty_database: str, tmp_path: Path
 ) -> None:
-    process = await start("service.development", DATABASE_URL=empty_database, SECRET_KEY=KEY)
+    process = await start("service.development", DATABASE_URL=empty_database, SECRET_KEY=secrets.token_hex(32))
     said = await read_until(process, "Uvicorn running on")
     await Person.register(visitor, "alice")
 

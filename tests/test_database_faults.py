@@ -13,7 +13,7 @@ import pytest
 
 from service.app import create_app
 from service.database import schema
-from service.database.batching import MAX_WAITING
+from service.database.batching import MAX_QUEUED_WRITES
 from service.database.database import Database
 from service.errors import DatabaseUnavailable
 from service.queries import posts, users
@@ -24,7 +24,7 @@ from tests.faults import cluster
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import TERMINATE
 from tests.people import Person, assert_problem, is_ready
-from tests.test_batching import Recorder
+from tests.recorder import Recorder
 from tests.waiting import until
 
 # Seconds.
@@ -84,7 +84,7 @@ async def test_of_what_was_under_way_a_read_is_repeated_and_a_write_is_not(
 ) -> None:
     await db.execute("create table written (number bigint)")
     database = Database(database_url, connections=2, timeout=5)
-    async with database.opened():
+    async with database.lifespan():
         read = asyncio.create_task(database.fetch_row("select 1 as one, pg_sleep(0.3)"))
         write = asyncio.create_task(database.write_row("insert into written select 1 from pg_sleep(0.3) returning 1"))
 
@@ -130,11 +130,13 @@ async def test_who_writes_behind_a_statement_that_fails_is_refused_with_it(
 ) -> None:
     user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
     database = Database(database_url, connections=2, timeout=TIMEOUT)
-    async with database.opened(), takes_at_most(2 * TIMEOUT):
+    async with database.lifespan(), takes_at_most(2 * TIMEOUT):
         async with db.transaction():
             await db.execute("lock table posts in share mode")
             # As many as three statements hold, of which each would have to wait for the one before.
-            writes = [posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(MAX_WAITING)]
+            writes = [
+                posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(MAX_QUEUED_WRITES)
+            ]
             results = await asyncio.gather(*writes, return_exceptions=True)
 
         assert {type(result) for result in results} == {DatabaseUnavailable}
@@ -179,7 +181,7 @@ async def test_a_service_that_starts_without_its_database_waits_for_it(
     said = [
         record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.database.pool"
     ]
-    assert said == ["the database is away", "the database is back"]
+    assert said == ["the database is unavailable", "the database is available again"]
 
 
 async def test_a_frozen_database_is_found_out_within_two_timeouts(
@@ -209,7 +211,7 @@ async def test_a_frozen_database_is_found_out_within_two_timeouts(
 
 async def test_of_the_idle_connections_to_a_frozen_database_one_is_tried(postgres: Cluster) -> None:
     database = Database(postgres.url("service", ROLE), connections=8, timeout=TIMEOUT)
-    async with database.opened():
+    async with database.lifespan():
         await asyncio.gather(*(database.fetch("select pg_sleep(0.05)") for _ in range(8)))
         postgres.freeze()
 
@@ -221,7 +223,7 @@ async def test_of_the_idle_connections_to_a_frozen_database_one_is_tried(postgre
 
 async def test_when_the_last_connection_is_gone_nobody_goes_on_waiting(postgres: Cluster) -> None:
     database = Database(postgres.url("service", ROLE), connections=2, timeout=60)
-    async with database.opened():
+    async with database.lifespan():
         under_way = [asyncio.create_task(database.fetch("select pg_sleep(60)")) for _ in range(2)]
         waiting = [asyncio.create_task(database.fetch("select 1")) for _ in range(5)]
         async with asyncpg.create_pool(postgres.url("service"), min_size=1, max_size=1) as admin:
@@ -242,7 +244,7 @@ async def test_when_the_last_connection_is_gone_nobody_goes_on_waiting(postgres:
 async def test_a_frozen_database_does_not_hold_up_the_end(postgres: Cluster) -> None:
     database = Database(postgres.url("service", ROLE), connections=2, timeout=60)
     async with takes_at_most(SLACK):
-        async with database.opened():
+        async with database.lifespan():
             await asyncio.gather(*(database.fetch("select pg_sleep(0.01)") for _ in range(2)))
             postgres.freeze()
             waiting = [asyncio.create_task(database.fetch("select 1")) for _ in range(5)]
@@ -283,7 +285,7 @@ async def test_short_of_connections_it_serves_with_those_it_has(
 
 async def test_probes_that_come_together_ask_once_and_are_answered_soon(database_url: str) -> None:
     database = Recorder(database_url, connections=1, timeout=60)
-    async with database.opened():
+    async with database.lifespan():
         together = await asyncio.gather(*(database.answers() for _ in range(50)))
         asked = database.count("select 1")
         busy = asyncio.create_task(database.fetch("select pg_sleep(60)"))

@@ -16,13 +16,12 @@ from service.app import create_app
 from service.database.database import Database
 from service.queries import posts
 from service.settings import Settings
-from tests.conftest import Databases, Serve
+from tests.bodies import FORM, JSON, MEBIBYTE, TEXT
+from tests.conftest import Serve
+from tests.databases import Databases
 from tests.people import Person, assert_problem, is_ready
+from tests.tables import all_rows
 from tests.waiting import until
-
-JSON = {"Content-Type": "application/json"}
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-TEXT = {"Content-Type": "text/plain"}
 
 
 class Failure(Struct):
@@ -40,7 +39,6 @@ class Failure(Struct):
 
 
 POST = b'{"title": "T", "content": "C"}'
-MEBIBYTE = 1024 * 1024
 
 FAILURES = [
     Failure(400, "not_json", "POST", "/posts", b"", JSON),
@@ -101,7 +99,7 @@ async def test_every_failure_has_the_one_body_and_changes_nothing(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, failure: Failure
 ) -> None:
     post = await alice.publish()
-    before = await contents(db)
+    before = await all_rows(db)
 
     response = await client.request(
         failure.method,
@@ -112,13 +110,8 @@ async def test_every_failure_has_the_one_body_and_changes_nothing(
     )
 
     assert_problem(response, failure.status, failure.code, failure.detail)
-    assert await contents(db) == before
+    assert await all_rows(db) == before
     assert (await client.get("/")).status_code == 200
-
-
-async def contents(db: asyncpg.Connection) -> list[tuple[object, ...]]:
-    rows = [*await db.fetch("select * from users order by id"), *await db.fetch("select * from posts order by id")]
-    return [tuple(row) for row in rows]
 
 
 async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient, alice: Person) -> None:
@@ -247,7 +240,7 @@ async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_resta
         record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.database.pool"
     ]
     # Before them perhaps what ended a statement that was under way.
-    assert said[-2:] == ["the database is away", "the database is back"]
+    assert said[-2:] == ["the database is unavailable", "the database is available again"]
     assert len(said) <= 3
 
 

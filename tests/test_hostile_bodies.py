@@ -9,8 +9,9 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.bodies import FORM, JSON, MEBIBYTE
 from tests.people import Person, assert_problem, login, pointers
-from tests.test_errors import FORM, JSON, MEBIBYTE, contents
+from tests.tables import all_rows
 
 POST = b'"title": "T", "content": "C"'
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -77,14 +78,14 @@ REFUSED = {
 async def test_hostile_json_is_refused_and_nothing_stored(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, status: int, body: bytes
 ) -> None:
-    before = await contents(db)
+    before = await all_rows(db)
 
     response = await client.post("/posts", content=body, headers=alice.headers | JSON)
     after = await client.get("/users/me", headers=alice.headers)
 
     assert_problem(response, status, {400: "not_json", 422: "invalid_fields"}[status])
     assert status == 400 or pointers(response) in (["/title"], [""])
-    assert await contents(db) == before
+    assert await all_rows(db) == before
     assert after.extensions["network_stream"] is response.extensions["network_stream"]
     assert after.status_code == 200
 

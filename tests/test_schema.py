@@ -94,7 +94,7 @@ async def test_the_service_is_not_served_on_a_database_that_lacks_files(empty_da
 
 async def test_the_lock_ends_with_its_holder(empty_database: str, directory: Path) -> None:
     holder = await asyncpg.connect(empty_database)
-    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK_KEY)
     waiting = asyncio.create_task(schema.migrate(empty_database, directory))
     while not await holder.fetchval(WAITERS):
         assert not waiting.done()
@@ -106,10 +106,10 @@ async def test_the_lock_ends_with_its_holder(empty_database: str, directory: Pat
 
 async def test_the_wait_for_another_process_is_bounded(empty_database: str, directory: Path) -> None:
     holder = await asyncpg.connect(empty_database)
-    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK_KEY)
 
-    with pytest.raises(SchemaError, match=r"another process has been at it for 0\.1 seconds"):
-        await schema.migrate(empty_database, directory, patience=0.1)
+    with pytest.raises(SchemaError, match=r"another process has been migrating for 0\.1 seconds"):
+        await schema.migrate(empty_database, directory, lock_timeout=0.1)
 
     assert await holder.fetchval("select to_regclass('schema_files')") is None
     await holder.close()
@@ -120,9 +120,9 @@ async def test_an_older_postgresql_is_refused(
 ) -> None:
     monkeypatch.setattr(schema, "OLDEST_POSTGRESQL", 99)
 
-    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is needed, this is \d+\.\d+"):
+    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is required, this is \d+\.\d+"):
         await schema.migrate(empty_database, directory)
-    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is needed"):
+    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is required"):
         await schema.verify(empty_database, 5, directory)
 
 

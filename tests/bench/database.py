@@ -16,32 +16,12 @@ from argon2 import PasswordHasher
 from service.database import schema
 from service.settings import Settings
 from tests.bench import processes
+from tests.tables import INSERT_POSTS, INSERT_USERS
 
 DEFAULTS: Final = Settings(database_url="", secret_key=b"")
 
 PASSWORD: Final = "the password of everybody"
 CONTENT: Final = "Some text of a length that people write, so that a row looks like one of theirs and not like a test. "
-
-INSERT_USERS: Final = """
-insert into users (username, email, password_hash)
-select
-    'user' || number,
-    'user' || number || '@example.com',
-    $2
-from generate_series(1, $1) as number
-order by number
-"""
-
-# Everybody's posts in turn, as they come in life: those of one user lie on as many pages of the table.
-INSERT_POSTS: Final = """
-insert into posts (title, content, user_id)
-select
-    'Post ' || number,
-    $2,
-    1 + (number - 1) % $3
-from generate_series(1, $1) as number
-order by number
-"""
 
 # What `GET /posts/{id}` asks, as pgbench writes its variables.
 PGBENCH: Final = """

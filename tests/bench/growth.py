@@ -1,13 +1,12 @@
 """Whether the cost of a request grows with what the table holds: a thousand posts against a million."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
-import msgspec
 
 from service.database.pool import SERVER_SETTINGS
 from tests.bench import database, processes, servers, wrk
@@ -16,6 +15,7 @@ from tests.bench.rounds import in_turn
 from tests.bench.routes import PAGE, POSTS_PER_USER
 from tests.bench.servers import SERVICE, Server
 from tests.bench.wrk import Load
+from tests.plans import scans
 from tests.statements import statements
 
 FEW: Final = 1_000
@@ -70,29 +70,11 @@ def _row(name: str, services: Mapping[int, Server], options: Options) -> tuple[s
 
 
 async def explain(url: str) -> list[tuple[str, str]]:
-    """Every statement of the queries, and how PostgreSQL reads the tables in it with the service's settings."""
+    """Every statement of the queries, and how PostgreSQL reads its tables with the service's settings."""
     connection = await asyncpg.connect(url, server_settings=SERVER_SETTINGS)
-    try:
-        return [
-            (statement.name, ", ".join(_scans(await _plan(connection, statement.text))) or "not at all")
-            for statement in statements()
-        ]
-    finally:
-        await connection.close()
-
-
-async def _plan(connection: asyncpg.Connection, statement: str) -> Any:
-    parameters = (await connection.prepare(statement)).get_parameters()
-    await connection.execute(f"prepare explained as {statement}")
-    # The values do not matter: the service's settings ask for one plan for all of them.
-    nulls = f"({', '.join(['null'] * len(parameters))})" if parameters else ""
-    plan = await connection.fetchval(f"explain (format json) execute explained{nulls}")
-    await connection.execute("deallocate explained")
-    return msgspec.json.decode(plan)[0]["Plan"]
-
-
-def _scans(plan: dict[str, Any]) -> Iterator[str]:
-    if plan["Node Type"].endswith("Scan") and ("Relation Name" in plan or "Index Name" in plan):
-        yield f"{plan['Node Type']} on {plan.get('Index Name') or plan['Relation Name']}"
-    for part in plan.get("Plans", ()):
-        yield from _scans(part)
+    rows = []
+    for statement in statements():
+        found = await scans(connection, statement.text)
+        rows.append((statement.name, ", ".join(f"{scan.type} on {scan.name}" for scan in found) or "no scan"))
+    await connection.close()
+    return rows

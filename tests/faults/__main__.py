@@ -17,12 +17,13 @@ from msgspec import Struct
 
 from service.database import schema
 from tests.bench import processes, servers
-from tests.bench.database import CONTENT, INSERT_POSTS, INSERT_USERS, PASSWORD
+from tests.bench.database import CONTENT, PASSWORD
 from tests.bench.options import progress, table
 from tests.faults import clients, cluster, database
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import Fault, Scene, small_file_system
 from tests.faults.load import GOOD, POSTS, USERS, Answer, Load, Writes, count_writes
+from tests.tables import INSERT_POSTS, INSERT_USERS
 
 FAULTS: Final = (*database.FAULTS, *clients.FAULTS)
 

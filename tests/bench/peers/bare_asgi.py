@@ -9,9 +9,9 @@ import msgspec
 import uvicorn
 from msgspec import Struct
 
-from service import server
 from service.database.pool import SERVER_SETTINGS
-from service.protocol import State
+from service.server import server
+from service.settings import load
 
 SELECT: Final = """
 select
@@ -95,9 +95,8 @@ async def live(receive: Any, send: Any) -> None:
 
 
 if __name__ == "__main__":
-    # BENCH_HTTP names another protocol class for uvicorn than the service's, to see what that one gains.
-    options = server.OPTIONS | ({"http": os.environ["BENCH_HTTP"]} if "BENCH_HTTP" in os.environ else {})
-    port = int(os.environ["PORT"])
-    bare = uvicorn.Server(uvicorn.Config(app, port=port, loop="uvloop", log_level="warning", **options))
-    bare.server_state = State()  # without a bound
-    bare.run()
+    settings = load()
+    if os.environ.get("BENCH_SERVER") == "uvicorn":  # to see what the service's own server gains
+        uvicorn.run(app, port=settings.port, loop="uvloop", http="httptools", access_log=False, log_level="warning")
+    else:
+        server.Server(server.Config(settings, app)).run([server.listen(settings)])
