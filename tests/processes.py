@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 Start = Callable[..., Awaitable[Process]]
@@ -83,6 +85,35 @@ async def output(process: Process) -> str:
     """Wait until a process has ended, and return its remaining output."""
     text, _ = await asyncio.wait_for(process.communicate(), 30)
     return text.decode()
+
+
+async def ended(process: Process, within: float) -> str:
+    """What a process said that ends in good order, and in time."""
+    begun = time.monotonic()
+    said = await output(process)
+    assert time.monotonic() - begun < within
+    assert process.returncode == 0, said
+    return said
+
+
+async def workers_of(process: Process, but: int = 0) -> list[int]:
+    """The two that serve, without the one that does no more."""
+    async with asyncio.timeout(30):
+        while True:
+            children = [child for child in psutil.Process(process.pid).children() if child.pid != but]
+            # multiprocessing has a process of its own, which tracks resources.
+            found = [child.pid for child in children if "spawn_main" in _command(child)]
+            if len(found) == 2:
+                return found
+            await asyncio.sleep(0.05)
+
+
+def _command(process: psutil.Process) -> str:
+    """Its command line; empty once it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 async def read_until(process: Process, *words: str) -> str:

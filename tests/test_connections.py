@@ -613,16 +613,14 @@ async def test_a_trailer_changes_nothing(address: str, db: asyncpg.Connection, t
     end = trailer + b"\r\n\r\n"
     with Client(address) as client:
         if later:
-            assert await client.ask(post(CHUNKED + EXPECT)) == 100
+            assert await client.ask(post(CHUNKED + EXPECT)) == 100  # the app reads the body
             await client.send(chunk, end)
         else:
             await client.send(chunked(chunk + end))
-        registered = await client.answer()
-        after = await client.ask(get())
-
-    assert (registered.status, after) == (201, 200), registered.body
-    assert registered.headers.get("connection") != "close"
-    assert await db.fetchval("select count(*) from users") == 1
+        answer = await client.answer()
+        stored = await db.fetchval("select count(*) from users")
+        assert (answer.status, stored, answer.headers.get("connection")) == (201, 1, None), answer.body
+        assert await client.ask(get()) == 200
 
 
 @pytest.mark.parametrize(
@@ -652,7 +650,11 @@ async def test_a_trailer_that_would_frame_a_message_is_malformed(
             await client.send(chunked(chunk + trailer + b"\r\n\r\n"))
         refused = await client.answer()
 
-    assert (refused.status, refused.headers["connection"]) == (400, "close")
+        rest = await client.rest()
+
+    assert refused.status == 400
+    assert_last(refused)
+    assert rest == []
     assert await db.fetchval("select count(*) from users") == 0
 
 
@@ -677,29 +679,44 @@ async def test_a_trailer_authorizes_nothing(
 # --- Fault 7: a timeout counts only what the client could have done.
 
 
-async def test_a_slow_reader_may_send_its_next_request_after_a_response(
+LARGE_PAGE: Final = """
+insert into posts (title, content, user_id) select 'T', repeat('x', 600000), $1 from generate_series(1, 50)
+"""
+
+
+async def read_slowly(client: Client, seconds: int) -> None:
+    """Read a page of 30 MB, at first 0.4 MB a second."""
+    await client.send(get(b"/posts"))
+    read = 0
+    for _ in range(10 * seconds):
+        read += len(await client.receive(40_000))
+        await asyncio.sleep(0.1)
+    while read < 30_000_000:
+        more = len(await client.receive(KIB * KIB))
+        assert more, f"closed after {read} bytes"
+        read += more
+
+
+async def test_a_slow_reader_may_send_its_next_request_after_the_response(
     start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="3", CLIENT_TIMEOUT_SECONDS="1")
-    alice = await Person.register(visitor, "alice")
-    await db.execute(
-        "insert into posts (title, content, user_id) select 'T', repeat('x', 600000), $1 from generate_series(1, 50)",
-        alice.id,
-    )
+    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="3")
+    await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
     with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
-        await client.send(get(b"/posts"))
-        read = 0
-        for _ in range(40):  # much less than the whole, over more than the idle timeout
-            read += len(await client.receive(256 * KIB))
-            await asyncio.sleep(0.1)
-        while read < 30_000_000:
-            more = len(await client.receive())
-            assert more
-            read += more
-        await asyncio.sleep(1.5)  # half of the idle timeout, and longer than the second between two checks
-
+        await read_slowly(client, seconds=5)  # more than an idle connection is kept
+        await asyncio.sleep(1.5)  # less than that, and more than the second between two checks
         await client.send(get())
+
         assert b"HTTP/1.1 200" in await client.receive()
+
+
+async def test_a_reader_that_takes_some_of_the_response_all_the_time_is_not_disconnected(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="2")
+    await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
+    with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
+        await read_slowly(client, seconds=6)
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunks"])
@@ -864,9 +881,10 @@ async def test_nothing_that_a_client_sends_or_leaves_out_writes_a_traceback(
                     while await client.receive(KIB * KIB):
                         pass
 
-    for wait in (False, True):
-        for end in ("half-closes", "resets", "half-closes and resets", "closes", "stays"):
-            await asyncio.gather(*(misbehave(sent, end, wait=wait) for sent in RUDE.values()))
+    ends = ("half-closes", "resets", "half-closes and resets", "closes", "stays")
+    await asyncio.gather(
+        *(misbehave(sent, end, wait=wait) for sent in RUDE.values() for end in ends for wait in (False, True))
+    )
 
     assert (await visitor.get("/")).status_code == 200
     assert await terminated(process) < 7
@@ -880,8 +898,7 @@ async def test_nothing_that_a_client_sends_or_leaves_out_writes_a_traceback(
     [
         *("//", "///", "/%2F", "/%2f", "//posts", "/%2Fposts", "/%2fposts", "/posts%2F", "/posts//", "/posts///"),
         *("/posts//1", "/posts/%2F1", "/posts%2F1", "/posts%2f1", "/posts/1%2F", "/posts/1%2f", "/posts/1//"),
-        *("/posts/1/%2F", "/posts/1%2F/", "//posts/1", "/posts/1/.", "/posts/./1", "/posts/1/.."),
-        *("/posts%2F%2F1", "/posts/%31%2F"),
+        *("/posts/1/%2F", "/posts/1%2F/", "//posts/1", "/posts/./1", "/posts/1/..", "/posts%2F%2F1", "/posts/%31%2F"),
         *("/users//me", "/users/me//", "/users%2Fme", "/users/me%2F", "//users/me", "/users/1%2F", "/health//live"),
         *("/health%2Flive", "//health/live", "/docs//", "//docs", "/docs%2F", "/openapi.json%2F", "//openapi.json"),
         *("//posts?limit=1", "/posts/1%2F?x=y", "http://x//posts", "http://x/posts/1%2F", "http://x//"),
@@ -900,10 +917,10 @@ async def test_an_empty_segment_or_an_encoded_slash_matches_nothing(
             await client.send(head + bearer(alice) + b"\r\n" + body)
             found[method] = await client.answer()
 
-    assert {method: answer.status for method, answer in found.items()} == dict.fromkeys(found, 404)
+    assert found["GET"].status == 404
     for answer in found.values():
+        assert answer.status in {404, 405}
         assert answer.headers["content-type"] == "application/problem+json"
-        assert json.loads(answer.body)["status"] == 404
     assert await count_posts(db) == 1
     assert await alice.read(1) == kept
 

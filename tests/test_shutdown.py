@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import time
-from asyncio.subprocess import Process
 from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,17 +16,8 @@ import psutil
 import pytest
 
 from tests.people import Person, assert_problem
-from tests.processes import Start, answers, free_port, output, read_until
+from tests.processes import Start, answers, ended, free_port, read_until, workers_of
 from tests.waiting import WAITERS
-
-
-async def ended(process: Process, within: float) -> str:
-    """What a process said that ends in good order, and in time."""
-    begun = time.monotonic()
-    said = await output(process)
-    assert time.monotonic() - begun < within
-    assert process.returncode == 0, said
-    return said
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -137,26 +127,6 @@ async def test_it_ends_while_the_database_does_not_answer(start: Start, visitor:
 
         assert_problem(await reading, 503, "database_unavailable")
         assert "Traceback" not in await ended(process, within=3)
-
-
-async def workers_of(process: Process, but: int = 0) -> list[int]:
-    """The two that serve, without the one that does no more."""
-    async with asyncio.timeout(30):
-        while True:
-            children = [child for child in psutil.Process(process.pid).children() if child.pid != but]
-            # multiprocessing has a process of its own, which tracks resources.
-            found = [child.pid for child in children if "spawn_main" in " ".join(_command(child))]
-            if len(found) == 2:
-                return found
-            await asyncio.sleep(0.05)
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        command: list[str] = process.cmdline()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return []
-    return command
 
 
 async def test_a_worker_that_is_killed_is_replaced(start: Start, visitor: httpx.AsyncClient, database_url: str) -> None:
