@@ -143,9 +143,9 @@ async def test_a_taken_username_or_email_address_is_a_conflict(
 async def test_only_one_of_two_hundred_equal_registrations_succeeds(
     client: httpx.AsyncClient, db: asyncpg.Connection
 ) -> None:
-    answers = await asyncio.gather(*(client.post("/auth/register", json=BODY) for _ in range(200)))
+    responses = await asyncio.gather(*(client.post("/auth/register", json=BODY) for _ in range(200)))
 
-    assert Counter(response.status_code for response in answers) == {201: 1, 409: 199}
+    assert Counter(response.status_code for response in responses) == {201: 1, 409: 199}
     assert await count_users(db) == 1
 
 
@@ -156,9 +156,9 @@ async def test_a_login_returns_a_token(client: httpx.AsyncClient, alice: Person)
 
     assert response.status_code == 200
     assert response.headers["cache-control"] == "no-store"
-    answer = response.json()
-    assert (answer["token_type"], answer["expires_in"]) == ("bearer", 1800)
-    me = await client.get("/users/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+    token = response.json()
+    assert (token["token_type"], token["expires_in"]) == ("bearer", 1800)
+    me = await client.get("/users/me", headers={"Authorization": f"Bearer {token['access_token']}"})
     assert (me.status_code, me.json()) == (200, alice.account)
 
 
@@ -285,9 +285,9 @@ async def test_a_login_rehashes_a_password_with_the_current_settings(
 async def test_a_hundred_queued_logins_are_all_served(client: httpx.AsyncClient, alice: Person) -> None:
     form = {"username": alice.username, "password": alice.password}
 
-    answers = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(100)))
+    responses = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(100)))
 
-    assert Counter(response.status_code for response in answers) == {200: 100}
+    assert Counter(response.status_code for response in responses) == {200: 100}
 
 
 async def test_logins_over_the_limit_of_the_password_queue_get_a_503(serve: Serve, settings: Settings) -> None:
@@ -295,11 +295,11 @@ async def test_logins_over_the_limit_of_the_password_queue_get_a_503(serve: Serv
     async with httpx.AsyncClient(base_url=await serve(create_app(narrow)), timeout=30) as client:
         form = {"username": "nobody", "password": "whatever"}
 
-        answers = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(30)))
+        responses = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(30)))
 
-        statuses = Counter(response.status_code for response in answers)
+        statuses = Counter(response.status_code for response in responses)
         assert set(statuses) == {401, 503}
-        refused = next(response for response in answers if response.status_code == 503)
+        refused = next(response for response in responses if response.status_code == 503)
         assert_problem(refused, 503, "too_many_passwords")
         assert int(refused.headers["retry-after"]) >= 1
         assert (await client.post("/auth/token", data=form)).status_code == 401
@@ -428,7 +428,7 @@ async def test_no_secret_is_in_a_log_or_a_response(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     password = "a password that stays secret"
-    answers = [
+    responses = [
         await client.post("/auth/register", json=BODY | {"password": password}),
         await client.post("/auth/register", json=BODY | {"password": password}),
         await client.post("/auth/register", json=BODY | {"password": password, "email": "x"}),
@@ -438,10 +438,10 @@ async def test_no_secret_is_in_a_log_or_a_response(
         await client.post("/auth/token", data={"username": "alice\0", "password": password}),
     ]
 
-    assert [response.status_code for response in answers] == [201, 409, 422, 422, 200, 401, 422]
-    written = caplog.text + "".join(response.text for response in answers)
+    assert [response.status_code for response in responses] == [201, 409, 422, 422, 200, 401, 422]
+    written = caplog.text + "".join(response.text for response in responses)
     for secret in (password, "$argon2", settings.secret_key.decode()):
         assert secret not in written
-    assert answers[4].json()["access_token"] not in caplog.text
+    assert responses[4].json()["access_token"] not in caplog.text
     assert "SECRET" not in repr(settings)
     assert settings.secret_key.decode() not in repr(settings)

@@ -460,13 +460,13 @@ async def test_a_closed_connection_is_replaced(database_url: str, db: asyncpg.Co
 async def test_many_different_reads_at_once_each_get_their_own_result(client: httpx.AsyncClient, alice: Person) -> None:
     made = [await alice.publish(str(n)) for n in range(10)]
 
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(client.get(f"/posts/{one['id']}") for one in made * 5),
         *(client.get("/users/me", headers=alice.headers) for _ in range(20)),
         *(client.get("/posts/999") for _ in range(5)),
     )
 
-    assert [response.json() for response in answers[:50]] == made * 5
-    assert [response.json() for response in answers[50:70]] == [alice.account] * 20
-    for response in answers[70:]:
+    assert [response.json() for response in responses[:50]] == made * 5
+    assert [response.json() for response in responses[50:70]] == [alice.account] * 20
+    for response in responses[70:]:
         assert_problem(response, 404, "post_not_found")

@@ -293,10 +293,10 @@ async def test_concurrent_health_probes_share_one_statement_and_are_answered_soo
         statements_sent = database.count("select 1")
         busy = asyncio.create_task(database.fetch("select pg_sleep(60)"))
         async with takes_at_most(1 + SLACK):
-            answer = await database.answers()
+            answered = await database.answers()
         busy.cancel()
         await until(database.answers, 5)
 
     assert results == [True] * 50
-    assert answer is False
+    assert answered is False
     assert statements_sent == 1

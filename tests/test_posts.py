@@ -98,13 +98,13 @@ async def test_an_unknown_post_is_not_found(client: httpx.AsyncClient) -> None:
 async def test_an_invalid_id_is_not_found(client: httpx.AsyncClient, alice: Person, invalid_id: str) -> None:
     await alice.publish()
 
-    answers = [
+    responses = [
         await client.get(f"/posts/{invalid_id}"),
         await client.patch(f"/posts/{invalid_id}", json={"title": "x"}, headers=alice.headers),
         await client.delete(f"/posts/{invalid_id}", headers=alice.headers),
     ]
 
-    for response in answers:
+    for response in responses:
         assert_problem(response, 404, "post_not_found", "Post not found")
 
 

@@ -117,7 +117,7 @@ def started(
     command = processes.pinned(cores, kind.command)
     with processes.running(command, directory=checkout, environment=environment, log=log) as process:
         server = Server(kind, process.pid, port)
-        _wait_until_it_answers(server, process, log)
+        _wait_until_ready(server, process, log)
         yield server
 
 
@@ -127,7 +127,7 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(server: Server, process: "subprocess.Popen[str]", log: Path) -> None:
+def _wait_until_ready(server: Server, process: "subprocess.Popen[str]", log: Path) -> None:
     last = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < last:
         try:

@@ -22,7 +22,7 @@ from tests.bench.options import progress, table
 from tests.faults import clients, cluster, database
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import Fault, Target, small_file_system
-from tests.faults.load import GOOD, POSTS, USERS, Answer, Load, Writes, count_writes
+from tests.faults.load import GOOD, POSTS, USERS, Load, Response, Writes, count_writes
 from tests.tables import INSERT_POSTS, INSERT_USERS
 
 FAULTS: Final = (*database.FAULTS, *clients.FAULTS)
@@ -141,13 +141,13 @@ async def measure(fault: Fault, postgres: Cluster, small_volume: Path | None) ->
             await fault.inject(Target(postgres, fault.name, small_volume, service.port))
             repaired_at = time.perf_counter()
             await asyncio.sleep(SECONDS_AFTER)
-        return _outcome(load.answers, repaired_at, await count_writes(postgres.url(fault.name), load.answers))
+        return _outcome(load.responses, repaired_at, await count_writes(postgres.url(fault.name), load.responses))
 
 
-def _outcome(answers: list[Answer], repaired_at: float, writes: Writes) -> Outcome:
-    last_refused = max((answer.ended for answer in answers if answer.status not in GOOD), default=repaired_at)
-    statuses = Counter(answer.status for answer in answers)
-    longest_response = max(answer.ended - answer.begun for answer in answers)
+def _outcome(responses: list[Response], repaired_at: float, writes: Writes) -> Outcome:
+    last_refused = max((response.ended for response in responses if response.status not in GOOD), default=repaired_at)
+    statuses = Counter(response.status for response in responses)
+    longest_response = max(response.ended - response.begun for response in responses)
     return Outcome(statuses, longest_response, max(0, last_refused - repaired_at), writes)
 
 

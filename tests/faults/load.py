@@ -31,7 +31,7 @@ MAX_IDLE: Final = 4
 GOOD: Final = frozenset({"200", "201"})
 
 
-class Answer(Struct):
+class Response(Struct):
     """A response. ``kind`` and ``number`` identify the request; times in seconds."""
 
     kind: str
@@ -48,7 +48,7 @@ class Load:
         self._port = port
         self._idle: list[tuple[Connection, float]] = []
         self._running: set[asyncio.Task[None]] = set()
-        self.answers: list[Answer] = []
+        self.responses: list[Response] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -81,7 +81,7 @@ class Load:
             status = "hung"
         except (OSError, asyncio.IncompleteReadError):
             status = "lost"
-        self.answers.append(Answer(kind, number, begun, time.perf_counter(), status))
+        self.responses.append(Response(kind, number, begun, time.perf_counter(), status))
 
     async def _status_of(self, request: bytes) -> str:
         connection = self._reusable_connection() or await Connection.open(self._port)
@@ -146,13 +146,15 @@ class Writes(Struct):
     doubled: int
 
 
-async def count_writes(url: str, answers: list[Answer]) -> Writes:
+async def count_writes(url: str, responses: list[Response]) -> Writes:
     connection = await asyncpg.connect(url)
     posts = Counter(row["title"] for row in await connection.fetch("select title from posts where id > $1", POSTS))
     patched = await connection.fetch("select id from posts where title = 'patched ' || id")
     await connection.close()
     there = {"POST": set(posts), "PATCH": {f"patched {row['id']}" for row in patched}}
     name = {"POST": "post", "PATCH": "patched"}
-    acknowledged = [answer for answer in answers if answer.kind in name and answer.status in GOOD]
-    lost = [answer for answer in acknowledged if f"{name[answer.kind]} {answer.number}" not in there[answer.kind]]
+    acknowledged = [response for response in responses if response.kind in name and response.status in GOOD]
+    lost = [
+        response for response in acknowledged if f"{name[response.kind]} {response.number}" not in there[response.kind]
+    ]
     return Writes(len(acknowledged), len(lost), sum(times > 1 for times in posts.values()))

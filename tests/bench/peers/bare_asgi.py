@@ -68,22 +68,22 @@ posts: Posts
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
-        return await live(receive, send)
+        return await run_lifespan(receive, send)
     path: str = scope["path"]
     if path == "/":
-        return await answer(send, 200, GREETING)
+        return await respond(send, 200, GREETING)
     if path.startswith("/posts/") and (body := await posts.read(int(path[7:]))):
-        return await answer(send, 200, body)
-    return await answer(send, 404, b"{}")
+        return await respond(send, 200, body)
+    return await respond(send, 404, b"{}")
 
 
-async def answer(send: Any, status: int, body: bytes) -> None:
+async def respond(send: Any, status: int, body: bytes) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*HEADERS, length]})
     await send({"type": "http.response.body", "body": body})
 
 
-async def live(receive: Any, send: Any) -> None:
+async def run_lifespan(receive: Any, send: Any) -> None:
     global posts  # noqa: PLW0603 - a bare function has no other place for it
     await receive()
     connection = await asyncpg.connect(os.environ["DATABASE_URL"], server_settings=SERVER_SETTINGS)
