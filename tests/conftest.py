@@ -26,6 +26,9 @@ POSTGRES = pytest.StashKey[postgres.Postgres]()
 # Debian installs it in a directory that is not in an ordinary user's PATH.
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
+# Fixtures that start processes: the tests that use them get the marker `process`.
+PROCESS_FIXTURES = {"start", "postgres", "browser_page", "run_schemathesis"}
+
 Serve = Callable[[Litestar], Awaitable[str]]
 
 
@@ -57,10 +60,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest evaluates `-m`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     missing = {"browser_page"} if not browser.CHROMIUM else set()
     missing |= {"nginx"} if not NGINX else set()
-    deselected = [item for item in items if missing.intersection(getattr(item, "fixturenames", ()))]
+    deselected = []
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & PROCESS_FIXTURES:
+            item.add_marker("process")
+        if fixtures & missing:
+            deselected.append(item)
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if item not in deselected]
 
