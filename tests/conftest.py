@@ -20,14 +20,21 @@ from service import server
 from service.app import create_app
 from service.database import schema
 from service.settings import Settings
-from tests import browser, postgres
+from tests import browser, postgres, proxies
+from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.people import Person
 from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
+from tests.proxies import haproxy, nginx, run_proxy  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
-# Where Debian puts it, a user's PATH does not look.
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+# Programs that a machine may lack, by the fixtures that run them.
+PROGRAMS = {
+    "browser_page": browser.CHROMIUM,
+    "curl": shutil.which("curl"),
+    "haproxy": proxies.HAPROXY,
+    "nginx": proxies.NGINX,
+}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
@@ -53,16 +60,16 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     described = config.stash.get(POSTGRES, None)
+    absent = "not installed, its tests are left out"
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
-        f"browser: {browser.CHROMIUM or 'Chromium is not installed, the test of the API page is left out'}",
-        f"proxy: {NGINX or 'nginx is not installed, the test of two services behind it is left out'}",
+        f"Chromium: {PROGRAMS['browser_page'] or absent}",
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx")),
     ]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    missing = {"browser_page"} if not browser.CHROMIUM else set()
-    missing |= {"nginx"} if not NGINX else set()
+    missing = {fixture for fixture, program in PROGRAMS.items() if not program}
     left_out = [item for item in items if missing.intersection(getattr(item, "fixturenames", ()))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
@@ -202,9 +209,9 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 
 
 @pytest.fixture
-def nginx() -> str:
-    assert NGINX
-    return NGINX
+def curl() -> str:
+    assert PROGRAMS["curl"]
+    return PROGRAMS["curl"]
 
 
 @pytest.fixture

@@ -1,33 +1,11 @@
 """The API page, driven in a headless Chromium as a person would."""
 
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
-from tests.browser import CHROMIUM
 from tests.people import Person
-
-# The rest keeps Chromium from calling home, which would fail the test without a network of its own making.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture
-async def browser_page() -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield await browser.new_page()
-        await browser.close()
 
 
 async def test_a_person_logs_in_writes_a_post_and_sees_it(
