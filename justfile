@@ -20,6 +20,10 @@ test *arguments: environment
 fuzz *arguments: environment
     @{{ python }} -m pytest tests/test_schemathesis.py --capture no --fuzz-examples 500 --fuzz-seed $RANDOM "$@"
 
+# Run random histories of connections against a model (20 minutes); --help lists the options.
+fuzz-connections *arguments: environment
+    @{{ python }} -m tests.connections "$@"
+
 # Compare the service with its peers (about ten minutes; --quick: under two); --help lists the options.
 bench *arguments: environment
     @{{ python }} -m tests.bench compare "$@"
