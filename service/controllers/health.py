@@ -28,7 +28,7 @@ class HealthController(Controller):
     @get("/health/ready", fails_with=(DatabaseUnavailable, Stopping))
     async def is_ready(self, request: Request) -> Message:
         """Answer 200 while the database does, else 503; 503 also as soon as the service is told to stop."""
-        if request.app.state["stopping"]:
+        if request.scope["state"].get("stopping"):  # set by the server
             raise Stopping
         if not await request.db.answers():
             raise DatabaseUnavailable

@@ -6,10 +6,11 @@ from typing import Annotated, Final
 
 from litestar.connection import Request
 from litestar.exceptions import HTTPException
-from msgspec import UNSET, Meta, Struct, UnsetType
+from litestar.types import ASGIApp, Receive, Scope, Send
+from msgspec import UNSET, Meta, Struct, UnsetType, json
 
-from service.errors import FaultyField, InvalidFields, ServiceError
-from service.http.responses import Response
+from service.errors import FaultyField, InternalError, InvalidFields, ServiceError
+from service.http.responses import Response, head_of, send_whole
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -61,5 +62,16 @@ def respond(request: Request[object, object, object], error: Exception) -> Respo
         problem, headers = describe_status(HTTPStatus(error.status_code), error.detail), error.headers or {}
     else:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        problem, headers = describe_status(HTTPStatus.INTERNAL_SERVER_ERROR, "Something broke on our side"), {}
+        problem, headers = describe(InternalError), {}
     return Response(problem, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def problem_app(error: type[ServiceError]) -> ASGIApp:
+    """An app that answers every request with ``error``."""
+    problem = describe(error)
+    head, body = head_of(MEDIA_TYPE, error.headers), json.encode(problem)
+
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_whole(send, problem.status, head, body)
+
+    return answer
