@@ -169,7 +169,7 @@ class MessageFactory:
         version, fields = self._vary_head(draft, message)
         body = self._frame(draft, message, version, fields)
         lines = [f"{draft.line[0]} {draft.line[1]} HTTP/{version}", f"X-Request-ID: {request_id}", *fields]
-        if breakable and not message.broken and self._chance(5):
+        if breakable and self._chance(5):
             body = self._break(lines, body, message)
         head = "\r\n".join([*lines, "", ""]).encode()
         if self._chance(1):
@@ -232,9 +232,6 @@ class MessageFactory:
             [self._token, "X-Request-ID: from-a-trailer", "Host: other", "Expect: 100-continue", "X: y"]
         )
         message.features.append(f"trailer {chosen[:14]}")
-        if chosen.startswith("Connection"):  # framing has no place in a trailer
-            message.broken = True
-            message.statuses = {400} | (message.statuses if message.early else set())
         return f"{chosen}\r\n".encode()
 
     def _break(self, lines: list[str], body: bytes, message: Message) -> bytes:
