@@ -111,10 +111,14 @@ class MessageFactory:
         return Draft("list", ("GET", "/posts?limit=3"), {200})
 
     def _post(self, *fields: str, statuses: frozenset[int] = frozenset({201})) -> Draft:
-        marker = f"{self.label}.{self.index}"
-        content = "c" * self.random.choice([1, 1, 10, 10, 1000, 1000, 50_000, 300_000])
-        body = json.dumps({"title": marker, "content": content}).encode()
+        marker, body = self._content()
         return Draft("POST", ("POST", "/posts"), set(statuses), list(fields), body, marker)
+
+    def _content(self) -> tuple[str, bytes]:
+        """A title that is unique, and the body that has it."""
+        marker = f"{self.label}.{self.index}"
+        content = "c" * self.random.choice([1, 10, 1000, 50_000, 300_000])
+        return marker, json.dumps({"title": marker, "content": content}).encode()
 
     def publish(self) -> Draft:
         return self._post(self._token)
@@ -137,8 +141,8 @@ class MessageFactory:
         return FIRST_OWN_POST + (self.seed * 10_000 + self.number) * 1000 + self.index
 
     def patch(self) -> Draft:
-        marker, post_id = f"{self.label}.{self.index}", self._own()
-        body = json.dumps({"title": marker}).encode()
+        post_id = self._own()
+        marker, body = self._content()
         return Draft("PATCH", ("PATCH", f"/posts/{post_id}"), {200}, [self._token], body, marker, post_id)
 
     def delete(self) -> Draft:
@@ -225,11 +229,13 @@ class MessageFactory:
         return b"".join(pieces)
 
     def _trailers(self, message: Message) -> bytes:
-        if not self._chance(40):
+        fields = [self._token, "X-Request-ID: from-a-trailer", "Host: other", "Expect: 100-continue", "X: y"]
+        if message.statuses == {401}:
+            chosen = self._token
+        elif self._chance(40):
+            chosen = self.random.choice(fields)
+        else:
             return b""
-        chosen = self.random.choice(
-            [self._token, "X-Request-ID: from-a-trailer", "Host: other", "Expect: 100-continue", "X: y"]
-        )
         message.features.append(f"trailer {chosen[:14]}")
         return f"{chosen}\r\n".encode()
 
@@ -263,7 +269,7 @@ KINDS: Final[dict[Draw, float]] = {
     MessageFactory.publish_as_nobody: 8,
     MessageFactory.publish_too_much: 2,
     MessageFactory.publish_nothing: 2,
-    MessageFactory.patch: 6,
+    MessageFactory.patch: 10,
     MessageFactory.delete: 6,
     MessageFactory.log_in: 5,
     MessageFactory.body_for_nothing: 4,

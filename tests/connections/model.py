@@ -69,7 +69,7 @@ class Checker:
 
     def violations(self) -> Iterator[str]:
         trace = self.trace
-        if trace.ended == "held":
+        if trace.ended == "held" and not self.around.still:
             yield "the server has sent its FIN and still has the connection"
         if trace.ended == "garbage":
             yield f"the server sent what is no response: {trace.note}"
@@ -209,7 +209,7 @@ class Checker:
             yield "neither 100 Continue nor a response came in time"
         if response.closes and not self._may_close(number, message, response):
             yield f"the {response.status} announces a close without a cause"
-        if not response.closes and message.broken and not message.early:
+        if not response.closes and message.broken and response.status in {400, 431}:
             yield f"the {response.status} does not announce the close"
         drains = self.around.terminated + SIGNAL < self._first_byte(number)
         if drains and not response.closes and not message.closes:

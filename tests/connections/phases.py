@@ -26,7 +26,7 @@ KEEP_ALIVE: Final = 3
 SETTINGS: Final = {
     "CLIENT_TIMEOUT_SECONDS": str(CLIENT_TIMEOUT),
     "KEEP_ALIVE_SECONDS": str(KEEP_ALIVE),
-    "DATABASE_TIMEOUT_SECONDS": "2",
+    "DATABASE_TIMEOUT_SECONDS": "4",
 }
 FIRST_NUMBER: Final = 1000  # of a phase with a trouble; the histories of the calm phase with the same seed come first
 PATIENCE: Final = 40  # seconds; no history takes longer
@@ -266,7 +266,7 @@ async def lose_a_worker(run: Run) -> None:
 async def lose_the_database(run: Run) -> None:
     assert run.cluster
     await asyncio.sleep(run.random.uniform(0.5, 4))
-    how, pause = run.random.choice(["stop", "kill", "freeze", "terminate"]), run.random.choice([0, 1, 3])
+    how, pause = run.random.choice(["stop", "kill", "freeze", "terminate"]), run.random.choice([0, 1, 3.5])
     begun = monotonic()
     run.around.away.append((begun, begun + PATIENCE))
     match how:

@@ -20,7 +20,6 @@ import psutil
 from tests.connections.histories import History
 from tests.connections.messages import FIRST_OWN_POST, PUBLIC_CONTENT, PUBLIC_POSTS, Account
 from tests.connections.model import Stored
-from tests.processes import free_port
 
 CHECKOUT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 30  # seconds; what takes longer to start or to end never will
@@ -65,7 +64,7 @@ class Service:
 
     def __init__(self, database_url: str, log: Path, **settings: str) -> None:
         self.database_url = database_url
-        self.port = free_port()
+        self.port = 0  # until it has started
         self.log = log
         self.settings = settings
         self.workers = int(settings.get("WORKERS", "1"))
@@ -81,7 +80,7 @@ class Service:
             "DATABASE_URL": self.database_url,
             "DATABASE_CONNECTIONS": str(POOL),
             "SECRET_KEY": SECRET_KEY,
-            "PORT": str(self.port),
+            "PORT": "0",
             "PASSWORD_MEMORY_KIB": "8",
             "PASSWORD_PASSES": "1",
             **self.settings,
@@ -96,10 +95,11 @@ class Service:
                 start_new_session=True,
             )
         last = monotonic() + PATIENCE
-        while self.said().count("Application startup complete") < self.workers:
+        while self.said().count("running on http") < self.workers:
             assert self.process.poll() is None, self.said()
             assert monotonic() < last, self.said()
             await asyncio.sleep(0.05)
+        self.port = int(re.findall(r"running on http://127\.0\.0\.1:(\d+)", self.said())[0])
         self.account = await register(self.address)
         await insert_public_posts(self.database_url)
 
