@@ -55,7 +55,7 @@ def embedded(directory: Path) -> list[psutil.Process]:
     return found
 
 
-DELAYS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)
+DELAYS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)
 
 
 @pytest.mark.parametrize("command", ["service", "service.development"])
