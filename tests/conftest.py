@@ -16,15 +16,25 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, postgres
+from tests import browser, postgres, proxies
+from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
+from tests.proxies import haproxy, nginx, run_proxy  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
-# Debian installs it in a directory that is not in an ordinary user's PATH.
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+# Programs that a machine may lack, by the fixtures that run them.
+PROGRAMS = {
+    "browser_page": browser.CHROMIUM,
+    "curl": shutil.which("curl"),
+    "haproxy": proxies.HAPROXY,
+    "nginx": proxies.NGINX,
+}
+
+# Fixtures that start processes: the tests that use them get the marker `process`.
+PROCESS_FIXTURES = {"start", "postgres", "browser_page", "run_proxy", "run_schemathesis"}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
@@ -50,17 +60,24 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     described = config.stash.get(POSTGRES, None)
+    absent = "not installed, its tests are left out"
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
-        f"browser: {browser.CHROMIUM or 'Chromium is not installed, so the test of the API page is deselected'}",
-        f"proxy: {NGINX or 'nginx is not installed, so the test of two services behind it is deselected'}",
+        f"Chromium: {PROGRAMS['browser_page'] or absent}",
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx")),
     ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest evaluates `-m`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    missing = {"browser_page"} if not browser.CHROMIUM else set()
-    missing |= {"nginx"} if not NGINX else set()
-    deselected = [item for item in items if missing.intersection(getattr(item, "fixturenames", ()))]
+    missing = {fixture for fixture, program in PROGRAMS.items() if not program}
+    deselected = []
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & PROCESS_FIXTURES:
+            item.add_marker("process")
+        if fixtures & missing:
+            deselected.append(item)
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if item not in deselected]
 
@@ -160,9 +177,9 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 
 
 @pytest.fixture
-def nginx() -> str:
-    assert NGINX
-    return NGINX
+def curl() -> str:
+    assert PROGRAMS["curl"]
+    return PROGRAMS["curl"]
 
 
 @pytest.fixture

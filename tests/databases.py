@@ -38,7 +38,8 @@ class Databases:
 
     async def create(self, template: str) -> str:
         name = f"test_{uuid.uuid4().hex}"
-        await self.admin.execute(f'create database "{name}" template "{template}"')
+        # For so small a template, file_copy takes half the time of the default strategy.
+        await self.admin.execute(f'create database "{name}" template "{template}" strategy file_copy')
         return name
 
     async def drop(self, name: str) -> str:

@@ -137,3 +137,14 @@ async def answers(visitor: httpx.AsyncClient) -> None:
             with suppress(httpx.ConnectError):
                 await visitor.get("/health/live")
                 return
+
+
+def clients_of(process: Process, port: int) -> set[int]:
+    """The ports of the clients that are connected with a service on ``port``, or with its workers."""
+    service = psutil.Process(process.pid)
+    return {
+        connection.raddr.port
+        for member in (service, *service.children(recursive=True))
+        for connection in member.net_connections("tcp")
+        if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
+    }

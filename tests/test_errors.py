@@ -1,4 +1,4 @@
-"""Every way to fail, and the one body for all of them."""
+"""Every error has the same kind of body: a problem (RFC 9457)."""
 
 import asyncio
 import json
@@ -95,7 +95,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
-async def test_every_failure_has_the_one_body_and_changes_nothing(
+async def test_every_error_has_a_problem_body_and_changes_nothing(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, failure: Failure
 ) -> None:
     post = await alice.publish()
@@ -114,7 +114,7 @@ async def test_every_failure_has_the_one_body_and_changes_nothing(
     assert (await client.get("/")).status_code == 200
 
 
-async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_the_limit_applies_to_a_chunked_body_too(client: httpx.AsyncClient, alice: Person) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b" " * 100_000
@@ -124,7 +124,7 @@ async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient,
     assert_problem(response, 413, "body_too_large")
 
 
-async def test_a_body_of_exactly_one_mebibyte_is_taken(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_a_body_of_exactly_one_mebibyte_is_accepted(client: httpx.AsyncClient, alice: Person) -> None:
     frame = b'{"title": "T", "content": ""}'
     body = frame[:-2] + b"c" * (MEBIBYTE - len(frame)) + frame[-2:]
 
@@ -139,7 +139,7 @@ async def test_a_body_of_exactly_one_mebibyte_is_taken(client: httpx.AsyncClient
     "content_type",
     ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/merge-patch+json", None],
 )
-async def test_json_is_taken_under_its_names(
+async def test_every_json_content_type_is_accepted(
     client: httpx.AsyncClient, alice: Person, content_type: str | None
 ) -> None:
     post = await alice.publish()
@@ -150,7 +150,7 @@ async def test_json_is_taken_under_its_names(
     assert (response.status_code, response.json()["title"]) == (200, "New")
 
 
-async def test_of_a_repeated_key_the_last_one_counts(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_the_last_value_of_a_repeated_key_counts(client: httpx.AsyncClient, alice: Person) -> None:
     body = b'{"title": "first", "content": "C", "title": "last"}'
 
     response = await client.post("/posts", content=body, headers=alice.headers | JSON)
@@ -173,7 +173,7 @@ async def test_of_a_repeated_key_the_last_one_counts(client: httpx.AsyncClient, 
         ("/openapi.json", "GET, HEAD, OPTIONS"),
     ],
 )
-async def test_options_and_405_name_what_is_allowed(client: httpx.AsyncClient, path: str, allowed: str) -> None:
+async def test_options_and_405_list_the_allowed_methods(client: httpx.AsyncClient, path: str, allowed: str) -> None:
     options = await client.options(path)
     refused = await client.request("PUT", path)
 
@@ -183,7 +183,7 @@ async def test_options_and_405_name_what_is_allowed(client: httpx.AsyncClient, p
         assert ", ".join(sorted(response.headers["allow"].split(", "))) == allowed
 
 
-async def test_head_answers_like_get_without_the_body(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_head_returns_the_headers_of_get_without_the_body(client: httpx.AsyncClient, alice: Person) -> None:
     post = await alice.publish()
 
     for path in ("/", "/posts", f"/posts/{post['id']}", f"/users/{alice.id}", "/users/me", "/docs", "/posts/999"):
@@ -193,7 +193,7 @@ async def test_head_answers_like_get_without_the_body(client: httpx.AsyncClient,
         assert (head.status_code, head.headers, head.content) == (get.status_code, get.headers, b"")
 
 
-async def test_a_bug_is_a_500_that_says_nothing_of_its_cause(
+async def test_a_bug_is_a_500_that_does_not_reveal_its_cause(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(db: Database, post_id: int) -> None:
@@ -210,7 +210,7 @@ async def test_a_bug_is_a_500_that_says_nothing_of_its_cause(
     assert "RuntimeError: the inside of post 7" in caplog.text
 
 
-async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_restart(
+async def test_an_unavailable_database_is_a_503_and_the_service_recovers_by_itself(
     serve: Serve, settings: Settings, databases: Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = urlsplit(settings.database_url).path.removeprefix("/")
@@ -236,15 +236,15 @@ async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_resta
 
     assert live.status_code == 200
     assert post["user_id"] == alice.id
-    said = [
+    messages = [
         record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.database.pool"
     ]
-    # Before them perhaps what ended a statement that was under way.
-    assert said[-2:] == ["the database is unavailable", "the database is available again"]
-    assert len(said) <= 3
+    # They may follow one about a statement that was running.
+    assert messages[-2:] == ["the database is unavailable", "the database is available again"]
+    assert len(messages) <= 3
 
 
-async def test_a_client_that_leaves_is_no_error_of_ours(
+async def test_a_client_that_disconnects_is_not_logged_as_an_error(
     client: httpx.AsyncClient, address: str, alice: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
     host, port = address.removeprefix("http://").split(":")
@@ -264,7 +264,7 @@ async def test_a_client_that_leaves_is_no_error_of_ours(
 @pytest.mark.parametrize(
     "request_line", [b"nonsense", b"BREW /posts HTTP/1.1", b"GET /\xff HTTP/1.1", b"GET / HTTP/9.9", b"GET  HTTP/1.1"]
 )
-async def test_what_is_no_http_gets_the_one_body_too(address: str, request_line: bytes) -> None:
+async def test_malformed_http_gets_a_problem_body_too(address: str, request_line: bytes) -> None:
     host, port = address.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
 
@@ -280,9 +280,9 @@ async def test_what_is_no_http_gets_the_one_body_too(address: str, request_line:
     assert (problem["status"], problem["code"]) == (400, "bad_request")
 
 
-def test_every_fact_has_its_own_code_or_shares_it_with_its_twin() -> None:
-    facts = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not errors.ServiceError]
-    kinds = [kind for kind in facts if issubclass(kind, errors.ServiceError)]
+def test_every_error_class_has_a_code_of_its_own() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    kinds = [kind for kind in classes if issubclass(kind, errors.ServiceError) and kind is not errors.ServiceError]
 
     assert len(kinds) > 10
     for kind in kinds:
@@ -290,5 +290,5 @@ def test_every_fact_has_its_own_code_or_shares_it_with_its_twin() -> None:
         assert kind.code == kind.code.lower()
         assert ("WWW-Authenticate" in kind.headers) == (kind.status == 401)
         assert ("Retry-After" in kind.headers) == (kind.status == 503)
-    codes = [kind.code for kind in kinds if kind.code != "not_owner"]
+    codes = [kind.code for kind in kinds if kind.code != "not_owner"]  # one code for update and delete
     assert len(codes) == len(set(codes))

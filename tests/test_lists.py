@@ -1,4 +1,4 @@
-"""Lists are pages, and a client finds its way from one to the next."""
+"""Lists: pages, and the links from one to the next."""
 
 import asyncpg
 import httpx
@@ -12,7 +12,7 @@ from tests.tables import INSERT_POSTS, INSERT_USERS
 
 
 async def fill(db: asyncpg.Connection, user_id: int, count: int) -> None:
-    """Posts past the API, many at once."""
+    """Insert many posts of a user without the API."""
     await db.execute(
         "insert into posts (title, content, user_id) select 'Post ' || n, 'Text', $1 from generate_series(1, $2) as n",
         user_id,
@@ -21,7 +21,7 @@ async def fill(db: asyncpg.Connection, user_id: int, count: int) -> None:
 
 
 async def follow(client: httpx.AsyncClient, url: str) -> list[list[Json]]:
-    """All pages from ``url`` on, by their links alone."""
+    """All pages from ``url`` on, following the links."""
     pages = []
     following: str | None = url
     while following:
@@ -33,7 +33,7 @@ async def follow(client: httpx.AsyncClient, url: str) -> list[list[Json]]:
     return pages
 
 
-async def test_no_posts_are_an_empty_list(client: httpx.AsyncClient) -> None:
+async def test_a_list_without_posts_is_empty(client: httpx.AsyncClient) -> None:
     response = await client.get("/posts")
 
     assert (response.status_code, response.json()) == (200, [])
@@ -49,9 +49,7 @@ async def test_posts_are_listed_by_id(client: httpx.AsyncClient, alice: Person, 
     assert "link" not in response.headers
 
 
-async def test_a_list_is_bounded_when_nothing_is_said(
-    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
-) -> None:
+async def test_a_list_is_bounded_by_default(client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection) -> None:
     await fill(db, alice.id, 51)
 
     response = await client.get("/posts")
@@ -61,7 +59,7 @@ async def test_a_list_is_bounded_when_nothing_is_said(
 
 
 @pytest.mark.parametrize(("count", "limit", "sizes"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (3, 3, [3]), (2, 100, [2])])
-async def test_the_links_lead_through_all_posts_once(
+async def test_following_the_links_returns_every_post_once(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, count: int, limit: int, sizes: list[int]
 ) -> None:
     await fill(db, alice.id, count)
@@ -74,7 +72,7 @@ async def test_the_links_lead_through_all_posts_once(
     assert len(ids) == count
 
 
-async def test_a_page_is_not_shifted_by_what_is_deleted_before_it(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_deleting_an_earlier_post_does_not_shift_a_page(client: httpx.AsyncClient, alice: Person) -> None:
     posts = [await alice.publish() for _ in range(4)]
     first = await client.get("/posts?limit=2")
 
@@ -84,7 +82,7 @@ async def test_a_page_is_not_shifted_by_what_is_deleted_before_it(client: httpx.
     assert second.json() == posts[2:]
 
 
-async def test_the_posts_of_one_user_are_listed(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
+async def test_the_posts_of_one_user_can_be_listed(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
     hers = [await alice.publish()]
     await mallory.publish()
     hers += [await alice.publish(), await alice.publish()]
@@ -95,7 +93,7 @@ async def test_the_posts_of_one_user_are_listed(client: httpx.AsyncClient, alice
     assert await follow(client, "/posts?user_id=9223372036854775807") == [[]]
 
 
-async def test_a_profile_holds_the_first_page_and_leads_to_the_rest(
+async def test_a_profile_contains_the_first_page_and_links_to_the_next(
     client: httpx.AsyncClient, alice: Person, mallory: Person, db: asyncpg.Connection
 ) -> None:
     await fill(db, alice.id, 30)
@@ -114,7 +112,7 @@ async def test_a_profile_holds_the_first_page_and_leads_to_the_rest(
 
 
 @pytest.mark.parametrize(
-    ("query", "faulty"),
+    ("query", "invalid"),
     [
         ("limit=0", ["/limit"]),
         ("limit=101", ["/limit"]),
@@ -128,13 +126,13 @@ async def test_a_profile_holds_the_first_page_and_leads_to_the_rest(
         ("limit=x&after=x&user_id=x", ["/limit", "/after", "/user_id"]),
     ],
 )
-async def test_a_malformed_query_is_refused_with_all_its_faults(
-    client: httpx.AsyncClient, query: str, faulty: list[str]
+async def test_an_invalid_query_is_refused_with_all_invalid_parameters(
+    client: httpx.AsyncClient, query: str, invalid: list[str]
 ) -> None:
     response = await client.get(f"/posts?{query}")
 
     assert_problem(response, 422, "invalid_fields")
-    assert sorted(pointers(response)) == sorted(faulty)
+    assert sorted(pointers(response)) == sorted(invalid)
 
 
 async def test_unknown_parameters_are_ignored(client: httpx.AsyncClient, alice: Person) -> None:

@@ -1,44 +1,22 @@
-"""The API page, driven in a headless Chromium as a person would."""
+"""The API page in a headless Chromium, used as a person uses it."""
 
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
-from tests.browser import CHROMIUM
 from tests.people import Person
 
-# The rest keeps Chromium from calling home, which would fail the test without a network of its own making.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
-
-@pytest.fixture
-async def browser_page() -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield await browser.new_page()
-        await browser.close()
-
-
-async def test_a_person_logs_in_writes_a_post_and_sees_it(
+async def test_a_user_logs_in_creates_a_post_and_lists_it(
     browser_page: Page, address: str, client: httpx.AsyncClient, alice: Person
 ) -> None:
     page = browser_page
     origins: set[str] = set()
-    complaints: list[str] = []
+    errors: list[str] = []
     page.on("request", lambda request: origins.add(urlsplit(request.url).netloc))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.set_default_timeout(10_000)
     await page.goto(f"{address}/docs")
 
@@ -63,4 +41,4 @@ async def test_a_person_logs_in_writes_a_post_and_sees_it(
     [post] = (await client.get("/posts")).json()
     assert (post["title"], post["user_id"]) == ("From the page", alice.id)
     assert origins == {urlsplit(address).netloc}
-    assert complaints == []
+    assert errors == []

@@ -1,4 +1,4 @@
-"""One's own account, and everybody's profile."""
+"""One's own account, and the profiles of all users."""
 
 import httpx
 import pytest
@@ -7,12 +7,12 @@ from tests.ids import INVALID_IDS
 from tests.people import Person, assert_problem
 
 
-async def test_the_account_behind_the_token_is_read(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
+async def test_users_can_read_their_own_account(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
     assert (await client.get("/users/me", headers=alice.headers)).json() == alice.account
     assert (await client.get("/users/me", headers=mallory.headers)).json() == mallory.account
 
 
-async def test_a_profile_is_read_without_a_token(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
+async def test_a_profile_can_be_read_without_a_token(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
     first = await alice.publish("1")
     await mallory.publish("2")
     third = await alice.publish("3")

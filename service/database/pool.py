@@ -101,8 +101,8 @@ class ConnectionPool:
             if waiter.done() and not waiter.cancelled() and not waiter.exception():
                 self.release(waiter.result())
             if isinstance(error, TimeoutError):
-                what = f"none of the {self._size} connections (DATABASE_CONNECTIONS) became free"
-                self.log_failure(what, self._connect_error or error)
+                in_use = f"{len(self._open)} of {self._size} connections (DATABASE_CONNECTIONS) were in use"
+                self.log_failure("no connection became free", self._connect_error or TimeoutError(in_use))
                 raise DatabaseUnavailable from error
             raise
 

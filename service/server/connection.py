@@ -53,6 +53,9 @@ _PIECE: Final = 4 * 1024
 # Bytes of a body that are held before reading pauses until the handler takes them.
 _MAX_HELD_BYTES: Final = 64 * 1024
 
+# The parser acts on these also in a trailer section, where they must not be (RFC 9110, section 6.5.1).
+_NOT_IN_TRAILERS: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+
 TICK_SECONDS: Final = 0.25
 
 
@@ -180,8 +183,8 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         # Writing is paused as long as anything is unsent.
         self.transport.set_write_buffer_limits(0)
-        self.server = transport.get_extra_info("sockname")[:2]
-        self.client = transport.get_extra_info("peername")[:2]
+        self.server = _address(transport, "sockname")
+        self.client = _address(transport, "peername")
         self._parser = self._new_parser()
         self.shared.connections.add(self)
         self._enter(State.IDLE)
@@ -290,8 +293,12 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._fields is not None:  # else it is a trailer field, which counts for nothing (RFC 9110, section 6.5.1)
-            self._fields.append((name.lower(), value))
+        name = name.lower()
+        if self._fields is not None:
+            self._fields.append((name, value))
+        elif name in _NOT_IN_TRAILERS:
+            raise NotHTTP
+        # Other trailer fields are ignored (RFC 9110, section 6.5.1).
 
     def on_headers_complete(self) -> None:
         """Admit a request. Raises ``ServiceError`` for one that is not served."""
@@ -411,8 +418,10 @@ class Connection(asyncio.Protocol):
             self._start(self._waiting.popleft())
         elif self._input_ended:
             self._linger()
+            return
         else:
             self._enter(State.IDLE if self._fields is None else State.READING_HEAD)
+        if not self._waiting:
             unparsed, self._unparsed = self._unparsed, b""
             if unparsed:
                 self.data_received(unparsed)
@@ -468,3 +477,9 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Reset the connection: a response cannot be completed."""
         self.transport.abort()
+
+
+def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
+    """Host and port, which are unknown for a client that has gone already."""
+    address = transport.get_extra_info(name)
+    return address[:2] if address else None

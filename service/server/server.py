@@ -34,11 +34,13 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Nearly every object that a request makes is freed by its reference count, so the collector runs rarely.
 GC_THRESHOLD: Final = 50_000
 
+MAX_UNSENT_BYTES: Final = 128 * 1024  # in the kernel; what a client has to read within CLIENT_TIMEOUT_SECONDS
 BACKLOG: Final = 2048  # connections that may wait to be accepted
 REQUESTS_PER_ACCEPT: Final = 16  # requests in flight for which one more connection is accepted in a turn of the loop
 ACCEPT_RETRY_SECONDS: Final = 1  # after a failure, such as too many open files
 ACCEPT_GRACE: Final = 0.1  # seconds for the requests of connections that were accepted last
-SHUTDOWN_SECONDS: Final = 5  # for the requests that run when the drain ends
+IN_FLIGHT_SECONDS: Final = 5  # for the requests that run when the drain ends
+SHUTDOWN_SECONDS: Final = 7  # until connections are closed in whatever state they are
 LINGER_SECONDS_AT_SHUTDOWN: Final = 1
 
 
@@ -190,7 +192,7 @@ class Server(uvicorn.Server):
         await asyncio.sleep(ACCEPT_GRACE)
         self.limits.linger_seconds = LINGER_SECONDS_AT_SHUTDOWN
         self.server_state.limit(self.limits)
-        self.loop.call_later(SHUTDOWN_SECONDS - 0.5, self._abort_in_flight)
+        self.loop.call_later(IN_FLIGHT_SECONDS, self._abort_in_flight)
         await super().shutdown([])
         self.deadlines.cancel()
         with suppress(asyncio.CancelledError):
@@ -206,6 +208,8 @@ def listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # also when the last one has just ended
+    # For its connections: without it, megabytes in the kernel would hide whether a slow client reads at all.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
     listener.settimeout(0)
     try:
         listener.bind((settings.host, settings.port))

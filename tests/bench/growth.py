@@ -1,4 +1,4 @@
-"""Whether the cost of a request grows with what the table holds: a thousand posts against a million."""
+"""The cost of a request by the size of the table: a thousand posts and a million."""
 
 import asyncio
 from collections.abc import Mapping
@@ -36,11 +36,11 @@ def measure(options: Options) -> None:
         rows = [_row(name, services, options) for name in loads(FEW)]
     heading = ("requests/s", f"{FEW:,} posts", f"{MANY:,} posts", "loss", "target", "CPU µs each", "", "not 2xx")
     table(heading, *rows)
-    table((f"statement, at {MANY:,} posts", "how it reads its tables"), *plans)
+    table((f"statement, at {MANY:,} posts", "scans"), *plans)
 
 
 def loads(size: int) -> dict[str, Load]:
-    """As many different requests at any size, so that as many of them can share an answer."""
+    """The loads: the same number of different requests at any size, so that equally many share a result."""
     return {
         "GET /posts, the first page": Load(path="/posts"),
         "GET /posts, a page in the middle": Load(path=f"/posts?after={size // 2}"),
@@ -50,7 +50,7 @@ def loads(size: int) -> dict[str, Load]:
 
 
 def _spread(users: int) -> range:
-    """As many users as there are among the few, from all over the table."""
+    """As many users as with ``FEW`` posts, evenly spread over the table."""
     return range(1, users + 1, users * POSTS_PER_USER // FEW)
 
 
@@ -70,11 +70,11 @@ def _row(name: str, services: Mapping[int, Server], options: Options) -> tuple[s
 
 
 async def explain(url: str) -> list[tuple[str, str]]:
-    """Every statement of the queries, and how PostgreSQL reads its tables with the service's settings."""
+    """Every statement and its scans, with the settings of the service."""
     connection = await asyncpg.connect(url, server_settings=SERVER_SETTINGS)
     rows = []
     for statement in statements():
         found = await scans(connection, statement.text)
-        rows.append((statement.name, ", ".join(f"{scan.type} on {scan.name}" for scan in found) or "no scan"))
+        rows.append((statement.name, ", ".join(f"{scan.type} on {scan.name}" for scan in found) or "none"))
     await connection.close()
     return rows
