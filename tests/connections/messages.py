@@ -74,6 +74,10 @@ class MessageFactory:
         [draft] = self.random.choices(list(KINDS), list(KINDS.values()))
         return self._finish(draft(self), breakable=breakable)
 
+    def make_small(self) -> Message:
+        self.index += 1
+        return self._finish(self.root(), breakable=False)
+
     def make_large(self) -> Message:
         """A request with a response of 1 MB."""
         self.index += 1
@@ -131,7 +135,7 @@ class MessageFactory:
         return Draft("POST of no JSON", ("POST", "/posts"), {400}, [self._token], b'{"title": ')
 
     def _own(self) -> int:
-        return FIRST_OWN_POST + (self.seed * 10_000 + self.number) * 100 + self.index
+        return FIRST_OWN_POST + (self.seed * 10_000 + self.number) * 1000 + self.index
 
     def patch(self) -> Draft:
         marker, post_id = f"{self.label}.{self.index}", self._own()
@@ -225,7 +229,7 @@ class MessageFactory:
         if not self._chance(40):
             return b""
         chosen = self.random.choice(
-            [self._token, "X-Request-ID: from-a-trailer", "Connection: close", "Expect: 100-continue", "X: y"]
+            [self._token, "X-Request-ID: from-a-trailer", "Host: other", "Expect: 100-continue", "X: y"]
         )
         message.features.append(f"trailer {chosen[:14]}")
         return f"{chosen}\r\n".encode()
@@ -284,6 +288,8 @@ BODY_FAULTS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "chunk beyond its size": lambda _: b"1\r\n{}\r\n0\r\n\r\n",
     "bare LF": lambda _: b"2\n{}\n0\n\n",
     "trailer without a colon": lambda _: b"2\r\n{}\r\n0\r\nX\r\n\r\n",
+    "Connection in a trailer": lambda _: b"2\r\n{}\r\n0\r\nConnection: close\r\n\r\n",
+    "Content-Length in a trailer": lambda _: b"2\r\n{}\r\n0\r\nContent-Length: 5\r\n\r\n",
     "long extension": lambda body: b"1;" + b"e" * TOO_LONG + b"\r\n \r\n" + body,
     "long trailer": lambda _: b"2\r\n{}\r\n0\r\nX: " + b"y" * TOO_LONG + b"\r\n\r\n",
     "long list of trailers": lambda _: b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * (TOO_LONG // 6) + b"\r\n",
