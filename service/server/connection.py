@@ -21,7 +21,7 @@ import asyncio
 import urllib.parse
 from collections import deque
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import httptools
 from litestar.types import ASGIApp
@@ -127,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._fields: Fields | None = None  # of the head that is arriving
         self._unparsed_bytes = 0  # since the parser's last event
+        self._refusal: type[ServiceError] = NotHTTP  # why the parser stops
         self._receiving: Exchange | None = None  # its body is arriving
         self._current: Exchange | None = None  # its response is the next
         self._waiting: deque[Exchange] = deque()  # behind the current one
@@ -272,10 +273,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
             return
-        except httptools.HttpParserError as error:
-            # The type alone: a variable with the cause, whose traceback has this frame, would be a reference cycle.
-            kind = type(error.__context__)
-            self._fail(kind if issubclass(kind, ServiceError) else NotHTTP)
+        except httptools.HttpParserError:
+            self._fail(self._refusal)
             return
         if self._unparsed_bytes > MAX_UNPARSED_BYTES:
             self._fail(HeaderFieldsTooLarge)
@@ -293,6 +292,11 @@ class Connection(asyncio.Protocol):
         self._parser = self._new_parser()
         self._parse(b"\r\n".join([line, *fields, b"", rest]))
 
+    def _refuse(self, error: type[ServiceError]) -> NoReturn:
+        """Stop the parser, which raises an error of its own."""
+        self._refusal = error
+        raise error
+
     def on_message_begin(self) -> None:
         self._url = b""
         self._fields = []
@@ -305,24 +309,24 @@ class Connection(asyncio.Protocol):
         if self._fields is not None:
             self._fields.append((name, value))
         elif name in _NOT_IN_TRAILERS:
-            raise NotHTTP
+            self._refuse(NotHTTP)
         # Other trailer fields are ignored (RFC 9110, section 6.5.1).
 
     def on_headers_complete(self) -> None:
-        """Admit a request. Raises ``ServiceError`` for one that is not served."""
+        """Admit a request, or refuse it."""
         parser, fields = self._parser, self._fields or []
         method = parser.get_method()
         if parser.should_upgrade():
             if method == b"CONNECT":
-                raise NotAProxy
+                self._refuse(NotAProxy)
             return
         version = parser.get_http_version()
         if len(fields) > MAX_HEADER_FIELDS:
-            raise HeaderFieldsTooLarge
+            self._refuse(HeaderFieldsTooLarge)
         names = [name for name, _ in fields]
         hosts = names.count(b"host")
         if hosts != 1 and (hosts or version != "1.0"):
-            raise HostMissing
+            self._refuse(HostMissing)
         raw_path, query = self._target(method)
         path = raw_path.decode("ascii")
         scope = {

@@ -1,6 +1,7 @@
 """One request and its response, as ASGI has them."""
 
 import asyncio
+import contextvars
 import logging
 import re
 import sys
@@ -58,7 +59,8 @@ class Exchange:
 
     def start(self) -> None:
         tasks = self._connection.shared.tasks
-        self._task = self._connection.loop.create_task(self._run())
+        # In a context of its own: a pipelined request is started by the one before it.
+        self._task = self._connection.loop.create_task(self._run(), context=contextvars.Context())
         tasks.add(self._task)
         self._task.add_done_callback(tasks.discard)
 
