@@ -15,7 +15,7 @@ from tests.connections.histories import NEVER, History
 
 SMALL: Final = 4096  # bytes of a small receive buffer
 CONTINUE_SECONDS: Final = 1.2
-HOLD_SECONDS: Final = 14  # longer than a server lingers that is stopped for a while
+HOLD_SECONDS: Final = 9  # longer than a server lingers
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, zero seconds
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([1-5]\d\d) [ -~]*")
 FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([ -~\t]*)")
