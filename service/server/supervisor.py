@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from functools import cached_property
+from multiprocessing import resource_tracker
 from typing import Final
 
 from uvicorn.config import STARTUP_FAILURE
@@ -76,7 +77,7 @@ class Worker(Server):
         Every worker is woken. Without this the first to run would get nearly all connections of a burst.
         """
         fewest = min(count for count in self.config.connections if count != FREE)
-        if self._count() > fewest * TOLERANCE + 1 and not self.should_exit:
+        if self._count() > fewest * TOLERANCE + 4 and not self.should_exit:
             self.pause_accepting(DEFERENCE_SECONDS)
         else:
             super().on_readable()
@@ -94,7 +95,8 @@ class WorkerProcess(multiprocess.Process):
         config.connections[self.slot] = 0
 
     def start(self) -> None:
-        # A child inherits the mask.
+        # A child inherits the mask. multiprocessing's own helper process would reset it, so that one starts before.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
         try:
             super().start()
