@@ -890,7 +890,7 @@ async def test_an_empty_segment_or_an_encoded_slash_matches_nothing(
                 head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(POST)}\r\n".encode()
                 await client.send(head + bearer(alice) + b"\r\n" + POST)
                 answer = await client.answer()
-                if answer.headers["content-type"] != "application/problem+json" or answer.status not in {404, 405}:
+                if answer.headers.get("content-type") != "application/problem+json" or answer.status not in {404, 405}:
                     found[f"{method} {target}"] = answer.status
                 elif method == "GET" and answer.status != 404:
                     found[target] = answer.status
