@@ -1,6 +1,7 @@
 """One request and its response, as ASGI has them."""
 
 import asyncio
+import contextvars
 import logging
 import re
 import sys
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litestar.types import ASGIApp
 
-from service.errors import InternalError, ServiceError, Stopping
+from service.errors import InternalError, ServiceError
 from service.http.problems import phrase, problem_app
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Exchange:
         self.complete = False  # the response has been written
         self._connection = connection
         self._app = app
-        self._scope = scope
+        self.scope = scope
         self._expects_continue = expects_continue
         self._body = bytearray()
         self._body_complete = False
@@ -58,13 +59,19 @@ class Exchange:
 
     def start(self) -> None:
         tasks = self._connection.shared.tasks
-        self._task = self._connection.loop.create_task(self._run())
+        # In a context of its own: a pipelined request is started by the one before it.
+        self._task = self._connection.loop.create_task(self._run(), context=contextvars.Context())
         tasks.add(self._task)
         self._task.add_done_callback(tasks.discard)
 
-    def cancel(self) -> None:
+    def abandon(self) -> bool:
+        """Take nothing more from the app, and cancel it; returns whether another response can be sent instead."""
+        self.disconnect()
         if self._task:
+            # Nobody waits for it: a statement is only cancelled when its database answers.
+            self._connection.shared.tasks.discard(self._task)
             self._task.cancel()
+        return not self._head_sent
 
     def add_body(self, piece: bytes) -> int:
         """Take a piece of the body; returns how many bytes the app has not taken yet."""
@@ -97,15 +104,13 @@ class Exchange:
 
     async def _run(self) -> None:
         try:
-            await self._app(self._scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            await self._replace(Stopping)
+            await self._app(self.scope, self.receive, self.send)
         except Exception:
-            logger.exception("%s %s failed", self._scope["method"], self._scope.get("path"))
+            logger.exception("%s %s failed", self.scope["method"], self.scope.get("path"))
             await self._replace(InternalError)
         else:
             if not self.complete and not self._disconnected:
-                logger.error("%s %s returned without a response", self._scope["method"], self._scope.get("path"))
+                logger.error("%s %s returned without a response", self.scope["method"], self.scope.get("path"))
                 await self._replace(InternalError)
 
     async def _replace(self, error: type[ServiceError]) -> None:
@@ -117,7 +122,7 @@ class Exchange:
             return
         self._start = None
         self.keep_alive = False
-        await problem_app(error)(self._scope, self.receive, self.send)
+        await problem_app(error)(self.scope, self.receive, self.send)
 
     async def receive(self) -> Any:
         """Return the next part of the body. Raises the ``ServiceError`` that cut it off."""
@@ -191,12 +196,12 @@ class Exchange:
                 self.keep_alive &= b"close" not in value.lower()
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
-        self._bodiless = self._scope["method"] == "HEAD" or status in _BODILESS
+        self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS
         if announced is None and not self._bodiless:
             if not more:
                 announced = size
                 lines.append(b"content-length: %d\r\n" % size)
-            elif self._scope["http_version"] == "1.0":
+            elif self.scope["http_version"] == "1.0":
                 announced = sys.maxsize  # the end of the connection delimits the body
             else:
                 self._chunked = True

@@ -112,6 +112,8 @@ class Checker:
             return sent
         # What the client had not received by then and is too large for the kernel had not left the server.
         left = responses.complete[number - 1].end - KERNEL_BUFFERS
+        if left <= 0:
+            return sent
         return max(sent, next(at for at, size in responses.received if size >= left))
 
     def _is_late(self, number: int) -> bool:
