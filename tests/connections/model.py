@@ -17,6 +17,7 @@ LATE: Final = 4  # seconds that a busy machine may take on top of any limit
 LINGER: Final = 4  # seconds for which a server at least discards what arrives after its last response
 KERNEL_BUFFERS: Final = 5_000_000  # bytes; more never wait in the kernel for a client with a small receive buffer
 RECOVERY: Final = 2  # seconds after which the database is used again
+IN_FLIGHT: Final = 6.5  # seconds after the drain, at most 5 of them for the request
 SIGNAL: Final = 1  # seconds until a signal has reached every worker
 
 
@@ -145,6 +146,10 @@ class Checker:
                 return True
         return False
 
+    def _was_slow_at_the_end(self) -> bool:
+        """Whether a server that stops could not wait any longer."""
+        return bool(self.trace.stalls) and self.trace.ended_at > self.around.drained + IN_FLIGHT - LATE
+
     def _took_longer(self, start: float, end: float, limit: float) -> bool:
         return self.around.elapsed(start, end) > limit + LATE and not self.trace.stalls
 
@@ -173,7 +178,7 @@ class Checker:
             self.over = "the client has gone"
         elif self._was_killed():
             self.over = "the process was killed"
-        elif self._stopped_reading():
+        elif self._stopped_reading() or self._was_slow_at_the_end():
             self.over = "the client did not read"
         elif trace.ended == "hung":
             self.over = "the connection hangs"
@@ -231,7 +236,7 @@ class Checker:
             allowed = {
                 "database_unavailable": around.is_away(self._first_byte(number), response.ended),
                 "overloaded": around.overload and message.kind != "live",
-                "stopping": response.ended > around.drained,
+                "stopping": around.drained < response.ended < around.drained + IN_FLIGHT,
             }
             if not allowed.get(str(_problem(response).get("code")), message.method == "HEAD"):
                 yield f"503 without a cause: {response.body[:300]!r}"
@@ -291,7 +296,7 @@ class Checker:
         trace, around = self.trace, self.around
         if trace.ended in {"closed", "left", "hung", "garbage"}:
             return
-        forced = self._was_killed() or self._stopped_reading()
+        forced = self._was_killed() or self._stopped_reading() or self._was_slow_at_the_end()
         if trace.responses.is_partial and not forced:
             yield f"a response was cut off by {trace.ended}"
         if forced:
