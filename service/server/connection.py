@@ -18,6 +18,7 @@ CLOSED         the transport is closed                        none
 """
 
 import asyncio
+import logging
 import urllib.parse
 from collections import deque
 from enum import Enum
@@ -40,6 +41,8 @@ from service.errors import (
 )
 from service.http.problems import problem_app
 from service.server.exchange import Exchange
+
+logger = logging.getLogger(__name__)
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -95,6 +98,7 @@ class Connections(ServerState):
         super().__init__()
         self.ticks = 0
         self.closing = False  # every response announces the close
+        self._unflushed: list[Connection] = []
         self.ticks_in: dict[State, float] = {}
         self.limit(limits)
 
@@ -109,6 +113,24 @@ class Connections(ServerState):
         }
         # One more, because the current tick has begun already.
         self.ticks_in = {state: seconds.get(state, float("inf")) / TICK_SECONDS + 1 for state in State}
+
+    def flush_later(self, connection: "Connection") -> None:
+        """Write the responses of one turn of the event loop together.
+
+        Their clients then send the next requests together, too, and these share statements.
+        """
+        if not self._unflushed:
+            connection.loop.call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    def _flush(self) -> None:
+        connections, self._unflushed = self._unflushed, []
+        for connection in connections:
+            try:
+                connection.flush()
+            except Exception:  # a bug of ours, which concerns no other connection
+                logger.exception("a connection is aborted, its response could not be written")
+                connection.abort()
 
 
 class Connection(asyncio.Protocol):
@@ -136,6 +158,7 @@ class Connection(asyncio.Protocol):
         self._half_closed = False  # by the client
         self._reading_paused = False
         self._unsent_bytes = 0  # at the last deadline
+        self._unwritten = b""
         self.drained: asyncio.Future[None] | None = None  # while anything is unsent; done when it is sent
 
     # The state.
@@ -177,13 +200,10 @@ class Connection(asyncio.Protocol):
         """Answer 503 instead of waiting any longer, and for no client that still has to take its response."""
         if self.state is State.READING_HEAD:
             self._fail(Stopping)
-        elif self._current and not self._current.complete:
+        elif self._current and not self._current.ended and self._current.abandon():
             self._end_input()
-            if self._current.abandon():
-                self._start(Exchange(self, problem_app(Stopping), self._current.scope, keep_alive=False))
-            else:
-                self.abort()
-        elif self.state is State.SENDING:
+            self._start(Exchange(self, problem_app(Stopping), self._current.scope, keep_alive=False))
+        elif self.state is not State.LINGERING:
             self.abort()
 
     # The transport's events.
@@ -410,10 +430,15 @@ class Connection(asyncio.Protocol):
         self._enter(State.READING_BODY if exchange is self._receiving else State.PROCESSING)
         exchange.start()
 
-    def on_response_complete(self) -> None:
-        """All of the current response is written. Unless it announced the close, the rest of the body is discarded."""
+    def flush(self) -> None:
+        """Write the end of the current response. Unless it announced the close, the rest of the body is discarded."""
+        if not self._current:  # the connection is lost
+            return
+        self.write(self._unwritten)
+        self._unwritten = b""
+        self._current.complete = True
         self.shared.total_requests += 1
-        if self._current and not self._current.keep_alive:
+        if not self._current.keep_alive:
             self._end_input()
         elif self._receiving is self._current:
             self.resume_reading()
@@ -492,6 +517,11 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if not self.transport.is_closing():
             self.transport.write(data)
+
+    def write_last(self, data: bytes) -> None:
+        """Write the end of the current response after this turn of the event loop."""
+        self._unwritten = data
+        self.shared.flush_later(self)
 
     def abort(self) -> None:
         """Close without sending the rest: a response cannot be completed, or the client does not take it."""

@@ -196,8 +196,13 @@ class Server(uvicorn.Server):
             await self.deadlines
 
     def _abort_in_flight(self) -> None:
+        tasks = list(self.server_state.tasks)  # also of clients that have gone
         for connection in list(self.server_state.connections):
             connection.abort_in_flight()
+        for task in tasks:
+            task.cancel()
+            # uvicorn need not wait for it: a statement is only cancelled when its database responds.
+            self.server_state.tasks.discard(task)
 
 
 def listen(settings: Settings) -> socket.socket:
