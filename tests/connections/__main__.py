@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import signal
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.connections import phases
 from tests.connections import service as services
 from tests.connections.histories import draw
 from tests.connections.model import Circumstances
-from tests.connections.phases import PHASES, SETTINGS
+from tests.connections.phases import PHASES, SETTINGS, Phase
 from tests.connections.service import Service
 from tests.faults import cluster
 from tests.faults.cluster import ROLE, Cluster
@@ -32,6 +34,8 @@ def main() -> None:
     parser.add_argument("--history", type=int, help="only this history of the seed, ten times, without any trouble")
     parser.add_argument("--at-once", type=int, default=40, help="connections")
     options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # runs every finally block, so every process is stopped
     with cluster.started(max_connections="60") as postgres, TemporaryDirectory() as directory:
         violations = asyncio.run(Fuzz(postgres, Path(directory), options).run())
     sys.exit(violations > 0)
@@ -82,20 +86,25 @@ class Fuzz:
         chosen = [phase for phase in PHASES if only in {None, phase.name}]
         seed, at_once = self.options.seed, self.options.at_once
         while True:
-            if only in {None, "calm"}:
-                played, found = await phases.run_calm(lasting, seed, histories=CALM, at_once=at_once)
-                self._report(f"seed {seed}, calm", played, found + self._check_growth(lasting))
-            if chosen:
-                phase = chosen[seed % len(chosen)]
-                async with self._database(f"seed-{seed}") as url:
-                    log = self.directory / f"{seed}"
-                    played, found = await phases.run_phase(
-                        phase, seed, url, log, cluster=self.postgres, at_once=at_once
-                    )
-                self._report(f"seed {seed}, {phase.name}", played, found)
+            try:
+                if only in {None, "calm"}:
+                    played, found = await phases.run_calm(lasting, seed, histories=CALM, at_once=at_once)
+                    self._report(f"seed {seed}, calm", played, found + self._check_growth(lasting))
+                if chosen:
+                    await self._run_phase(chosen[seed % len(chosen)], seed)
+            except Exception:  # noqa: BLE001 - whatever it is, the next round may find more
+                self._report(f"seed {seed}", 0, [traceback.format_exc()])
             if monotonic() > last:
                 break
             seed += 1
+
+    async def _run_phase(self, phase: Phase, seed: int) -> None:
+        async with self._database(f"seed-{seed}") as url:
+            log = self.directory / f"{seed}"
+            played, found = await phases.run_phase(
+                phase, seed, url, log, cluster=self.postgres, at_once=self.options.at_once
+            )
+        self._report(f"seed {seed}, {phase.name}", played, found)
 
     def _check_growth(self, service: Service) -> list[str]:
         """Compare with the end of the second calm phase."""

@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,8 @@ class Cluster:
         # The postmaster first, because it starts the others.
         postmaster = psutil.Process(self._postmaster.pid)
         for process in [postmaster, *postmaster.children()]:
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # a session may end at any time
+                process.send_signal(number)
 
     def close(self) -> None:
         if self._postmaster.poll() is None:
