@@ -11,6 +11,7 @@ import asyncpg
 
 from service.database.batching import Row, Turn, Writes, answer, fail, start
 from service.database.pool import Leases
+from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
 
 # What says that a statement failed because of a row in it, and wrote nothing: values (class 22), constraints (23),
@@ -46,10 +47,11 @@ class ConnectionLost(DatabaseUnavailable):
 
 
 class Database:
-    """Runs one statement at a time, each in a transaction of its own."""
+    """Runs one statement at a time, each in a transaction of its own unless ``transaction()`` joins several."""
 
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
+        self._timeout = timeout
         self._leases = Leases(url, connections=connections, timeout=timeout)
         self._reads_by_key: dict[tuple[str, Row], Turn[int, Any]] = {}
         self._writes: dict[str, Writes[Any]] = {}
@@ -100,6 +102,49 @@ class Database:
             raise
         self._leases.give_back(connection)
         return rows
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Run several statements as one transaction, within the time that one statement has.
+
+        It is committed at the end of the block. It is rolled back if the block raises or a statement has failed.
+        Raises ``DatabaseUnavailable``, as all of these do; after that it may or may not have been applied.
+        """
+        connection = await self._leases.take()
+        transaction = Transaction(connection)
+        try:
+            async with asyncio.timeout(self._timeout) as deadline:
+                await transaction.run("begin")
+                yield transaction
+                await transaction.commit()
+        except Exception as error:
+            lost, late = connection.is_closed(), deadline.expired()
+            if lost or isinstance(transaction.failure, TimeoutError):
+                self._leases.distrust(connection)
+            elif late:  # a statement may still be running
+                self._leases.discard(connection)
+            else:
+                await self._roll_back(connection)
+            of_block = error is not transaction.failure and not late
+            if of_block or not (lost or isinstance(error, (TimeoutError, *_UNAVAILABLE))):
+                raise
+            self._leases.complain(error)
+            raise (ConnectionLost if lost else DatabaseUnavailable) from error
+        except BaseException:  # cancelled: a statement may still be running
+            self._leases.discard(connection)
+            raise
+        self._leases.give_back(connection)
+
+    async def _roll_back(self, connection: asyncpg.Connection) -> None:
+        """Give a connection back without what was done on it, or discard it where that cannot be known."""
+        try:
+            await connection.execute("rollback")
+        except BaseException as error:
+            self._leases.discard(connection)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._leases.give_back(connection)
 
     def fetch_by_key(self, statement: str, make: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
         """Run a statement of many keys (its first parameter) for all who ask with it now.
