@@ -9,7 +9,8 @@ from litestar.exceptions import HTTPException
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.errors import FaultyField, InvalidFields, ServiceError
-from service.http.responses import Response
+from service.http.responses import JSONResponse
+from service.http.translation import translate
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -53,13 +54,14 @@ def describe_status(status: HTTPStatus, detail: str) -> Problem:
     return Problem(title=phrase(status), status=status, detail=detail, code=status.name.lower())
 
 
-def respond(request: Request[object, object, object], error: Exception) -> Response[Problem]:  # type: ignore[type-var]
+def respond(request: Request[object, object, object], error: Exception) -> JSONResponse[Problem]:  # type: ignore[type-var]
     """Answer any exception: a fact of ours, one of Litestar's own errors, or a bug."""
+    error = translate(request, error)
     if isinstance(error, ServiceError):
         problem, headers = describe(error), error.headers
-    elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+    elif isinstance(error, HTTPException) and error.status_code != HTTPStatus.INTERNAL_SERVER_ERROR:
         problem, headers = describe_status(HTTPStatus(error.status_code), error.detail), error.headers or {}
     else:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         problem, headers = describe_status(HTTPStatus.INTERNAL_SERVER_ERROR, "Something broke on our side"), {}
-    return Response(problem, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    return JSONResponse(problem, status_code=problem.status, headers=dict(headers), media_type=MEDIA_TYPE)

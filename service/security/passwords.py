@@ -39,22 +39,22 @@ class Passwords:
         """Hash a new password. Raises ``TooManyPasswords``."""
         return await self._run(lambda: self._hasher.hash(password))
 
-    async def verify(self, password: str, stored: str | None) -> str | None:
-        """Check a password against the stored hash, or against nobody's for an account that is not there.
+    async def verify(self, password: str, stored: str | None) -> bool:
+        """Whether the password has the stored hash. Raises ``TooManyPasswords``.
 
-        Returns ``None`` where it is wrong, else the hash to keep: ``stored`` itself, or a new one where that was made
-        with other settings than today's. Raises ``TooManyPasswords``.
+        ``None``, for an account that does not exist, takes as long and is never right.
         """
-        return await self._run(lambda: self._verify(password, stored))
+        return await self._run(lambda: self._verify(password, stored or self._nobody)) and stored is not None
 
-    def _verify(self, password: str, stored: str | None) -> str | None:
+    def _verify(self, password: str, stored: str) -> bool:
         try:
-            self._hasher.verify(stored or self._nobody, password)
+            return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
-            return None
-        if stored and self._hasher.check_needs_rehash(stored):
-            return self._hasher.hash(password)
-        return stored
+            return False
+
+    def needs_rehash(self, stored: str) -> bool:
+        """Whether a hash was made with other settings than today's."""
+        return self._hasher.check_needs_rehash(stored)
 
     async def _run(self, work: Callable[[], T]) -> T:
         if not self._room:

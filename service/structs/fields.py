@@ -87,3 +87,7 @@ def decode_field(kind: type, value: Any) -> Any:
     if kind is Email:
         return Email.parse(value)
     raise NotImplementedError(kind)
+
+
+# For Litestar: which types ``decode_field`` decodes.
+TYPE_DECODERS: Final = [(lambda kind: kind is Email, decode_field)]
