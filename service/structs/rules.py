@@ -34,12 +34,17 @@ _UNITS: Final = {"str": "character", "bytes": "byte", "array": "item", "object":
 _LIMITS: Final = {">= ": "at least ", "at least ": "at least ", "<= ": "at most ", "at most ": "at most ", "": ""}
 _BOUNDS: Final = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
 _PATTERNS: Final = {WITHOUT_NUL: "must not contain U+0000"}
+_DURATION: Final = "must be a duration such as PT15M"
 _SENTENCES: Final = {
     "Invalid RFC3339 encoded datetime": "must be a date and time such as 2026-11-22T12:25:55Z",
     "Invalid RFC3339 encoded date": "must be a date such as 2026-11-22",
     "Invalid RFC3339 encoded time": "must be a time of day such as 12:25:55",
-    "Invalid ISO8601 duration": "must be a duration such as PT15M",
+    "Invalid ISO8601 duration": _DURATION,
+    "Only units 'D', 'H', 'M', and 'S' are supported when parsing ISO8601 durations": _DURATION,
+    "Invalid MessagePack timestamp": "must be a date and time",
+    "Invalid MessagePack timestamp: nanoseconds out of range": "is out of range",
     "Invalid UUID": "must be a UUID",
+    "Invalid UUID bytes": "must be a UUID",
     "Invalid base64 encoded string": "must be text in base64",
     "Invalid decimal string": "must be a decimal number",
     "Invalid epoch timestamp": "is out of range",
