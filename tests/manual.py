@@ -131,6 +131,17 @@ def stamp(app: ASGIApp) -> ASGIApp:
     return stamped
 
 
+def peek(app: ASGIApp) -> ASGIApp:
+    """A middleware that reads the body before the handler does."""
+
+    async def peeking(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request[Any, Any, Any](scope, receive)
+        done.append((await request.body()).decode())
+        await app(scope, receive, send)
+
+    return peeking
+
+
 class Manual(Controller):
     path = "/manual"
     opt = {"public": True}  # noqa: RUF012 - as Litestar declares it
@@ -172,6 +183,10 @@ class Manual(Controller):
     @put("/form")
     async def form(self, data: URLEncodedBody[Settings]) -> Settings:
         return data
+
+    @post("/peeked", middleware=[peek])
+    async def peeked(self, data: JSONBody[Item]) -> Json:
+        return {"name": data.name}
 
     @get("/html")
     async def html(self) -> Response[str]:
@@ -324,6 +339,23 @@ class Manual(Controller):
     @get("/sync", sync_to_thread=False)
     def sync(self, number: FromQuery[int]) -> Json:
         return {"number": number}
+
+    @post("/sync-json", sync_to_thread=False)
+    def sync_json(self, data: JSONBody[Item]) -> Json:
+        return {"name": data.name}
+
+    @put("/sync-form", sync_to_thread=True)
+    def sync_form(self, data: URLEncodedBody[Settings]) -> Json:
+        return {"name": data.name}
+
+    @post("/streamed")
+    async def streamed(self, request: Request[Any, Any, Any]) -> Json:
+        sizes = [len(piece) async for piece in request.stream()]
+        return {"size": sum(sizes)}
+
+    @post("/streamed-twice")
+    async def streamed_twice(self, request: Request[Any, Any, Any]) -> Json:
+        return {"sizes": [len(piece) for _ in range(2) async for piece in request.stream()]}
 
     @get("/text")
     async def text(self) -> str:

@@ -385,6 +385,13 @@ async def test_middleware_of_a_handler_sees_errors_as_responses_and_knows_the_pr
     assert_problem(await client.get("/manual/stamped-and-private"), 401, "not_authenticated")
 
 
+async def test_middleware_may_read_the_body_before_the_handler(client: httpx.AsyncClient) -> None:
+    response = await client.post("/manual/peeked", content=b'{"name": "ab"}')
+
+    assert response.json() == {"name": "ab"}
+    assert manual.done == ['{"name": "ab"}']
+
+
 async def test_dependencies_are_called_with_their_own_parameters_and_cleaned_up(client: httpx.AsyncClient) -> None:
     served = await client.get("/manual/dependencies?page=3&size=9", headers={"X-Region": "eu"})
     assert served.json() == {"given": ["page 3 of eu", "connection", 9]}
@@ -501,6 +508,16 @@ async def test_the_request_itself_reads_json_with_our_errors(client: httpx.Async
     assert_problem(compressed, 415, "content_coding_not_supported")
 
 
+async def test_a_body_may_be_streamed_once_and_within_its_limit(client: httpx.AsyncClient) -> None:
+    async def chunks(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield b"x" * 100_000
+
+    assert (await client.post("/manual/streamed", content=chunks(10))).json() == {"size": 1_000_000}
+    assert_problem(await client.post("/manual/streamed", content=chunks(11)), 413, "body_too_large")
+    assert_problem(await client.post("/manual/streamed-twice", content=b"x"), 500, "internal_server_error")
+
+
 async def test_hooks_of_a_handler_run(client: httpx.AsyncClient) -> None:
     assert (await client.get("/manual/before")).json() == {"instead": False}
     assert (await client.get("/manual/before?instead=1")).json() == {"instead": True}
@@ -524,6 +541,8 @@ async def test_a_response_is_cached(client: httpx.AsyncClient) -> None:
 
 async def test_what_a_handler_is_and_returns_may_be_anything_that_litestar_knows(client: httpx.AsyncClient) -> None:
     assert (await client.get("/manual/sync?number=3")).json() == {"number": 3}
+    assert (await client.post("/manual/sync-json", json={"name": "ab"})).json() == {"name": "ab"}
+    assert (await client.put("/manual/sync-form", data={"name": "ab", "amount": 1})).json() == {"name": "ab"}
     text = await client.get("/manual/text")
     assert (text.text, text.headers["content-type"]) == ("plain", "text/plain; charset=utf-8")
     assert (await client.get("/manual/encoded")).json() == {"number": "1j"}

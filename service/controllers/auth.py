@@ -1,7 +1,5 @@
 """Registration and login."""
 
-from contextlib import suppress
-
 from litestar import Controller
 from litestar.datastructures import ResponseHeader
 from litestar.params import JSONBody, URLEncodedBody
@@ -12,7 +10,7 @@ from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import post
 from service.queries import auth, users
-from service.structs.auth import AccessToken, Credentials, PasswordGrant
+from service.structs.auth import AccessToken, PasswordGrant
 from service.structs.users import User, UserCreate
 
 
@@ -41,13 +39,7 @@ class AuthController(Controller):
         is_correct = await request.passwords.verify(data.password, account.password_hash if account else None)
         if account is None or not is_correct:
             raise IncorrectCredentials
-        await _rehash(request, account, data.password)
-        return AccessToken(request.tokens.issue(account.id), "bearer", request.tokens.lifetime)
-
-
-async def _rehash(request: Request, account: Credentials, password: str) -> None:
-    """Replace a hash that was made with older settings; at a later login if too many passwords wait now."""
-    if request.passwords.needs_rehash(account.password_hash):
-        with suppress(TooManyPasswords):
-            renewed = await request.passwords.hash(password)
+        if request.passwords.needs_rehash(account.password_hash):
+            renewed = await request.passwords.hash(data.password)
             await auth.update_hash(request.db, account.id, account.password_hash, renewed)
+        return AccessToken(request.tokens.issue(account.id), "bearer", request.tokens.lifetime)

@@ -205,7 +205,7 @@ class LitestarArguments:
     """
 
     def __init__(self, model: Any, arguments: Arguments) -> None:
-        self.has_kwargs = model.has_kwargs
+        self.has_kwargs = bool(model.has_kwargs)  # it is the set that is changed below
         self.dependency_batches = model.dependency_batches
         self.resolve_dependencies = model.resolve_dependencies
         if arguments.reads_body:  # it is not to be parsed twice

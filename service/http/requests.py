@@ -77,6 +77,8 @@ class Request(litestar.Request[Principal, None, State]):
         except RequestEntityTooLarge:
             raise BodyTooLarge(self.route_handler.resolve_request_max_body_size() or 0) from None
         except InternalServerException:
+            if not self.is_connected:  # a second stream of the same body
+                raise
             raise ClientDisconnected from None
 
     async def json(self) -> Any:

@@ -89,5 +89,5 @@ def decode_field(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
-# For Litestar: which types ``decode_field`` decodes.
-TYPE_DECODERS: Final = [(lambda kind: kind is Email, decode_field)]
+# For Litestar: ``decode_field`` decodes the types of this module.
+TYPE_DECODERS: Final = [(lambda kind: getattr(kind, "__module__", None) == __name__, decode_field)]
