@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from litestar import Controller, MediaType, Request, Response
 from litestar.background_tasks import BackgroundTask
@@ -165,6 +167,19 @@ class Manual(Controller):
     ) -> Json:
         given = (text, number, maybe, either, ratio, is_on, tags, numbers, mode)
         return {"given": given, "types": [type(one).__name__ for one in given]}
+
+    @get("/defaults")
+    async def defaults(
+        self,
+        maybe: FromQuery[int | None],
+        declared: Annotated[int, QueryParameter(le=9)] = 5,
+        pair: FromQuery[tuple[int, int]] = (1, 2),
+        unique: FromQuery[set[str] | None] = None,
+        size: FromQuery[float] = 0.5,
+        day: FromQuery[date | None] = None,
+        item_id: FromQuery[UUID | None] = None,
+    ) -> Json:
+        return {"given": (maybe, declared, pair, unique and sorted(unique), size, day, item_id)}
 
     @get("/headers")
     async def headers(

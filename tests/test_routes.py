@@ -257,6 +257,24 @@ async def test_all_faulty_query_parameters_are_named_at_once(client: httpx.Async
     }
 
 
+async def test_parameters_have_their_defaults_and_any_type(client: httpx.AsyncClient) -> None:
+    item_id = "12345678-1234-5678-1234-567812345678"
+    query = f"maybe=1&declared=6&pair=3&pair=4&unique=b&unique=a&unique=b&size=1e2&day=2026-11-22&item_id={item_id}"
+
+    given = await client.get(f"/manual/defaults?{query}")
+    absent = await client.get("/manual/defaults")
+    faulty = await client.get("/manual/defaults?pair=1&size=1e400&day=22.11.&item_id=1")
+
+    assert given.json() == {"given": [1, 6, [3, 4], ["a", "b"], 100.0, "2026-11-22", item_id]}
+    assert absent.json() == {"given": [None, 5, [1, 2], None, 0.5, None, None]}
+    assert faults(faulty) == {
+        "/pair": "must have 2 items",
+        "/size": "must be a number",
+        "/day": "must be a date such as 2026-11-22",
+        "/item_id": "must be a UUID",
+    }
+
+
 async def test_header_fields_and_cookies_are_what_the_signature_says(client: httpx.AsyncClient) -> None:
     headers = {"x-version": "2", "Agent": "007", "Cookie": "session-id=123; theme=dark; other=1"}
 

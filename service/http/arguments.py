@@ -72,32 +72,38 @@ class Parameters:
         type_decoder: TypeDecoder,
     ) -> None:
         """``types`` are the types of the arguments with their limits, as msgspec takes them."""
-        fields: list[Any] = []
-        for argument, field in declared.items():
-            if field.has_default:  # which the function fills in
-                fields.append((argument, types[argument] | UnsetType, UNSET))
-            elif field.is_required:
-                fields.append((argument, types[argument]))
-            else:
-                fields.append((argument, types[argument] | None, None))
+        required = {
+            argument
+            for argument, field in declared.items()
+            if field.is_required and not (field.has_default or field.is_optional or field.is_any)
+        }
+        # The arguments that a request need not give, and what they are then.
+        self._defaults = {
+            argument: field.default if field.has_default else None
+            for argument, field in declared.items()
+            if argument not in required
+        }
         names = {argument: _parameter(field).name or argument for argument, field in declared.items()}
-        struct = msgspec.defstruct("Parameters", fields, rename=names, kw_only=True)
+        fields: list[Any] = [
+            (argument, types[argument]) if argument in required else (argument, types[argument] | UnsetType, UNSET)
+            for argument in names
+        ]
         self.arguments = tuple(names)
         self._names = frozenset(names.values())
-        self._decoder = Decoder(struct, type_decoder)
+        self._is_optional = not required
+        self._decoder = Decoder(msgspec.defstruct("Parameters", fields, rename=names, kw_only=True), type_decoder)
         self._find = _FINDERS[place]
-        # The arguments of a request that gives no parameter; ``None`` if one is required.
-        self._absent = None
-        if not any(field.is_required and not field.has_default for field in declared.values()):
-            self._absent = {argument: None for argument, field in declared.items() if not field.has_default}
 
     def read(self, request: AnyRequest) -> dict[str, Any]:
-        """Return the arguments that the request gives. Raises ``InvalidFields`` with all faulty parameters."""
+        """Return the arguments. Raises ``InvalidFields`` with all faulty parameters."""
+        arguments = self._defaults.copy()
         texts = self._find(request, self._names, self._decoder.lists)
-        if not texts and self._absent is not None:
-            return self._absent
-        decoded = self._decoder.decode_texts(texts)
-        return {name: value for name in self.arguments if (value := getattr(decoded, name)) is not UNSET}
+        if texts or not self._is_optional:
+            decoded = self._decoder.decode_texts(texts)
+            for argument in self.arguments:
+                if (value := getattr(decoded, argument)) is not UNSET:
+                    arguments[argument] = value
+        return arguments
 
 
 class Arguments:
@@ -125,11 +131,10 @@ class Arguments:
         ]
         self.media_type = _media_type(signature)
         self.body = self._body_decoder(handler)
-        read_body = _READERS.get(self.media_type or "")
-        self._read_body = partial(read_body, decoder=self.body) if read_body and self.body else None
+        self._read_body = _READERS.get(self.media_type or "")
 
         self.takes_request = "request" in signature
-        self.reads_body = self._read_body is not None
+        self.reads_body = bool(self._read_body and self.body)
         self.reads_parameters = bool(self._places)
         read = {name for place in self._places for name in place.arguments} | self.ids.keys()
         self.left = signature.keys() - read - {"request"} - ({"data"} if self.reads_body else set())
@@ -162,6 +167,8 @@ class Arguments:
 
     def read_parameters(self, request: AnyRequest) -> dict[str, Any]:
         """Read the parameters. Raises ``InvalidFields`` with all that are faulty."""
+        if len(self._places) == 1 and not self._places_of_dependencies:
+            return self._places[0].read(request)
         arguments: dict[str, Any] = {}
         faults: list[FaultyField] = []
         for place in self._places:
@@ -181,18 +188,20 @@ class Arguments:
 
     async def read(self, request: AnyRequest) -> dict[str, Any]:
         """Read the parameters and the body. Raises ``InvalidFields`` with the faults of all of them."""
+        if not (self._read_body and self.body):
+            return self.read_parameters(request)
+        if not self._places and not self._places_of_dependencies:
+            return {"data": await self._read_body(request, self.body)}
         arguments: dict[str, Any] = {}
         faults: list[FaultyField] = []
-        if self.reads_parameters or self._places_of_dependencies:
-            try:
-                arguments = self.read_parameters(request)
-            except InvalidFields as error:
-                faults += error.errors
-        if self._read_body:
-            try:
-                arguments["data"] = await self._read_body(request)
-            except InvalidFields as error:
-                faults += error.errors
+        try:
+            arguments = self.read_parameters(request)
+        except InvalidFields as error:
+            faults += error.errors
+        try:
+            arguments["data"] = await self._read_body(request, self.body)
+        except InvalidFields as error:
+            faults += error.errors
         if faults:
             raise InvalidFields(faults)
         return arguments

@@ -73,9 +73,8 @@ class Decoder(Generic[T]):
     @cached_property
     def lists(self) -> frozenset[str]:
         """The fields that take several values."""
-        return frozenset(
-            field.name for field in self._fields if any(isinstance(one, inspect.CollectionType) for one in field.types)
-        )
+        lists = (inspect.CollectionType, inspect.TupleType)
+        return frozenset(field.name for field in self._fields if any(isinstance(one, lists) for one in field.types))
 
     def decode_json(self, body: bytes) -> T:
         """Decode a JSON body. Raises ``NotJson``, or ``InvalidFields`` with all faulty fields."""
@@ -181,6 +180,9 @@ def parse_form(body: bytes) -> list[tuple[str, str]]:
         raise NotForm from None
 
 
-def parse_query(query: bytes) -> list[tuple[str, str]]:
+def parse_query(query: bytes) -> Iterable[tuple[str, str]]:
     """Split a query into its parameters."""
-    return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    text = query.decode("latin-1")
+    if "%" in text or "+" in text:
+        return parse_qsl(text, keep_blank_values=True)
+    return [pair.partition("=")[::2] for pair in text.split("&")]  # the same, where nothing is encoded

@@ -102,18 +102,15 @@ class JSONResponse(litestar.Response[T]):
     ) -> ASGIApp:
         """Encode the content now. What the response says of itself comes before what its route says."""
         status = self.status_code or status_code or HTTPStatus.OK
-        content = None if status in WITHOUT_BODY else self.content
+        has_body = status not in WITHOUT_BODY
         if self.background or self.cookies or self.response_type_encoders or any(more.values()):
-            self.content = content  # type: ignore[assignment]
+            if not has_body:
+                self.content = None  # type: ignore[assignment]
             return super().to_asgi_response(
                 app, request, headers=headers, media_type=media_type, status_code=status_code, **more
             )
-        named = {**headers, **self.headers} if headers else self.headers
-        if status in WITHOUT_BODY:
-            head, body = head_of(None, named), b""
-        else:
-            head = head_of(self.media_type, named)
-            body = content if isinstance(content, bytes) else encode(content)
+        head = head_of(self.media_type if has_body else None, {**headers, **self.headers} if headers else self.headers)
+        body = self.content if isinstance(self.content, bytes) else encode(self.content) if has_body else b""
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
             await send_whole(send, status, head, body)
