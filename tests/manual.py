@@ -227,6 +227,16 @@ class Manual(Controller):
     @get("/nothing", status_code=204)
     async def nothing(self) -> None: ...
 
+    @get("/deleted", status_code=204)
+    async def deleted(self) -> JSONResponse[None]:
+        return JSONResponse(None)
+
+    @get("/not-modified-cookie")
+    async def not_modified_cookie(self) -> JSONResponse[Json]:
+        response = JSONResponse({"left": "out"}, status_code=304, headers={"ETag": '"1"'})
+        response.set_cookie("flavour", "oat")
+        return response
+
     @get("/not-modified")
     async def not_modified(self) -> JSONResponse[Json]:
         return JSONResponse({"left": "out"}, status_code=304, headers={"ETag": '"1"'})

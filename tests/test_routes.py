@@ -1,5 +1,6 @@
 """Litestar's manual applies: whatever a handler declares works, and no route is public by accident."""
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -357,13 +358,21 @@ async def test_a_response_may_carry_cookies_and_a_background_task(
     assert manual.done == [done]
 
 
-async def test_204_and_304_have_no_body_and_say_nothing_of_one(client: httpx.AsyncClient) -> None:
-    for path, status in (("nothing", 204), ("not-modified", 304)):
-        response = await client.get(f"/manual/{path}")
+@pytest.mark.parametrize(
+    ("path", "status"), [("nothing", 204), ("deleted", 204), ("not-modified", 304), ("not-modified-cookie", 304)]
+)
+async def test_204_and_304_have_no_body_and_say_nothing_of_one(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, path: str, status: int
+) -> None:
+    response = await client.get(f"/manual/{path}")
+    again = await client.get(f"/manual/{path}")
 
-        assert (response.status_code, response.content) == (status, b"")
-        assert not {"content-type", "content-length", "transfer-encoding"} & set(response.headers)
-    assert response.headers["etag"] == '"1"'
+    assert (response.status_code, response.content) == (status, b"")
+    assert not {"content-type", "content-length", "transfer-encoding"} & set(response.headers)
+    assert response.headers.get("etag") == ('"1"' if status == 304 else None)
+    # Nothing followed the head, on which the server would complain and close the connection.
+    assert again.extensions["network_stream"] is response.extensions["network_stream"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_headers_of_the_layers_are_sent(client: httpx.AsyncClient) -> None:

@@ -43,7 +43,10 @@ def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
 
 
 async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
-    if status not in WITHOUT_BODY:
+    """Send a response, without its body where the status allows none."""
+    if status in WITHOUT_BODY:
+        body = b""
+    else:
         head = [*head, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -110,7 +113,7 @@ class JSONResponse(litestar.Response[T]):
                 app, request, headers=headers, media_type=media_type, status_code=status_code, **more
             )
         head = head_of(self.media_type if has_body else None, {**headers, **self.headers} if headers else self.headers)
-        body = self.content if isinstance(self.content, bytes) else encode(self.content) if has_body else b""
+        body = self.content if isinstance(self.content, bytes) else encode(self.content)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
             await send_whole(send, status, head, body)
