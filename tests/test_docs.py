@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from litestar.routes import HTTPRoute
 
@@ -55,6 +56,13 @@ def references(node: Any) -> set[str]:
 async def test_the_document_describes_every_route_with_its_statuses(document: Json) -> None:
     assert document["openapi"].startswith("3.1")
     assert {name: set(operation["responses"]) for name, operation in operations(document).items()} == EXPECTED
+
+
+def test_the_document_is_built_at_the_start_and_not_by_a_request(settings: Settings) -> None:
+    app = create_app(settings)
+
+    assert msgspec.json.decode(app.state["openapi"])["openapi"].startswith("3.1")
+    assert create_app(settings).state["openapi"] is app.state["openapi"]  # once for each process
 
 
 async def test_every_route_has_a_sentence_and_a_tag(document: Json) -> None:

@@ -15,17 +15,17 @@ class Message(Struct, frozen=True):
 class HealthController(Controller):
     tags = ("operation",)
 
-    @get("/")
+    @get("/", public=True)
     async def greet(self) -> Message:
         """Say what this is."""
         return Message("Accounts and posts. The API is described at /docs.")
 
-    @get("/health/live")
+    @get("/health/live", public=True)
     async def is_live(self) -> Message:
         """Answer while the process runs."""
         return Message("live")
 
-    @get("/health/ready", fails_with=(DatabaseUnavailable, Stopping))
+    @get("/health/ready", public=True, fails_with=(DatabaseUnavailable, Stopping))
     async def is_ready(self, request: Request) -> Message:
         """Answer 200 while the database does, else 503; 503 also as soon as the service is told to stop."""
         if request.scope["state"].get("stopping"):  # set by the server

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from litestar.datastructures import ResponseHeader
-from msgspec import UNSET, UnsetType
 
 from service.structs.posts import Post
 
@@ -14,12 +13,12 @@ NEXT_PAGE: Final = ResponseHeader(
 )
 
 
-def next_page(posts: Sequence[Post], *, more: bool, limit: int, user_id: int | UnsetType = UNSET) -> dict[str, str]:
+def next_page(posts: Sequence[Post], *, more: bool, limit: int, user_id: int | None = None) -> dict[str, str]:
     """The ``Link`` header that leads from a page of posts to the next; empty on the last page.
 
     The reference is relative, so it holds behind any proxy and under any name of the host.
     """
     if not more:
         return {}
-    of_user = "" if user_id is UNSET else f"&user_id={user_id}"
+    of_user = "" if user_id is None else f"&user_id={user_id}"
     return {"Link": f'</posts?limit={limit}&after={posts[-1].id}{of_user}>; rel="next"'}

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document: what Litestar reads off the routes, and the failures that follow from their shape."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
@@ -12,15 +13,16 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, OAuthFlow, OAuthFlows, Schema, SecurityScheme, Tag
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from litestar.params import ParameterKwarg
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 from litestar.typing import FieldDefinition
-from msgspec import Struct
 
 from service import errors
 from service.http.problems import MEDIA_TYPE, Problem, describe, phrase
 from service.http.requests import FORM, Request
+from service.http.routes import BEARER
 from service.structs.fields import MAX_EMAIL_LENGTH, MAX_ID, Email, PostId, Timestamp, UserId
 
 TAGS: Final = {
@@ -51,12 +53,9 @@ class _FieldTypes(OpenAPISchemaPlugin):
         return Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_ID)
 
 
-def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
-    """Describe the routes, as JSON.
-
-    A route names its own failures as ``fails_with``, and the structs that Litestar does not see as ``form``, which is a
-    body, and ``query``.
-    """
+@cache
+def document(route_handlers: tuple[ControllerRouterHandler, ...]) -> bytes:
+    """Describe the routes, as JSON. A route names its own failures as ``fails_with``."""
     login = OAuthFlow(token_url="/auth/token", scopes={})  # noqa: S106 - a path
     scheme = SecurityScheme(type="oauth2", description="Your username and password.", flows=OAuthFlows(password=login))
     # An app of its own, so that the one that serves carries none of Litestar's documentation routes, whose errors have
@@ -73,7 +72,7 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
             use_handler_docstrings=True,
             operation_id_creator=lambda handler, method, _: f"{handler.handler_name}{'_head' * (method == 'HEAD')}",
             tags=[Tag(name, description) for name, description in TAGS.items()],
-            components=Components(security_schemes={"bearer": scheme}),
+            components=Components(security_schemes={BEARER: scheme}),
         ),
     )
     schema = described.openapi_schema.to_schema()
@@ -83,18 +82,13 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
         if isinstance(route, HTTPRoute)
         for handler, _ in route.route_handler_map.values()
     }
-    structs: list[Any] = [Problem]
     for operations in schema["paths"].values():
         operations.pop("head", None)  # as GET, without the body
         for operation in operations.values():
             handler = handlers[operation["operationId"]]
             operation["summary"] = handler.handler_name.replace("_", " ").capitalize()
-            if form := handler.opt.get("form"):
-                structs.append(form)
-                content = {"schema": {"$ref": f"#/components/schemas/{form.__name__}"}}
-                operation["requestBody"] = {"required": True, "content": {FORM: content}}
-            if query := handler.opt.get("query"):
-                operation["parameters"] = _parameters(query)
+            if "parameters" in operation:
+                operation["parameters"] = [_parameter(given, handler) for given in operation["parameters"]]
             _describe_ids((given["name"], given["schema"]) for given in operation.get("parameters", ()))
             operation["responses"].pop("400", None)  # Litestar's guess, with its own body
             for response in operation["responses"].values():
@@ -106,7 +100,7 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
         for field in component["properties"].values():
             if len(field.get("oneOf", ())) == 1:  # how Litestar writes a field that may be absent
                 field.update(field.pop("oneOf")[0])
-    _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components([Problem], ref_template="#/components/schemas/{name}")
     schema["components"]["schemas"] |= components
     return msgspec.json.encode(schema)
 
@@ -118,21 +112,30 @@ def _describe_ids(schemas: Iterable[tuple[str, dict[str, Any]]]) -> None:
             schema["format"] = "int64"
 
 
-def _parameters(query: type[Struct]) -> list[dict[str, Any]]:
-    _, components = msgspec.json.schema_components([query], ref_template="{name}")
-    return [
-        {"name": name, "in": "query", "required": False, "description": schema.pop("description"), "schema": schema}
-        for name, schema in components[query.__name__]["properties"].items()
-    ]
+def _parameter(given: dict[str, Any], handler: HTTPRouteHandler) -> dict[str, Any]:
+    """Describe a parameter as Litestar does, but with exact bounds, and without null, which no text can be."""
+    schema = given["schema"]
+    if len(types := [one for one in schema.get("oneOf", ()) if one != {"type": "null"}]) == 1:
+        schema = types[0] | {name: value for name, value in schema.items() if name != "oneOf"}
+    schema.pop("description", None)
+    for name, field in handler.parsed_fn_signature.parameters.items():
+        declared = field.kwarg_definition
+        if isinstance(declared, ParameterKwarg) and given["name"] == (declared.name or name):
+            bounds = {"minimum": declared.ge, "maximum": declared.le}
+            schema |= {bound: value for bound, value in bounds.items() if value is not None}
+    return {name: given[name] for name in ("name", "in", "required", "description") if name in given} | {
+        "schema": schema
+    }
 
 
 def _kinds(operation: dict[str, Any], handler: HTTPRouteHandler) -> set[type[errors.ServiceError]]:
     """Every way in which a route fails."""
     kinds: set[type[errors.ServiceError]] = set(handler.opt.get("fails_with", ()))
     if "requestBody" in operation:
-        malformed = errors.NotForm if "form" in handler.opt else errors.NotJson
-        kinds |= {malformed, errors.BodyTooLarge, errors.WrongContentType, errors.InvalidFields}
-    if any(parameter["in"] == "query" for parameter in operation.get("parameters", ())):
+        malformed = errors.NotForm if FORM in operation["requestBody"]["content"] else errors.NotJson
+        kinds |= {malformed, errors.BodyTooLarge, errors.InvalidFields}
+        kinds |= {errors.WrongContentType, errors.ContentCodingNotSupported}
+    if any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
         kinds |= {errors.InvalidFields}
     if "security" in operation:
         kinds |= {errors.NotAuthenticated, errors.InvalidToken}
@@ -162,5 +165,5 @@ def _failures(kinds: Iterable[type[errors.ServiceError]]) -> dict[str, Any]:
 
 def _example(kind: type[errors.ServiceError]) -> errors.ServiceError | type[errors.ServiceError]:
     if kind is errors.InvalidFields:
-        return errors.InvalidFields([errors.FaultyField("/title", "Expected `str` of length >= 1")])
+        return errors.InvalidFields([errors.FaultyField("/title", "must have at least 1 character")])
     return kind

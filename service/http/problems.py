@@ -10,7 +10,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, json
 
 from service.errors import FaultyField, InternalError, InvalidFields, ServiceError
-from service.http.responses import Response, head_of, send_whole
+from service.http.responses import JSONResponse, head_of, send_whole
+from service.http.translation import translate
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -39,7 +40,7 @@ def phrase(status: int) -> str:
 
 
 def describe(error: ServiceError | type[ServiceError]) -> Problem:
-    """The body of a fact of ``errors.py``."""
+    """The body of an error of ``errors.py``."""
     return Problem(
         title=phrase(error.status),
         status=error.status,
@@ -50,20 +51,21 @@ def describe(error: ServiceError | type[ServiceError]) -> Problem:
 
 
 def describe_status(status: HTTPStatus, detail: str) -> Problem:
-    """The body of an error that is nobody's fact: the framework's, the server's or a bug's."""
+    """The body of an ``HTTPException`` that has no class in ``errors.py``."""
     return Problem(title=phrase(status), status=status, detail=detail, code=status.name.lower())
 
 
-def respond(request: Request[object, object, object], error: Exception) -> Response[Problem]:  # type: ignore[type-var]
-    """Answer any exception: a fact of ours, one of Litestar's own errors, or a bug."""
+def respond(request: Request[object, object, object], error: Exception) -> JSONResponse[Problem]:  # type: ignore[type-var]
+    """Turn any exception into a response: an error of ``errors.py``, an error of Litestar, or a bug."""
+    error = translate(request, error)
     if isinstance(error, ServiceError):
         problem, headers = describe(error), error.headers
-    elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+    elif isinstance(error, HTTPException) and error.status_code != HTTPStatus.INTERNAL_SERVER_ERROR:
         problem, headers = describe_status(HTTPStatus(error.status_code), error.detail), error.headers or {}
     else:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         problem, headers = describe(InternalError), {}
-    return Response(problem, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    return JSONResponse(problem, status_code=problem.status, headers=dict(headers), media_type=MEDIA_TYPE)
 
 
 def problem_app(error: type[ServiceError]) -> ASGIApp:

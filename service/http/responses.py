@@ -1,19 +1,25 @@
 """Responses as this service sends them: a status, few headers, and JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import litestar
 import msgspec
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.background_tasks import BackgroundTask, BackgroundTasks
+from litestar.datastructures import Cookie
+from litestar.enums import MediaType
+from litestar.serialization import default_serializer
+from litestar.types import ASGIApp, Receive, Scope, Send, Serializer
 
 T = TypeVar("T")
 Head = list[tuple[bytes, bytes]]
 
 JSON: Final = "application/json"
+# Responses that have no body (RFC 9110, sections 15.3.5 and 15.4.5).
+WITHOUT_BODY: Final = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
-_encoder = msgspec.json.Encoder()
+_encoder = msgspec.json.Encoder(enc_hook=default_serializer)
 
 
 class _Encoded:
@@ -37,45 +43,77 @@ def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
 
 
 async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
-    headers = [*head, (b"content-length", b"%d" % len(body))] if body else head
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    """Send a response, without its body where the status allows none."""
+    if status in WITHOUT_BODY:
+        body = b""
+    else:
+        head = [*head, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-class Response(litestar.Response[T]):
-    """Litestar's response without what no answer of ours has: cookies, background tasks, encoders of further types.
+class JSONResponse(litestar.Response[T]):
+    """Litestar's response, with JSON as its only form, and without a body where the status allows none.
 
-    Its mutable mapping of headers and its encoders cost every request.
+    While it has no cookies, background task or type encoders, it is sent without the mutable mapping of headers that
+    Litestar makes of every response.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as Litestar has them
         self,
         content: T,
         *,
         status_code: int | None = None,
         headers: dict[str, str] | None = None,
-        media_type: str | None = None,
-        **_: Any,
+        media_type: str = JSON,
+        background: BackgroundTask | BackgroundTasks | None = None,
+        cookies: Sequence[Cookie] | Mapping[str, str] | None = None,
+        type_encoders: Mapping[Any, Callable[[Any], Any]] | None = None,
     ) -> None:
+        if background or cookies or type_encoders:
+            super().__init__(
+                content,
+                status_code=status_code,
+                headers=headers,
+                media_type=media_type,
+                background=background,
+                cookies=cookies,
+                type_encoders=type_encoders,
+            )
+            return
         self.content = content
         self.status_code = status_code
         self.headers = headers or {}
         self.media_type = media_type
+        self.background = None
+        self.cookies = []
+        self.encoding = "utf-8"
+        self.response_type_encoders = {}
+
+    def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:  # noqa: ARG002
+        return content if isinstance(content, bytes) else msgspec.json.encode(content, enc_hook=enc_hook)
 
     def to_asgi_response(  # type: ignore[override]
         self,
-        app: None,  # noqa: ARG002 - as Litestar calls it
-        request: Any,  # noqa: ARG002
+        app: None,
+        request: litestar.Request[Any, Any, Any],
         *,
-        status_code: int | None = None,
         headers: dict[str, str] | None = None,
-        media_type: str | None = None,
-        **_: Any,
+        media_type: MediaType | str | None = None,
+        status_code: int | None = None,
+        **more: Any,
     ) -> ASGIApp:
-        """Encode the content now; what the route says of all its responses counts where this one says nothing."""
+        """Encode the content now. What the response says of itself comes before what its route says."""
         status = self.status_code or status_code or HTTPStatus.OK
-        head = head_of(self.media_type or media_type or JSON, {**(headers or {}), **self.headers})
-        body = encode(self.content)
+        has_body = status not in WITHOUT_BODY
+        if self.background or self.cookies or self.response_type_encoders or any(more.values()):
+            if not has_body:
+                self.content = None  # type: ignore[assignment]
+            return super().to_asgi_response(
+                app, request, headers=headers, media_type=media_type, status_code=status_code, **more
+            )
+        head = head_of(self.media_type if has_body else None, {**headers, **self.headers} if headers else self.headers)
+        body = self.content if isinstance(self.content, bytes) else encode(self.content)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
             await send_whole(send, status, head, body)

@@ -87,3 +87,7 @@ def decode_field(kind: type, value: Any) -> Any:
     if kind is Email:
         return Email.parse(value)
     raise NotImplementedError(kind)
+
+
+# For Litestar: ``decode_field`` decodes the types of this module.
+TYPE_DECODERS: Final = [(lambda kind: getattr(kind, "__module__", None) == __name__, decode_field)]

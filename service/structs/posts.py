@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.structs.fields import MAX_ID, Content, Timestamp, Title
+from service.structs.fields import Content, Timestamp, Title
 
 
 class PostCreate(Struct):
@@ -19,14 +19,6 @@ class PostUpdate(Struct):
 
     title: Title | UnsetType = UNSET
     content: Content | UnsetType = UNSET
-
-
-class PostQuery(Struct, frozen=True, gc=False):
-    """Which posts a list is to hold."""
-
-    limit: Annotated[int, Meta(ge=1, le=100, description="How many posts a page holds at the most.")] = 50
-    after: Annotated[int, Meta(ge=0, le=MAX_ID, description="Only posts with an id above this one.")] = 0
-    user_id: Annotated[int, Meta(ge=1, le=MAX_ID, description="Only the posts of this user.")] | UnsetType = UNSET
 
 
 class Post(Struct, frozen=True, gc=False):

@@ -1,0 +1,257 @@
+"""The arguments of a handler: what its signature declares, read from a request with every fault at once."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import litestar
+import msgspec
+from litestar.constants import RESERVED_KWARGS
+from litestar.di import Provide
+from litestar.enums import ParamType, RequestEncodingType
+from litestar.exceptions import ClientException, ValidationException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import BodyKwarg, ParameterKwarg
+from litestar.typing import FieldDefinition
+from msgspec import UNSET, Struct, UnsetType
+
+from service.errors import FaultyField, InvalidFields, NotForm
+from service.http.decoding import Decoder, Texts, TypeDecoder, is_struct, parse_query
+from service.http.requests import FORM, JSON, MULTIPART, check_content, check_encodable, read_form, read_json
+from service.structs.fields import PostId, UserId, parse_id
+
+AnyRequest = litestar.Request[Any, Any, Any]
+
+_ID_TYPES: Final = {PostId, UserId}
+_READERS: Final = {JSON: read_json, FORM: read_form}
+
+
+def _find_in_query(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
+    found: dict[str, Any] = {}
+    for name, text in parse_query(request.scope["query_string"]):
+        if name in lists:
+            found.setdefault(name, []).append(text)
+        elif name in names:
+            found[name] = text  # of a repeated parameter the last one counts
+    return found
+
+
+def _find_in_headers(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
+    wanted = {name.lower().encode(): name for name in names}
+    found: dict[str, Any] = {}
+    for field, value in request.scope["headers"]:
+        if name := wanted.get(field):
+            text = value.decode("latin-1")
+            if name in lists:
+                found.setdefault(name, []).append(text)
+            else:
+                found.setdefault(name, text)
+    return found
+
+
+def _find_in_cookies(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
+    return {name: [text] if name in lists else text for name, text in request.cookies.items() if name in names}
+
+
+_FINDERS: Final[dict[ParamType, Callable[[AnyRequest, Collection[str], Collection[str]], Texts]]] = {
+    ParamType.QUERY: _find_in_query,
+    ParamType.HEADER: _find_in_headers,
+    ParamType.COOKIE: _find_in_cookies,
+}
+
+
+class Parameters:
+    """The parameters that a function declares in one place: the query, the header fields or the cookies."""
+
+    def __init__(
+        self,
+        place: ParamType,
+        declared: Mapping[str, FieldDefinition],
+        types: Mapping[str, Any],
+        type_decoder: TypeDecoder,
+    ) -> None:
+        """``types`` are the types of the arguments with their limits, as msgspec takes them."""
+        required = {
+            argument
+            for argument, field in declared.items()
+            if field.is_required and not (field.has_default or field.is_optional or field.is_any)
+        }
+        # The arguments that a request need not give, and what they are then.
+        self._defaults = {
+            argument: field.default if field.has_default else None
+            for argument, field in declared.items()
+            if argument not in required
+        }
+        names = {argument: _parameter(field).name or argument for argument, field in declared.items()}
+        fields: list[Any] = [
+            (argument, types[argument]) if argument in required else (argument, types[argument] | UnsetType, UNSET)
+            for argument in names
+        ]
+        self.arguments = tuple(names)
+        self._names = frozenset(names.values())
+        self._is_optional = not required
+        self._decoder = Decoder(msgspec.defstruct("Parameters", fields, rename=names, kw_only=True), type_decoder)
+        self._find = _FINDERS[place]
+
+    def read(self, request: AnyRequest) -> dict[str, Any]:
+        """Return the arguments. Raises ``InvalidFields`` with all faulty parameters."""
+        arguments = self._defaults.copy()
+        texts = self._find(request, self._names, self._decoder.lists)
+        if texts or not self._is_optional:
+            decoded = self._decoder.decode_texts(texts)
+            for argument in self.arguments:
+                if (value := getattr(decoded, argument)) is not UNSET:
+                    arguments[argument] = value
+        return arguments
+
+
+class Arguments:
+    """What the signature of a handler declares.
+
+    Ids in the path, parameters, JSON, and structs as a form are read here. The rest is left to Litestar.
+    """
+
+    def __init__(self, handler: HTTPRouteHandler, in_path: Collection[str]) -> None:
+        """``in_path`` names the parameters in the path."""
+        signature = handler.parsed_fn_signature.parameters
+        self._type_decoder = handler.default_deserializer
+        self._dependencies = handler.resolve_dependencies()
+        self._reserved = {*in_path, *self._dependencies, *handler.resolve_layered_parameters(), *RESERVED_KWARGS}
+        self.ids = {
+            name: partial(parse_id, field.annotation) if field.annotation in _ID_TYPES else str
+            for name, field in signature.items()
+            if name in in_path and field.annotation in {*_ID_TYPES, str} and not _parameter(field).is_constrained
+        }
+        self._places = self._places_of(signature, handler.signature_model)
+        self._places_of_dependencies = [
+            place
+            for provide in self._asked_for(signature)
+            for place in self._places_of(provide.parsed_fn_signature.parameters, provide.signature_model)
+        ]
+        self.media_type = _media_type(signature)
+        self.body = self._body_decoder(handler)
+        self._read_body = _READERS.get(self.media_type or "")
+
+        self.takes_request = "request" in signature
+        self.reads_body = bool(self._read_body and self.body)
+        self.reads_parameters = bool(self._places)
+        read = {name for place in self._places for name in place.arguments} | self.ids.keys()
+        self.left = signature.keys() - read - {"request"} - ({"data"} if self.reads_body else set())
+
+    def _places_of(self, signature: Mapping[str, FieldDefinition], model: type[Struct]) -> list[Parameters]:
+        types = {field.name: field.type for field in msgspec.structs.fields(model)}
+        places: dict[ParamType, dict[str, FieldDefinition]] = {}
+        for name, field in signature.items():
+            place = _parameter(field).param_type
+            if name not in self._reserved and not field.is_di_field and place in _FINDERS:
+                places.setdefault(place, {})[name] = field
+        return [Parameters(place, fields, types, self._type_decoder) for place, fields in places.items()]
+
+    def _asked_for(self, signature: Iterable[str]) -> list[Provide]:
+        """The dependencies that a function asks for, itself or through another one."""
+        found = [self._dependencies[name] for name in signature if name in self._dependencies]
+        return found + [more for one in found for more in self._asked_for(one.parsed_fn_signature.parameters)]
+
+    def _body_decoder(self, handler: HTTPRouteHandler) -> Decoder[Any] | None:
+        data = handler.parsed_data_field
+        if data is None or data.has_default or handler.resolve_data_dto():
+            return None
+        is_readable = self.media_type == JSON or is_struct(data.annotation)
+        return Decoder(data.annotation, self._type_decoder) if is_readable else None
+
+    def read_ids(self, request: AnyRequest) -> dict[str, Any]:
+        """Read the ids and the texts in the path. Raises the 404 of an id that is none."""
+        path = request.scope["path_params"]
+        return {name: read(path[name]) for name, read in self.ids.items()}
+
+    def read_parameters(self, request: AnyRequest) -> dict[str, Any]:
+        """Read the parameters. Raises ``InvalidFields`` with all that are faulty."""
+        if len(self._places) == 1 and not self._places_of_dependencies:
+            return self._places[0].read(request)
+        arguments: dict[str, Any] = {}
+        faults: list[FaultyField] = []
+        for place in self._places:
+            try:
+                arguments |= place.read(request)
+            except InvalidFields as error:
+                faults += error.errors
+        # Litestar reads those of the dependencies again. Here their faults are found together with all others.
+        for place in self._places_of_dependencies:
+            try:
+                place.read(request)
+            except InvalidFields as error:
+                faults += [fault for fault in error.errors if fault not in faults]
+        if faults:
+            raise InvalidFields(faults)
+        return arguments
+
+    async def read(self, request: AnyRequest) -> dict[str, Any]:
+        """Read the parameters and the body. Raises ``InvalidFields`` with the faults of all of them."""
+        if not (self._read_body and self.body):
+            return self.read_parameters(request)
+        if not self._places and not self._places_of_dependencies:
+            return {"data": await self._read_body(request, self.body)}
+        arguments: dict[str, Any] = {}
+        faults: list[FaultyField] = []
+        try:
+            arguments = self.read_parameters(request)
+        except InvalidFields as error:
+            faults += error.errors
+        try:
+            arguments["data"] = await self._read_body(request, self.body)
+        except InvalidFields as error:
+            faults += error.errors
+        if faults:
+            raise InvalidFields(faults)
+        return arguments
+
+
+class LitestarArguments:
+    """Litestar's own model of a handler's arguments, with those that ``Arguments`` reads.
+
+    Has the attributes of ``KwargsModel`` that ``HTTPRoute`` uses.
+    """
+
+    def __init__(self, model: Any, arguments: Arguments) -> None:
+        self.has_kwargs = bool(model.has_kwargs)  # it is the set that is changed below
+        self.dependency_batches = model.dependency_batches
+        self.resolve_dependencies = model.resolve_dependencies
+        if arguments.reads_body:  # it is not to be parsed twice
+            model.expected_reserved_kwargs.discard("data")
+            model.extractors = model._create_extractors()  # noqa: SLF001 - the only way to leave one out
+        self._model = model
+        self._arguments = arguments
+
+    async def to_kwargs(self, connection: AnyRequest) -> dict[str, Any]:
+        """Read all arguments but the results of dependencies."""
+        arguments = self._arguments
+        ours = arguments.read_ids(connection) | await arguments.read(connection)
+        if arguments.media_type is not None and not arguments.reads_body:
+            check_content(connection.scope, arguments.media_type)
+        try:
+            values: dict[str, Any] = await self._model.to_kwargs(connection)
+        except (ValidationException, RequestEntityTooLarge):
+            raise
+        except (ClientException, LookupError, UnicodeError):
+            if arguments.media_type != MULTIPART:
+                raise
+            raise NotForm from None  # the last two come from the charset of a part
+        if arguments.media_type == MULTIPART and isinstance(parts := values.get("data"), dict):
+            check_encodable(parts.values())
+            if arguments.body:
+                values["data"] = arguments.body.decode_texts(parts)
+        return values | ours
+
+
+def _parameter(field: FieldDefinition) -> ParameterKwarg:
+    """How a parameter is declared. Litestar takes one that says nothing for one of the query."""
+    return field.kwarg_definition if isinstance(field.kwarg_definition, ParameterKwarg) else ParameterKwarg()
+
+
+def _media_type(signature: Mapping[str, FieldDefinition]) -> str | None:
+    """The media type of the body that a function takes: empty if any will do, ``None`` if it takes none."""
+    if data := signature.get("data"):
+        declared = data.kwarg_definition.media_type if isinstance(data.kwarg_definition, BodyKwarg) else JSON
+        return declared.value if isinstance(declared, RequestEncodingType) else declared
+    return "" if "body" in signature else None
