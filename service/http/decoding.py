@@ -108,7 +108,7 @@ def decode_query(query: bytes, kind: type[T]) -> T:
 def _to_struct(values: Mapping[str, Any], kind: type[T], repeated: Collection[str] = ()) -> T:
     try:
         if not repeated:
-            return msgspec.convert(values, kind)
+            return msgspec.convert(values, kind, dec_hook=decode_field)
     except ValidationError:
         pass
     raise InvalidFields(list(_faults(values, kind, repeated)))
@@ -121,7 +121,7 @@ def _faults(values: Mapping[str, Any], kind: type[Struct], repeated: Collection[
             yield FaultyField(f"/{name}", "Given more than once")
         elif name in values:
             try:
-                msgspec.convert(values[name], field.type)
+                msgspec.convert(values[name], field.type, dec_hook=decode_field)
             except ValidationError as fault:
                 yield _fault(name, fault)
         elif field.default is NODEFAULT:

@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from service.errors import TooManyPasswords
+from service.structs.fields import MAX_PASSWORD_LENGTH, normalize
 
 T = TypeVar("T")
 
@@ -48,13 +49,20 @@ class Passwords:
         return await self._run(lambda: self._verify(password, stored))
 
     def _verify(self, password: str, stored: str | None) -> str | None:
+        normalized = normalize(password, MAX_PASSWORD_LENGTH)
+        if self._matches(normalized, stored):
+            return self._hasher.hash(normalized) if stored and self._hasher.check_needs_rehash(stored) else stored
+        # Before passwords were normalised, they were hashed as they were typed.
+        if normalized != password and self._matches(password, stored):
+            return self._hasher.hash(normalized)
+        return None
+
+    def _matches(self, password: str, stored: str | None) -> bool:
         try:
             self._hasher.verify(stored or self._nobody, password)
         except (VerificationError, InvalidHashError):
-            return None
-        if stored and self._hasher.check_needs_rehash(stored):
-            return self._hasher.hash(password)
-        return stored
+            return False
+        return stored is not None
 
     async def _run(self, work: Callable[[], T]) -> T:
         if not self._room:
