@@ -69,7 +69,10 @@ def assert_problem(response: httpx.Response, status: int, code: str, detail: str
     assert problem["status"] == status
     assert problem["code"] == code
     assert detail is None or problem["detail"] == detail
-    expected = {"type", "title", "status", "detail", "code"} | ({"errors"} if status == 422 else set())
+    assert problem["request_id"] == response.headers["x-request-id"]
+    expected = {"type", "title", "status", "detail", "code", "request_id"} | ({"errors"} if status == 422 else set())
+    if (response.request.method, response.request.url.path.rstrip("/")) == ("POST", "/auth/token"):
+        expected |= {"error", "error_description"}
     assert set(problem) == expected
 
 

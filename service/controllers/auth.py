@@ -1,11 +1,11 @@
 """Registration and login."""
 
 from litestar import Controller
-from litestar.datastructures import ResponseHeader
 from litestar.params import JSONBody
 
-from service.errors import IncorrectCredentials, TooManyPasswords, UsernameOrEmailTaken
-from service.http.links import LOCATION
+from service.errors import IncorrectCredentials, TooManyPasswords, UnsupportedGrantType, UsernameOrEmailTaken
+from service.http.headers import NO_STORE
+from service.http.links import LOCATION, relative
 from service.http.requests import Request
 from service.http.responses import Response
 from service.http.routes import post
@@ -16,25 +16,36 @@ from service.structs.users import User, UserCreate
 
 class AuthController(Controller):
     path = "/auth"
-    tags = ("auth",)
+    tags = ("Registration and login",)
+    cache_control = NO_STORE
 
-    @post("/register", response_headers=[LOCATION], fails_with=(UsernameOrEmailTaken, TooManyPasswords))
+    @post(
+        "/register",
+        summary="Register an account",
+        response_description="The new account.",
+        response_headers=[LOCATION],
+        fails_with=(UsernameOrEmailTaken, TooManyPasswords),
+    )
     async def register(self, request: Request, data: JSONBody[UserCreate]) -> Response[User]:
-        """Register an account."""
+        """Anyone may register. Usernames and e-mail addresses are unique."""
         password_hash = await request.passwords.hash(data.password)
         if (user := await users.insert(request.db, data.username, data.email, password_hash)) is None:
             raise UsernameOrEmailTaken
-        return Response(user, headers={"Location": f"/users/{user.id}"})
+        return Response(user, headers={"Location": relative(request.scope, f"users/{user.id}")})
 
     @post(
         "/token",
+        summary="Log in",
+        response_description="An access token.",
         status_code=200,
         form=PasswordGrant,
-        response_headers=[ResponseHeader(name="Cache-Control", value="no-store")],
-        fails_with=(IncorrectCredentials, TooManyPasswords),
+        fails_with=(UnsupportedGrantType, IncorrectCredentials, TooManyPasswords),
     )
     async def login(self, request: Request) -> AccessToken:
-        """Exchange a username and a password for an access token (OAuth 2, password grant)."""
+        """Exchange a username and a password for an access token (OAuth 2, password grant).
+
+        **Authorize** at the top of this page does it too, and sends the token with each request.
+        """
         form = await request.form_of(PasswordGrant)
         account = await auth.select_credentials(request.db, form.username)
         stored = account.password_hash if account else None

@@ -13,6 +13,7 @@ from msgspec import Struct
 from service.database.database import Database
 from service.errors import BodyTooLarge, ClientDisconnected, NotForm, WrongContentType
 from service.http.decoding import decode_form, decode_json, decode_query, parse_form
+from service.http.headers import COMMON_HEADERS, request_id
 from service.security.passwords import Passwords
 from service.security.tokens import Tokens
 
@@ -30,10 +31,11 @@ class AllowOnOptions(ReceiveRoutePlugin):
     def receive_route(self, route: BaseRoute) -> None:
         if not isinstance(route, HTTPRoute):
             return
-        allowed = litestar.Response(None, status_code=204, headers={"Allow": ", ".join(sorted(route.methods))})
+        headers = {"Allow": ", ".join(sorted(route.methods)), **COMMON_HEADERS}
 
-        async def answer(_: Any) -> litestar.Response[None]:
-            return allowed
+        async def answer(request: Any) -> litestar.Response[None]:
+            more = {"X-Request-ID": request_id(request.scope).decode()}
+            return litestar.Response(None, status_code=204, headers=headers | more)
 
         handler, _ = route.route_handler_map["OPTIONS"]
         handler.before_request = answer

@@ -1,12 +1,15 @@
 """Responses as this service sends them: a status, few headers, and JSON."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import litestar
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
+
+from service.http.headers import COMMON_HEADERS, with_request_id
 
 T = TypeVar("T")
 Head = list[tuple[bytes, bytes]]
@@ -31,9 +34,20 @@ def encode(content: object) -> bytes:
 
 
 def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
-    """The headers of a response as ASGI has them, but for the length of its body."""
-    named = {"content-type": media_type, **headers} if media_type else headers
+    """The header fields of a response as ASGI has them, but for its request id and the length of its body."""
+    return extend(_common_head(media_type), headers)
+
+
+@lru_cache
+def _common_head(media_type: str | None) -> Head:
+    named = {"content-type": media_type, **COMMON_HEADERS} if media_type else COMMON_HEADERS
     return [(name.lower().encode(), value.encode()) for name, value in named.items()]
+
+
+def extend(head: Head, headers: Mapping[str, str]) -> Head:
+    """``head`` with further header fields, which replace those with the same names."""
+    more = {name.lower().encode(): value.encode() for name, value in headers.items()}
+    return [*(field for field in head if field[0] not in more), *more.items()]
 
 
 async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
@@ -78,6 +92,6 @@ class Response(litestar.Response[T]):
         body = encode(self.content)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-            await send_whole(send, status, head, body)
+            await send_whole(send, status, with_request_id(head, scope), body)
 
         return respond

@@ -11,8 +11,9 @@ from litestar.exceptions import ImproperlyConfiguredException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, ExceptionHandlersMap, Middleware, Receive, Scope, Send
 
+from service.http.headers import with_common_headers, with_request_id
 from service.http.requests import Request
-from service.http.responses import JSON, encode, head_of, send_whole
+from service.http.responses import JSON, Response, encode, head_of, send_whole
 from service.structs.fields import parse_id
 
 
@@ -69,9 +70,10 @@ class Route(HTTPRouteHandler):
         returned = await self.fn(**arguments)
         if isinstance(returned, litestar.Response):
             respond = returned.to_asgi_response(None, request, status_code=self.status_code, headers=self._headers)
-            await respond(scope, receive, send)
+            await respond(scope, receive, send if isinstance(returned, Response) else with_common_headers(send, scope))
         else:
-            await send_whole(send, self.status_code, self._head, b"" if returned is None else encode(returned))
+            body = b"" if returned is None else encode(returned)
+            await send_whole(send, self.status_code, with_request_id(self._head, scope), body)
 
 
 # HEAD answers wherever GET does (RFC 9110, section 9.3.2); the server leaves out the body.
