@@ -8,47 +8,51 @@ lock := "uv pip compile --quiet --universal --python-version 3.11 --generate-has
 default:
     @just --list --unsorted
 
-# Serve on http://127.0.0.1:8000; on an embedded PostgreSQL unless DATABASE_URL is set. Ctrl-C stops all of it.
+# Serve on http://127.0.0.1:8000, with an embedded PostgreSQL unless DATABASE_URL is set. Ctrl-C stops both.
 up: environment
     @exec {{ python }} -m service.development
 
-# Run the tests; arguments go to pytest. PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
+# Run the tests; arguments go to pytest (`just test -m "not process"` takes under 30 s). PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
 test *arguments: environment
     @{{ python }} -m pytest --numprocesses auto --maxprocesses 4 "$@"
 
-# schemathesis at length: more than 5,000 requests, other ones each time (about two minutes).
+# Run schemathesis at length: more than 5,000 requests, with a new seed each time (about two minutes).
 fuzz *arguments: environment
     @{{ python }} -m pytest tests/test_schemathesis.py --capture no --fuzz-examples 500 --fuzz-seed $RANDOM "$@"
 
-# The service against its peers (about ten minutes; --quick: under two); --help lists the options.
+# Run random histories of connections against a model (20 minutes); --help lists the options.
+fuzz-connections *arguments: environment
+    @{{ python }} -m tests.connections "$@"
+
+# Compare the service with its peers (about ten minutes; --quick: under two); --help lists the options.
 bench *arguments: environment
     @{{ python }} -m tests.bench compare "$@"
 
-# Reads of a post from 1 to 256 connections.
+# Measure reads of a post on 1 to 256 connections.
 bench-concurrency *arguments: environment
     @{{ python }} -m tests.bench concurrency "$@"
 
-# A thousand posts against a million, and the plans.
+# Measure the routes on a thousand posts and on a million, and print the plans.
 bench-growth *arguments: environment
     @{{ python }} -m tests.bench growth "$@"
 
-# Reads while 16 clients log in.
+# Measure reads while 16 clients log in.
 bench-storm *arguments: environment
     @{{ python }} -m tests.bench storm "$@"
 
-# One worker against two.
+# Compare one worker with two.
 bench-workers *arguments: environment
     @{{ python }} -m tests.bench workers "$@"
 
-# Ten minutes of every route; resident memory.
+# Measure resident memory during ten minutes of load on every route.
 bench-soak *arguments: environment
     @{{ python }} -m tests.bench soak "$@"
 
-# The service under load while what is around it fails (about five minutes); arguments name the faults.
+# Inject faults of the database and of clients under load (about five minutes); arguments select faults.
 faults *arguments: environment
     @{{ python }} -m tests.faults "$@"
 
-# Formatting, lint, types, SQL lint.
+# Check formatting, lint, types and SQL.
 check: environment
     {{ python }} -m ruff format --check .
     {{ python }} -m ruff check .
@@ -60,7 +64,7 @@ format: environment
     {{ python }} -m ruff format .
     {{ python }} -m ruff check --fix .
 
-# Bring both lock files to the newest versions that pyproject.toml allows.
+# Update both lock files to the newest versions that pyproject.toml allows.
 lock:
     {{ lock }} --upgrade --group dev --output-file requirements-dev.lock
     {{ lock }} --upgrade --constraint requirements-dev.lock --output-file requirements.lock
@@ -69,15 +73,15 @@ lock:
 compose-up:
     docker compose up --build --detach --wait
 
-# Stop the containers; the data stay. `just compose-down -v` drops them.
+# Stop the containers and keep the data. `just compose-down -v` deletes them.
 compose-down *arguments:
     docker compose down "$@"
 
-# A shell on the database of compose-up.
+# Run psql on the database of compose-up.
 psql *arguments:
     docker compose exec db psql -U app_user -d app_db "$@"
 
-# The locked packages in .venv.
+# Install the locked packages into .venv.
 [private]
 environment:
     @[ -x {{ python }} ] || { echo "installing the locked packages into .venv" >&2; uv venv --quiet .venv; }

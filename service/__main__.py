@@ -1,15 +1,22 @@
 """The command line: ``python -m service`` serves, ``python -m service migrate`` applies the schema."""
 
+import signal
+
+if __name__ == "__main__":
+    # While the modules are imported, Ctrl-C ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import asyncio
 import logging.config
-import signal
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import asyncpg
 
-from service import server, settings, workers
+from service import settings
 from service.database import schema
+from service.server import server, supervisor
 from service.settings import Settings
 
 logger = logging.getLogger("service")
@@ -26,17 +33,14 @@ REFUSED = (
 def main(arguments: list[str]) -> None:
     if arguments not in ([], ["migrate"]):
         fail("usage: python -m service [migrate]")
-    # As process 1 of a container Python would not hear it before uvicorn, which has its own handler, does.
-    signal.signal(signal.SIGTERM, leave)
+    handle_stop_signals(leave)
     logging.config.dictConfig(server.LOGGING)
     chosen = load_settings()
-    try:
-        if arguments:
-            migrate(chosen)
-        else:
-            serve(chosen)
-    except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
+    if arguments:
+        migrate(chosen)
+    else:
+        serve(chosen)
+    handle_stop_signals(signal.SIG_IGN)  # the process ends in any case
 
 
 def load_settings() -> Settings:
@@ -66,12 +70,13 @@ def serve(chosen: Settings) -> None:
         fail(f"The database refuses: {_reason(error)}")
     except UNREACHABLE as error:
         logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
-    try:
-        workers.serve(chosen, listener)
-    except SystemExit as ended:
-        # What uvicorn has answered by a stop in good order, it raises again afterwards.
-        if ended.code != 128 + signal.SIGTERM:
-            raise
+    supervisor.serve(chosen, listener)
+
+
+def handle_stop_signals(handler: Callable[[int, object], Any] | signal.Handlers) -> None:
+    """Also SIGTERM, which the kernel does not deliver to process 1 of a container unless it has a handler."""
+    for number in server.STOP_SIGNALS:
+        signal.signal(number, handler)
 
 
 def leave(number: int, _: object) -> NoReturn:

@@ -14,6 +14,7 @@ from service.controllers.posts import PostController
 from service.controllers.users import UserController
 from service.database.database import Database
 from service.http import openapi
+from service.http.application import Application
 from service.http.problems import respond
 from service.http.requests import AllowOnOptions, Request
 from service.http.responses import Response
@@ -37,16 +38,15 @@ def create_app(given: Settings | None = None) -> Litestar:
     )
     state: dict[str, Any] = {
         "settings": chosen,
-        "stopping": False,
         "db": db,
         "passwords": passwords,
         "tokens": Tokens(chosen.secret_key, lifetime=chosen.access_token_minutes * 60),
         "openapi": cache(partial(openapi.document, API)),
     }
-    return Litestar(
+    return Application(
         route_handlers=[*API, DocsController],
         state=State(state, deep_copy=False),
-        lifespan=[db.opened()],
+        lifespan=[db.lifespan()],
         on_shutdown=[passwords.close],
         plugins=[AllowOnOptions()],
         request_class=Request,

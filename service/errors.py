@@ -41,6 +41,21 @@ class ClientDisconnected(ServiceError):
     detail = "The client left before its body was complete"
 
 
+class NotHTTP(ServiceError):
+    status, code = 400, "bad_request"
+    detail = "The request is not valid HTTP/1.1"
+
+
+class HostMissing(ServiceError):
+    status, code = 400, "host_missing"
+    detail = "A request has exactly one Host header field"  # RFC 9112, section 3.2
+
+
+class NotAProxy(ServiceError):
+    status, code = 400, "not_a_proxy"
+    detail = "CONNECT is for proxies"
+
+
 class NotAuthenticated(ServiceError):
     status, code = 401, "not_authenticated"
     detail = "Not authenticated"
@@ -79,6 +94,11 @@ class PostNotFound(ServiceError):
     detail = "Post not found"
 
 
+class RequestTimeout(ServiceError):
+    status, code = 408, "request_timeout"
+    detail = "The request did not arrive in time"
+
+
 class UsernameOrEmailTaken(ServiceError):
     status, code = 409, "username_or_email_taken"
     detail = "Username or email already exists"
@@ -92,6 +112,16 @@ class BodyTooLarge(ServiceError):
 class WrongContentType(ServiceError):
     status, code = 415, "wrong_content_type"
     detail = "The content type is not the one that this route takes"
+
+
+class HeaderFieldsTooLarge(ServiceError):
+    status, code = 431, "request_header_fields_too_large"
+    detail = "The head, a trailer section or a chunk extension is over 64 KiB, or has over 1,000 fields"
+
+
+class InternalError(ServiceError):
+    status, code = 500, "internal_server_error"
+    detail = "Something broke on our side"
 
 
 class InvalidFields(ServiceError):

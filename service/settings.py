@@ -33,6 +33,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     workers: int = 1
     max_requests: int = 1024
     client_timeout_seconds: float = 20
+    keep_alive_seconds: float = 75
     drain_seconds: int = 0
     access_token_minutes: int = 30
     database_connections: int = 10
@@ -107,6 +108,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         workers=workers,
         max_requests=reader.integer("MAX_REQUESTS", default["max_requests"], 1, 1_000_000),
         client_timeout_seconds=reader.seconds("CLIENT_TIMEOUT_SECONDS", default["client_timeout_seconds"]),
+        keep_alive_seconds=reader.seconds("KEEP_ALIVE_SECONDS", default["keep_alive_seconds"]),
         drain_seconds=reader.integer("DRAIN_SECONDS", default["drain_seconds"], 0, 3600),
         access_token_minutes=reader.integer("ACCESS_TOKEN_MINUTES", default["access_token_minutes"], 1, 60 * 24 * 365),
         database_connections=reader.integer("DATABASE_CONNECTIONS", default["database_connections"], 1, 1000),

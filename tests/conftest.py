@@ -1,44 +1,52 @@
-"""A template database built once from sql/, and for each test a clone of it with the real app before it."""
+"""Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
-import asyncio
 import shutil
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import msgspec
 import pytest
-import uvicorn
 from litestar import Litestar
 
-from service import server
 from service.app import create_app
 from service.database import schema
+from service.server import server
 from service.settings import Settings
-from tests import browser, postgres
+from tests import browser, postgres, proxies
+from tests.browser import browser_page  # noqa: F401 - a fixture
+from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
+from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
-# Where Debian puts it, a user's PATH does not look.
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+# Programs that a machine may lack, by the fixtures that run them.
+PROGRAMS = {
+    "browser_page": browser.CHROMIUM,
+    "curl": shutil.which("curl"),
+    "haproxy": proxies.HAPROXY,
+    "nginx": proxies.NGINX,
+    "nginx_with_prefix": proxies.NGINX,
+}
+
+# Fixtures that start processes: the tests that use them get the marker `process`.
+PROCESS_FIXTURES = {"start", "postgres", "browser_page", "run_proxy", "run_schemathesis"}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-examples", default=10, help="how much schemathesis tries on each operation")
-    parser.addoption("--fuzz-seed", default=1, help="what its random numbers begin with")
+    parser.addoption("--fuzz-examples", default=10, help="how many examples schemathesis tries per operation")
+    parser.addoption("--fuzz-seed", default=1, help="the seed of schemathesis")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if given := getattr(config, "workerinput", None):  # one of several processes, which share the server
+    if given := getattr(config, "workerinput", None):  # a worker of pytest-xdist: all of them share one server
         config.stash[POSTGRES] = postgres.Postgres(given["postgres"], given["postgres"])
     elif not config.option.collectonly:
         with ExitStack() as stack:
@@ -53,94 +61,61 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     described = config.stash.get(POSTGRES, None)
+    absent = "not installed, its tests are left out"
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
-        f"browser: {browser.CHROMIUM or 'Chromium is not installed, the test of the API page is left out'}",
-        f"proxy: {NGINX or 'nginx is not installed, the test of two services behind it is left out'}",
+        f"Chromium: {PROGRAMS['browser_page'] or absent}",
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx")),
     ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest evaluates `-m`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    missing = {"browser_page"} if not browser.CHROMIUM else set()
-    missing |= {"nginx"} if not NGINX else set()
-    left_out = [item for item in items if missing.intersection(getattr(item, "fixturenames", ()))]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
-
-
-def named(url: str, database: str) -> str:
-    """The same server, another database."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}/{database}{'?' * bool(parts.query)}{parts.query}"
-
-
-class Databases:
-    """Makes and drops databases on the server under test."""
-
-    def __init__(self, url: str, admin: asyncpg.Pool) -> None:
-        self.url = url
-        self.admin = admin
-        self.ready: dict[str, asyncio.Task[str]] = {}
-        self.dropping: list[asyncio.Task[str]] = []
-        self.templates: list[str] = []
-
-    @asynccontextmanager
-    async def one(self, template: str = "template0") -> AsyncIterator[str]:
-        """A database of its own; yields its URL. The next of the kind is made, and it is dropped, on the side."""
-        name = await (self.ready.pop(template, None) or self.create(template))
-        self.ready[template] = asyncio.create_task(self.create(template))
-        yield named(self.url, name)
-        self.dropping.append(asyncio.create_task(self.drop(name)))
-
-    async def create(self, template: str) -> str:
-        name = f"test_{uuid.uuid4().hex}"
-        await self.admin.execute(f'create database "{name}" template "{template}"')
-        return name
-
-    async def drop(self, name: str) -> str:
-        await self.admin.execute(f'drop database "{name}" with (force)')
-        return name
-
-    async def close(self) -> None:
-        self.dropping += [asyncio.create_task(self.drop(await ready)) for ready in self.ready.values()]
-        await asyncio.gather(*self.dropping)
-        for template in self.templates:
-            await self.drop(template)
+    missing = {fixture for fixture, program in PROGRAMS.items() if not program}
+    deselected = []
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & PROCESS_FIXTURES:
+            item.add_marker("process")
+        if fixtures & missing:
+            deselected.append(item)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in deselected]
 
 
 @pytest.fixture(scope="session")
 async def databases(pytestconfig: pytest.Config) -> AsyncIterator[Databases]:
     url = pytestconfig.stash[POSTGRES].url
     async with asyncpg.create_pool(url, min_size=1, max_size=3) as admin:
-        made = Databases(url, admin)
-        yield made
-        await made.close()
+        created = Databases(url, admin)
+        yield created
+        await created.close()
 
 
 @pytest.fixture
 async def empty_database(databases: Databases) -> AsyncIterator[str]:
-    """The URL of a database without any schema."""
-    async with databases.one() as url:
+    """The URL of a database without a schema."""
+    async with databases.private() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 async def template(databases: Databases) -> str:
     name = await databases.create("template0")
-    await schema.migrate(named(databases.url, name))
+    await schema.migrate(with_database(databases.url, name))
     databases.templates.append(name)
     return name
 
 
 @pytest.fixture
 async def database_url(databases: Databases, template: str) -> AsyncIterator[str]:
-    async with databases.one(template) as url:
+    async with databases.private(template) as url:
         yield url
 
 
 @pytest.fixture
 async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A look into the database past the service."""
+    """A connection to the database of the test that bypasses the service."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -148,7 +123,7 @@ async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Argon2 at its cheapest."""
+    """The settings of the app under test, with Argon2 at its cheapest."""
     return Settings(
         database_url=database_url,
         secret_key=b"k" * 32,
@@ -159,11 +134,11 @@ def settings(database_url: str) -> Settings:
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Serves an app on a free port as production does, and returns its address."""
+    """Serves an app on a free port as in production, and returns its address."""
     running: list[server.Server] = []
 
     async def serve_one(app: Litestar) -> str:
-        config = uvicorn.Config(app, log_config=None, **server.OPTIONS)
+        config = server.Config(app.state.settings, app, log_config=None)
         config.load()
         started = server.Server(config)
         started.lifespan = config.lifespan_class(config)
@@ -174,9 +149,10 @@ async def serve() -> AsyncIterator[Serve]:
 
     yield serve_one
     for started in running:
-        # What uvicorn's own shutdown does, without its pause for clients: they are gone by now.
+        # As Server.shutdown does, but without its pauses for clients: they have gone by now.
         started.loop.remove_reader(started.listener)
         started.listener.close()
+        started.deadlines.cancel()
         await started.lifespan.shutdown()
 
 
@@ -202,9 +178,9 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 
 
 @pytest.fixture
-def nginx() -> str:
-    assert NGINX
-    return NGINX
+def curl() -> str:
+    assert PROGRAMS["curl"]
+    return PROGRAMS["curl"]
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         for statement in all_statements():
             text = statement.text.strip()
-            if "merge into" in text:  # sqruff knows no indentation around it
+            if "merge into" in text:  # sqruff does not know how to indent it
                 text = re.sub(r"^ +", "", text, flags=re.MULTILINE)
             Path(directory, f"{statement.name}.sql").write_text(f"{text};\n", encoding="utf-8")
         sqruff = Path(sys.executable).parent / "sqruff"
         command = [str(sqruff), "--config", str(root / ".sqruff"), "lint", str(root / "sql"), directory]
-        return subprocess.run(command, check=False).returncode  # noqa: S603 - our own arguments
+        return subprocess.run(command, check=False).returncode  # noqa: S603 - the arguments are ours
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The API's verbs as its users would say them."""
+"""Test users, with the API's operations as methods."""
 
 from typing import Any, Self
 
@@ -6,6 +6,25 @@ import httpx
 from msgspec import Struct
 
 Json = dict[str, Any]
+
+# RFC 9110, section 15; RFC 6585 for the last two of the 4xx.
+REASON_PHRASES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    412: "Precondition Failed",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class Person(Struct):
@@ -60,12 +79,12 @@ async def is_ready(client: httpx.AsyncClient) -> bool:
 
 
 def assert_problem(response: httpx.Response, status: int, code: str, detail: str | None = None) -> None:
-    """The one error body of RFC 9457, with all its fields and no others."""
+    """Check a response for the problem body of RFC 9457, with all its fields and no others."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
     assert problem["type"] == "about:blank"
-    assert problem["title"] == httpx.codes(status).name.replace("_", " ").title() or problem["title"]
+    assert problem["title"] == REASON_PHRASES[status]
     assert problem["status"] == status
     assert problem["code"] == code
     assert detail is None or problem["detail"] == detail
@@ -77,5 +96,11 @@ def assert_problem(response: httpx.Response, status: int, code: str, detail: str
 
 
 def pointers(response: httpx.Response) -> list[str]:
-    """Where a 422 found faults."""
+    """The pointers of a 422: the invalid fields."""
     return [fault["pointer"] for fault in response.json()["errors"]]
+
+
+def next_page(response: httpx.Response) -> httpx.URL | None:
+    """Where the ``Link`` of a response leads."""
+    reference = response.links.get("next", {}).get("url")
+    return response.url.join(reference) if reference else None

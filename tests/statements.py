@@ -1,4 +1,4 @@
-"""Every SQL statement of the service, found by itself."""
+"""Finds every SQL statement of the service."""
 
 import importlib
 import pkgutil
@@ -22,7 +22,7 @@ def modules() -> list[ModuleType]:
 
 
 def statements(*sources: ModuleType) -> Iterator[Statement]:
-    """The constants in capitals of the query modules, or of the given ones."""
+    """The text constants in capitals of the query modules, or of the given modules."""
     for module in sources or modules():
         for name, value in vars(module).items():
             if name.isupper() and isinstance(value, str):
@@ -30,5 +30,5 @@ def statements(*sources: ModuleType) -> Iterator[Statement]:
 
 
 def all_statements() -> list[Statement]:
-    """Those of the query modules and of the schema's own."""
+    """The statements of the query modules and of the migrations."""
     return [*statements(), *statements(schema)]

@@ -1,4 +1,4 @@
-"""Registration, login and what a token is worth."""
+"""Registration, login and access tokens."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ async def count_users(db: asyncpg.Connection) -> int:
     return count
 
 
-async def test_a_person_registers(client: httpx.AsyncClient, db: asyncpg.Connection) -> None:
+async def test_a_registration_creates_an_account(client: httpx.AsyncClient, db: asyncpg.Connection) -> None:
     response = await client.post("/auth/register", json=BODY)
 
     assert response.status_code == 201
@@ -70,7 +70,7 @@ async def test_the_domain_of_an_address_is_stored_in_lower_case(
 
 
 @pytest.mark.parametrize(
-    ("change", "faulty"),
+    ("change", "invalid"),
     [
         ({"username": ""}, ["/username"]),
         ({"username": "u" * 51}, ["/username"]),
@@ -89,17 +89,17 @@ async def test_the_domain_of_an_address_is_stored_in_lower_case(
         ({"username": "", "email": "x", "password": "short"}, ["/username", "/email", "/password"]),
     ],
 )
-async def test_a_faulty_registration_is_refused_with_all_its_faults(
-    client: httpx.AsyncClient, db: asyncpg.Connection, change: Json, faulty: list[str]
+async def test_an_invalid_registration_is_refused_with_all_invalid_fields(
+    client: httpx.AsyncClient, db: asyncpg.Connection, change: Json, invalid: list[str]
 ) -> None:
     response = await client.post("/auth/register", json=BODY | change)
 
     assert_problem(response, 422, "invalid_fields")
-    assert pointers(response) == faulty
+    assert pointers(response) == invalid
     assert await count_users(db) == 0
 
 
-async def test_missing_fields_are_all_named(client: httpx.AsyncClient) -> None:
+async def test_all_missing_fields_are_named(client: httpx.AsyncClient) -> None:
     response = await client.post("/auth/register", json={})
 
     assert pointers(response) == ["/username", "/email", "/password"]
@@ -115,7 +115,7 @@ async def test_missing_fields_are_all_named(client: httpx.AsyncClient) -> None:
         {"email": f"{'a' * 60}@{'b' * 55}.com"},
     ],
 )
-async def test_the_limits_themselves_are_allowed(client: httpx.AsyncClient, change: dict[str, str]) -> None:
+async def test_values_at_the_limits_are_accepted(client: httpx.AsyncClient, change: dict[str, str]) -> None:
     body = BODY | change
 
     response = await client.post("/auth/register", json=body)
@@ -128,7 +128,7 @@ async def test_the_limits_themselves_are_allowed(client: httpx.AsyncClient, chan
     "change",
     [{"email": "other@example.com"}, {"username": "other"}, {"username": "other", "email": "alice@EXAMPLE.com"}],
 )
-async def test_a_taken_name_or_address_is_a_conflict(
+async def test_a_taken_username_or_email_address_is_a_conflict(
     client: httpx.AsyncClient, db: asyncpg.Connection, change: Json
 ) -> None:
     await client.post("/auth/register", json=BODY)
@@ -139,25 +139,25 @@ async def test_a_taken_name_or_address_is_a_conflict(
     assert await count_users(db) == 1
 
 
-async def test_of_two_hundred_equal_registrations_one_succeeds(
+async def test_only_one_of_two_hundred_equal_registrations_succeeds(
     client: httpx.AsyncClient, db: asyncpg.Connection
 ) -> None:
-    answers = await asyncio.gather(*(client.post("/auth/register", json=BODY) for _ in range(200)))
+    responses = await asyncio.gather(*(client.post("/auth/register", json=BODY) for _ in range(200)))
 
-    assert Counter(response.status_code for response in answers) == {201: 1, 409: 199}
+    assert Counter(response.status_code for response in responses) == {201: 1, 409: 199}
     assert await count_users(db) == 1
 
 
-async def test_a_login_answers_a_token(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_a_login_returns_a_token(client: httpx.AsyncClient, alice: Person) -> None:
     form = {"username": alice.username, "password": alice.password}
 
     response = await client.post("/auth/token", data=form)
 
     assert response.status_code == 200
     assert response.headers["cache-control"] == "no-store"
-    answer = response.json()
-    assert (answer["token_type"], answer["expires_in"]) == ("bearer", 1800)
-    me = await client.get("/users/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+    token = response.json()
+    assert (token["token_type"], token["expires_in"]) == ("bearer", 1800)
+    me = await client.get("/users/me", headers={"Authorization": f"Bearer {token['access_token']}"})
     assert (me.status_code, me.json()) == (200, alice.account)
 
 
@@ -170,7 +170,7 @@ async def test_a_login_answers_a_token(client: httpx.AsyncClient, alice: Person)
         {"scope": "a b", "client_id": "x", "client_secret": "y", "unknown": "\0"},
     ],
 )
-async def test_other_fields_of_oauth2_are_welcome(client: httpx.AsyncClient, alice: Person, more: Json) -> None:
+async def test_other_fields_of_oauth2_are_accepted(client: httpx.AsyncClient, alice: Person, more: Json) -> None:
     form = {"username": alice.username, "password": alice.password} | more
 
     response = await client.post("/auth/token", data=form)
@@ -178,7 +178,7 @@ async def test_other_fields_of_oauth2_are_welcome(client: httpx.AsyncClient, ali
     assert response.status_code == 200, response.text
 
 
-async def test_a_login_may_come_as_multipart(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_a_login_may_be_a_multipart_form(client: httpx.AsyncClient, alice: Person) -> None:
     form = {"username": (None, alice.username), "password": (None, alice.password)}
 
     response = await client.post("/auth/token", files=form)
@@ -194,8 +194,8 @@ async def test_a_login_ignores_client_credentials_in_the_header(client: httpx.As
     assert response.status_code == 200
 
 
-async def test_a_password_is_compared_to_the_letter(client: httpx.AsyncClient) -> None:
-    password = "Ünïcode & spaces + % = \u00e9 "  # a form must be able to carry all of it
+async def test_every_character_of_a_password_counts(client: httpx.AsyncClient) -> None:
+    password = "Ünïcode & spaces + % = \u00e9 "  # characters that a form has to encode
     await client.post("/auth/register", json=BODY | {"password": password})
 
     assert await login(client, "alice", password)
@@ -212,18 +212,18 @@ async def test_a_password_is_compared_to_the_letter(client: httpx.AsyncClient) -
         ("a" * 999, "b" * 9999),
     ],
 )
-async def test_a_wrong_login_does_not_say_what_was_wrong(
-    client: httpx.AsyncClient, alice: Person, username: str, password: str
+@pytest.mark.usefixtures("alice")
+async def test_a_failed_login_does_not_say_what_was_wrong(
+    client: httpx.AsyncClient, username: str, password: str
 ) -> None:
     response = await client.post("/auth/token", data={"username": username, "password": password})
 
     assert_problem(response, 401, "incorrect_credentials", "Incorrect username or password")
     assert response.headers["www-authenticate"] == "Bearer"
-    assert alice.username == "alice"
 
 
 @pytest.mark.parametrize(
-    ("form", "faulty"),
+    ("form", "invalid"),
     [
         (b"", ["/username", "/password"]),
         (b"username=&password=", ["/username", "/password"]),
@@ -233,28 +233,30 @@ async def test_a_wrong_login_does_not_say_what_was_wrong(
         (b"username=a&password=b&grant_type=password&grant_type=password", ["/grant_type"]),
     ],
 )
-async def test_a_faulty_login_is_refused_with_all_its_faults(
-    client: httpx.AsyncClient, form: bytes, faulty: list[str]
+async def test_an_invalid_login_is_refused_with_all_invalid_fields(
+    client: httpx.AsyncClient, form: bytes, invalid: list[str]
 ) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
 
     response = await client.post("/auth/token", content=form, headers=headers)
 
     assert_problem(response, 422, "invalid_fields")
-    assert pointers(response) == faulty
+    assert pointers(response) == invalid
 
 
-async def test_an_unknown_name_takes_as_long_as_a_wrong_password(serve: Serve, settings: Settings) -> None:
-    """Measured at a price that stands out, and compared at its best: other programs only add to it."""
-    dear = msgspec.structs.replace(settings, password_memory_kib=32 * 1024, password_passes=3)
-    async with httpx.AsyncClient(base_url=await serve(create_app(dear))) as client:
+async def test_a_login_takes_the_same_time_for_an_unknown_username_and_a_wrong_password(
+    serve: Serve, settings: Settings
+) -> None:
+    """With expensive hashes, so that they dominate; the minimum counts, because other programs only add time."""
+    expensive = msgspec.structs.replace(settings, password_memory_kib=32 * 1024, password_passes=3)
+    async with httpx.AsyncClient(base_url=await serve(create_app(expensive))) as client:
         await client.post("/auth/register", json=BODY)
 
         async def seconds(username: str) -> float:
-            begun = time.perf_counter()
+            started_at = time.perf_counter()
             response = await client.post("/auth/token", data={"username": username, "password": "wrong"})
             assert response.status_code == 401
-            return time.perf_counter() - begun
+            return time.perf_counter() - started_at
 
         times = [(await seconds("alice"), await seconds("nobody")) for _ in range(7)]
 
@@ -263,7 +265,7 @@ async def test_an_unknown_name_takes_as_long_as_a_wrong_password(serve: Serve, s
     assert unknown > 0.01
 
 
-async def test_a_hash_with_older_settings_is_renewed_at_login(
+async def test_a_login_rehashes_a_password_with_the_current_settings(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
 ) -> None:
     older = argon2.PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash(alice.password)
@@ -279,31 +281,31 @@ async def test_a_hash_with_older_settings_is_renewed_at_login(
     assert await db.fetchval("select password_hash from users") == renewed
 
 
-async def test_a_hundred_waiting_logins_are_all_served(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_a_hundred_queued_logins_are_all_served(client: httpx.AsyncClient, alice: Person) -> None:
     form = {"username": alice.username, "password": alice.password}
 
-    answers = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(100)))
+    responses = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(100)))
 
-    assert Counter(response.status_code for response in answers) == {200: 100}
+    assert Counter(response.status_code for response in responses) == {200: 100}
 
 
-async def test_past_its_bound_the_queue_of_passwords_answers_503(serve: Serve, settings: Settings) -> None:
+async def test_logins_over_the_limit_of_the_password_queue_get_a_503(serve: Serve, settings: Settings) -> None:
     narrow = msgspec.structs.replace(settings, password_queue=2, password_threads=1, password_memory_kib=16 * 1024)
     async with httpx.AsyncClient(base_url=await serve(create_app(narrow)), timeout=30) as client:
         form = {"username": "nobody", "password": "whatever"}
 
-        answers = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(30)))
+        responses = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(30)))
 
-        statuses = Counter(response.status_code for response in answers)
+        statuses = Counter(response.status_code for response in responses)
         assert set(statuses) == {401, 503}
-        refused = next(response for response in answers if response.status_code == 503)
+        refused = next(response for response in responses if response.status_code == 503)
         assert_problem(refused, 503, "too_many_passwords")
         assert int(refused.headers["retry-after"]) >= 1
         assert (await client.post("/auth/token", data=form)).status_code == 401
 
 
-async def test_reads_go_on_while_passwords_are_hashed(serve: Serve, settings: Settings) -> None:
-    """The event loop must not be where the hashing is done."""
+async def test_reads_are_served_while_a_password_is_hashed(serve: Serve, settings: Settings) -> None:
+    """The hash must not be computed on the event loop."""
     slow = msgspec.structs.replace(settings, password_memory_kib=128 * 1024, password_passes=4, password_threads=1)
     async with httpx.AsyncClient(base_url=await serve(create_app(slow)), timeout=30) as client:
         login = asyncio.create_task(client.post("/auth/token", data={"username": "nobody", "password": "x"}))
@@ -334,7 +336,7 @@ def forged(claims: Json, key: bytes, **options: Any) -> str:
         ({"exp": None}, None, "HS256"),
         ({"iat": None}, None, "HS256"),
         ({"iat": 4102444800}, None, "HS256"),
-        ({"iss": "somebody else"}, None, "HS256"),
+        ({"iss": "another service"}, None, "HS256"),
         ({"iss": None}, None, "HS256"),
         ({"sub": None}, None, "HS256"),
         ({"sub": "0"}, None, "HS256"),
@@ -343,7 +345,7 @@ def forged(claims: Json, key: bytes, **options: Any) -> str:
         ({"sub": "9223372036854775807"}, None, "HS256"),
     ],
 )
-async def test_only_our_whole_and_current_tokens_are_accepted(
+async def test_only_complete_and_current_tokens_of_this_service_are_accepted(
     client: httpx.AsyncClient, alice: Person, settings: Settings, change: Json, key: bytes | None, algorithm: str
 ) -> None:
     now = int(time.time())
@@ -362,27 +364,29 @@ async def test_only_our_whole_and_current_tokens_are_accepted(
 @pytest.mark.parametrize(
     "token", ["x", "a.b.c", "..", "\xff.\xff.\xff", "W1tb" * 3000 + ".e30.e30", "x" * 8000, "x" * 1025]
 )
-async def test_nonsense_is_no_token(client: httpx.AsyncClient, token: str) -> None:
+async def test_a_malformed_token_is_refused(client: httpx.AsyncClient, token: str) -> None:
     response = await client.get("/users/me", headers=[(b"Authorization", b"Bearer " + token.encode("latin-1"))])
 
     assert_problem(response, 401, "invalid_token", "Could not validate credentials")
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic YWxpY2U6eA==", "Token x", "bearerx"])
-async def test_without_a_bearer_token_nobody_is_authenticated(client: httpx.AsyncClient, header: str | None) -> None:
+async def test_a_request_without_a_bearer_token_is_not_authenticated(
+    client: httpx.AsyncClient, header: str | None
+) -> None:
     response = await client.get("/users/me", headers={} if header is None else {"Authorization": header})
 
     assert_problem(response, 401, "not_authenticated", "Not authenticated")
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-async def test_the_scheme_is_read_in_any_case(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_the_authentication_scheme_is_case_insensitive(client: httpx.AsyncClient, alice: Person) -> None:
     response = await client.get("/users/me", headers={"Authorization": f"bEARER  {alice.token}"})
 
     assert response.status_code == 200
 
 
-async def test_the_threads_that_hash_step_back_behind_the_event_loop(client: httpx.AsyncClient) -> None:
+async def test_hashing_threads_have_a_lower_priority_than_the_event_loop(client: httpx.AsyncClient) -> None:
     await Person.register(client, "alice")
 
     loop = os.getpriority(os.PRIO_PROCESS, 0)
@@ -390,7 +394,7 @@ async def test_the_threads_that_hash_step_back_behind_the_event_loop(client: htt
     assert {os.getpriority(os.PRIO_PROCESS, thread or 0) for thread in threads} == {loop + NICENESS}
 
 
-async def test_the_token_of_a_deleted_user_is_worth_nothing(
+async def test_the_token_of_a_deleted_user_is_refused(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
 ) -> None:
     mine = await alice.publish()
@@ -406,9 +410,9 @@ async def test_the_token_of_a_deleted_user_is_worth_nothing(
     assert await db.fetchval("select count(*) from posts") == 0
 
 
-async def test_a_token_expires_when_it_says(serve: Serve, settings: Settings) -> None:
-    brief = msgspec.structs.replace(settings, access_token_minutes=7)
-    async with httpx.AsyncClient(base_url=await serve(create_app(brief))) as client:
+async def test_a_token_expires_after_its_lifetime(serve: Serve, settings: Settings) -> None:
+    short = msgspec.structs.replace(settings, access_token_minutes=7)
+    async with httpx.AsyncClient(base_url=await serve(create_app(short))) as client:
         alice = await Person.register(client, "alice")
 
     claims = jwt.decode(alice.token, settings.secret_key, algorithms=[ALGORITHM], issuer=ISSUER)
@@ -418,12 +422,12 @@ async def test_a_token_expires_when_it_says(serve: Serve, settings: Settings) ->
     assert set(claims) == {"iss", "sub", "iat", "exp"}
 
 
-async def test_no_secret_is_logged_or_answered(
+async def test_no_secret_is_in_a_log_or_a_response(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, settings: Settings
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    password = "a password to be kept"
-    answers = [
+    password = "a password that stays secret"
+    responses = [
         await client.post("/auth/register", json=BODY | {"password": password}),
         await client.post("/auth/register", json=BODY | {"password": password}),
         await client.post("/auth/register", json=BODY | {"password": password, "email": "x"}),
@@ -433,10 +437,10 @@ async def test_no_secret_is_logged_or_answered(
         await client.post("/auth/token", data={"username": "alice\0", "password": password}),
     ]
 
-    assert [response.status_code for response in answers] == [201, 409, 422, 422, 200, 401, 422]
-    written = caplog.text + "".join(response.text for response in answers)
+    assert [response.status_code for response in responses] == [201, 409, 422, 422, 200, 401, 422]
+    written = caplog.text + "".join(response.text for response in responses)
     for secret in (password, "$argon2", settings.secret_key.decode()):
         assert secret not in written
-    assert answers[4].json()["access_token"] not in caplog.text
+    assert responses[4].json()["access_token"] not in caplog.text
     assert "SECRET" not in repr(settings)
     assert settings.secret_key.decode() not in repr(settings)

@@ -1,6 +1,7 @@
-"""What a person starts: the command line and ``just up``, as real processes."""
+"""The command line and ``just up``, as real processes."""
 
 import asyncio
+import secrets
 import signal
 import socket
 from collections.abc import Callable
@@ -14,14 +15,13 @@ import psutil
 import pytest
 
 from service.database import schema
-from tests.conftest import named
+from tests.databases import with_database
 from tests.people import Person
 from tests.processes import Start, answers, free_port, output, read_until
-from tests.test_settings import KEY
 from tests.waiting import WAITERS
 
 
-async def test_migrate_applies_the_schema_and_then_finds_it(start: Start, empty_database: str) -> None:
+async def test_migrate_applies_the_schema_once(start: Start, empty_database: str) -> None:
     first = await start("service", "migrate", DATABASE_URL=empty_database)
     assert "applied 001_users.sql, 002_posts.sql" in await output(first)
 
@@ -31,17 +31,17 @@ async def test_migrate_applies_the_schema_and_then_finds_it(start: Start, empty_
     assert (first.returncode, second.returncode) == (0, 0)
 
 
-async def test_ten_that_migrate_at_once_all_succeed(start: Start, empty_database: str) -> None:
+async def test_ten_concurrent_migrations_all_succeed(start: Start, empty_database: str) -> None:
     processes = [await start("service", "migrate", DATABASE_URL=empty_database) for _ in range(10)]
 
-    said = [await output(process) for process in processes]
+    outputs = [await output(process) for process in processes]
 
     assert [process.returncode for process in processes] == [0] * 10
-    assert sum("applied 001_users.sql, 002_posts.sql" in text for text in said) == 1
+    assert sum("applied 001_users.sql, 002_posts.sql" in text for text in outputs) == 1
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_the_service_serves_and_stops_when_told(
+async def test_the_service_serves_and_stops_on_sigterm(
     start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
@@ -51,26 +51,26 @@ async def test_the_service_serves_and_stops_when_told(
     alice = await Person.register(visitor, "alice")
     post = await alice.publish()
     assert await alice.read(post["id"]) == post
-    tree = psutil.Process(process.pid).children(recursive=True)
+    processes = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 0
-    assert "Traceback" not in said
-    assert left_of(tree) == []
+    assert "Traceback" not in text
+    assert still_running(processes) == []
 
 
-async def test_settings_that_do_not_hold_are_all_named_and_nothing_starts(start: Start) -> None:
+async def test_all_invalid_settings_are_named_and_nothing_starts(start: Start) -> None:
     process = await start("service", PORT="none", SECRET_KEY="short")
 
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 1
-    assert said.splitlines()[0] == "The settings do not hold:"
-    assert {line.split(":")[0] for line in said.splitlines()[1:]} == {"DATABASE_URL", "PORT", "SECRET_KEY"}
+    assert text.splitlines()[0] == "The settings do not hold:"
+    assert {line.split(":")[0] for line in text.splitlines()[1:]} == {"DATABASE_URL", "PORT", "SECRET_KEY"}
 
 
-async def test_uvicorn_can_build_the_app_by_itself(
+async def test_uvicorn_can_run_the_app_factory(
     start: Start, environment: dict[str, str], visitor: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start(
@@ -88,76 +88,76 @@ async def test_uvicorn_can_build_the_app_by_itself(
         ("postgresql://nobody@no-such-host.invalid/app", "The database cannot be reached: "),
     ],
 )
-async def test_migrate_without_a_database_says_so_in_a_line(start: Start, url: str, words: str) -> None:
+async def test_migrate_reports_an_unreachable_database_in_one_line(start: Start, url: str, words: str) -> None:
     process = await start("service", "migrate", DATABASE_URL=url)
 
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 1
-    assert said.startswith(words)
-    assert len(said.splitlines()) == 1
+    assert text.startswith(words)
+    assert len(text.splitlines()) == 1
 
 
-async def test_the_service_is_not_started_on_an_empty_database(start: Start, empty_database: str) -> None:
+async def test_the_service_does_not_start_on_an_empty_database(start: Start, empty_database: str) -> None:
     process = await start("service", DATABASE_URL=empty_database)
 
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 1
-    assert "run `python -m service migrate` first" in said
-    assert "Traceback" not in said
+    assert "run `python -m service migrate` first" in text
+    assert "Traceback" not in text
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("command", ["service", "service.development"])
-async def test_a_port_that_is_taken_is_said_in_a_line(
+async def test_a_port_in_use_is_reported_in_one_line(
     start: Start, environment: dict[str, str], database_url: str, command: str, workers: str
 ) -> None:
     with socket.create_server(("127.0.0.1", int(environment["PORT"]))):
         process = await start(command, DATABASE_URL=database_url, WORKERS=workers)
-        said = await output(process)
+        text = await output(process)
 
     assert process.returncode == 1
-    assert said.splitlines()[-1] == f"Cannot listen on 127.0.0.1, port {environment['PORT']}: Address already in use"
-    assert len(said.splitlines()) == {"service": 1, "service.development": 2}[command]
+    assert text.splitlines()[-1] == f"Cannot listen on 127.0.0.1, port {environment['PORT']}: Address already in use"
+    assert len(text.splitlines()) == {"service": 1, "service.development": 2}[command]
 
 
 @pytest.mark.parametrize(
     ("host", "words"),
     [("203.0.113.7", "Cannot assign requested address"), ("no-such-host.invalid", "not known")],
 )
-async def test_a_host_that_is_not_ours_is_said_in_a_line(
+async def test_a_host_that_is_not_this_machine_is_reported_in_one_line(
     start: Start, environment: dict[str, str], database_url: str, host: str, words: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, HOST=host)
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 1
-    assert said.startswith(f"Cannot listen on {host}, port {environment['PORT']}: ")
-    assert words in said
-    assert len(said.splitlines()) == 1
+    assert text.startswith(f"Cannot listen on {host}, port {environment['PORT']}: ")
+    assert words in text
+    assert len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [["service"], ["service", "migrate"]])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda url: named(url, "no_such_database"), 'database "no_such_database" does not exist'),
+        (lambda url: with_database(url, "no_such_database"), 'database "no_such_database" does not exist'),
         (lambda url: with_role(url, "no_such_role"), "no_such_role"),
         (lambda url: f"{url}{'&' if '?' in url else '?'}sslmode=nonsense", "`sslmode` parameter must be one of"),
     ],
     ids=["database", "role", "sslmode"],
 )
-async def test_a_database_that_refuses_ends_the_start_in_a_line(
+async def test_a_database_that_refuses_the_connection_is_reported_in_one_line(
     start: Start, database_url: str, arguments: list[str], change: Callable[[str], str], words: str
 ) -> None:
     process = await start(*arguments, DATABASE_URL=change(database_url))
 
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 1
-    assert words in said
-    assert len(said.splitlines()) == 1
+    assert words in text
+    assert len(text.splitlines()) == 1
 
 
 def with_role(url: str, role: str) -> str:
@@ -166,51 +166,51 @@ def with_role(url: str, role: str) -> str:
     return parts._replace(netloc=f"{role}:wrong@{host}").geturl()
 
 
-async def test_migrate_on_what_is_no_postgresql_says_so_in_a_line(start: Start, address: str) -> None:
+async def test_migrate_reports_a_server_that_is_not_postgresql_in_one_line(start: Start, address: str) -> None:
     process = await start(
         "service", "migrate", DATABASE_URL=address.replace("http://", "postgresql://nobody@") + "/app"
     )
 
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 1
-    assert said.startswith("The database cannot be reached: ")
-    assert len(said.splitlines()) == 1
+    assert text.startswith("The database cannot be reached: ")
+    assert len(text.splitlines()) == 1
 
 
-async def test_the_service_starts_while_the_database_is_away_and_says_so(
+async def test_the_service_starts_without_its_database_and_logs_a_warning(
     start: Start, visitor: httpx.AsyncClient
 ) -> None:
     process = await start("service", DATABASE_URL="postgresql://nobody@127.0.0.1:1/app")
-    said = await read_until(process, "Uvicorn running on")
+    text = await read_until(process, "Uvicorn running on")
 
     live, ready = await visitor.get("/health/live"), await visitor.get("/health/ready")
 
-    [warning] = [line for line in said.splitlines() if "WARNING" in line]
+    [warning] = [line for line in text.splitlines() if "WARNING" in line]
     assert "the database cannot be reached yet, starting all the same: " in warning
     assert (live.status_code, ready.status_code) == (200, 503)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_migrate_that_waits_for_another_leaves_when_told(
+async def test_migrate_stops_on_a_signal_while_it_waits_for_another_migration(
     start: Start, empty_database: str, number: signal.Signals
 ) -> None:
     holder = await asyncpg.connect(empty_database)
-    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK_KEY)
     process = await start("service", "migrate", DATABASE_URL=empty_database)
     async with asyncio.timeout(30):
         while not await holder.fetchval(WAITERS):
             assert process.returncode is None
 
     process.send_signal(number)
-    said = await output(process)
+    text = await output(process)
     await holder.close()
 
-    assert said == ""
+    assert text == ""
     assert process.returncode == 128 + number
 
 
-async def test_ten_that_serve_at_once_share_one_key(start: Start, database_url: str) -> None:
+async def test_ten_services_with_one_data_directory_share_a_generated_key(start: Start, database_url: str) -> None:
     ports = [free_port() for _ in range(10)]
     processes = [await start("service", DATABASE_URL=database_url, PORT=str(port)) for port in ports]
     for process in processes:
@@ -227,32 +227,32 @@ async def test_ten_that_serve_at_once_share_one_key(start: Start, database_url: 
 
 
 @pytest.mark.parametrize("command", ["service", "service.development"])
-async def test_a_data_directory_that_cannot_be_written_to_is_said_in_a_line(
+async def test_a_data_directory_that_is_not_writable_is_reported_in_one_line(
     start: Start, tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "data").touch()
     url = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/app"} if command == "service" else {}
 
     process = await start(command, **url)
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 1
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("DATA_DIRECTORY: cannot ")
-    assert f"{tmp_path / 'data'} (" in said
+    assert "Traceback" not in text
+    assert text.splitlines()[-1].startswith("DATA_DIRECTORY: cannot ")
+    assert f"{tmp_path / 'data'} (" in text
 
 
-async def test_just_up_on_data_of_no_postgresql_ends_in_a_line(start: Start, tmp_path: Path) -> None:
+async def test_just_up_reports_data_that_postgresql_cannot_use(start: Start, tmp_path: Path) -> None:
     data = tmp_path / "data" / "postgres"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("9\n")
 
     process = await start("service.development")
-    said = await output(process)
+    text = await output(process)
 
     assert process.returncode == 1
-    assert "Traceback" not in said
-    assert said.splitlines()[-1] == f"PostgreSQL cannot be started with its data in {data}"
+    assert "Traceback" not in text
+    assert text.splitlines()[-1] == f"PostgreSQL cannot be started with its data in {data}: see its messages above"
 
 
 async def test_an_unknown_command_is_refused(start: Start) -> None:
@@ -263,39 +263,39 @@ async def test_an_unknown_command_is_refused(start: Start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_just_up_needs_nothing_and_leaves_nothing_behind(
+async def test_just_up_needs_no_settings_and_leaves_no_process_behind(
     start: Start, visitor: httpx.AsyncClient, number: signal.Signals
 ) -> None:
     process = await start("service.development")
-    said = await read_until(process, "Uvicorn running on")
+    text = await read_until(process, "Uvicorn running on")
     alice = await Person.register(visitor, "alice")
-    tree = psutil.Process(process.pid).children(recursive=True)
-    tree += [found for found in psutil.process_iter() if _belongs_to(found, said)]
+    processes = psutil.Process(process.pid).children(recursive=True)
+    processes += [found for found in psutil.process_iter() if _is_embedded_server(found, text)]
 
     process.send_signal(number)
     await output(process)
 
     for words in ("embedded PostgreSQL", "/docs", "Ctrl-C"):
-        assert words in said
+        assert words in text
     assert alice.id == 1
-    assert left_of(tree) == []
+    assert still_running(processes) == []
 
 
-def left_of(tree: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that do not end by themselves within a moment."""
-    _, alive = psutil.wait_procs(tree, timeout=5)
+def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """The processes that do not end by themselves within 5 seconds."""
+    _, alive = psutil.wait_procs(processes, timeout=5)
     return list(alive)
 
 
-def _belongs_to(process: psutil.Process, said: str) -> bool:
-    """Whether it is a process of the embedded server, which runs in a session of its own."""
-    directory = said.split("its data in ", 1)[1].splitlines()[0]
+def _is_embedded_server(process: psutil.Process, text: str) -> bool:
+    """Whether a process belongs to the embedded server of a ``just up`` that has printed ``text``."""
+    directory = text.split("its data in ", 1)[1].splitlines()[0]
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         return "postgres" in process.name() and process.cwd() == directory
     return False
 
 
-async def test_what_just_up_has_stored_outlives_a_restart(start: Start, visitor: httpx.AsyncClient) -> None:
+async def test_the_data_of_just_up_survive_a_restart(start: Start, visitor: httpx.AsyncClient) -> None:
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
     alice = await Person.register(visitor, "alice")
@@ -310,9 +310,9 @@ async def test_what_just_up_has_stored_outlives_a_restart(start: Start, visitor:
     assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
 
 
-async def test_just_up_takes_over_what_a_killed_one_left(start: Start, visitor: httpx.AsyncClient) -> None:
+async def test_just_up_takes_over_the_database_of_one_that_was_killed(start: Start, visitor: httpx.AsyncClient) -> None:
     process = await start("service.development")
-    said = await read_until(process, "Uvicorn running on")
+    text = await read_until(process, "Uvicorn running on")
     alice = await Person.register(visitor, "alice")
     process.kill()
     await process.wait()
@@ -320,31 +320,31 @@ async def test_just_up_takes_over_what_a_killed_one_left(start: Start, visitor: 
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
     kept = await visitor.get("/users/me", headers=alice.headers)
-    servers = [found for found in psutil.process_iter() if _belongs_to(found, said)]
+    servers = [found for found in psutil.process_iter() if _is_embedded_server(found, text)]
     process.send_signal(signal.SIGINT)
     await output(process)
 
     assert kept.json() == alice.account
     assert servers
-    assert left_of(servers) == []
+    assert still_running(servers) == []
 
 
 async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, visitor: httpx.AsyncClient) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
 
     second = await start("service.development", PORT=str(free_port()))
-    said = await output(second)
+    text = await output(second)
 
-    assert (second.returncode, len(said.splitlines())) == (1, 1)
-    assert said.startswith("Another `just up` runs on ")
+    assert (second.returncode, len(text.splitlines())) == (1, 1)
+    assert text.startswith("Another `just up` uses ")
     assert (await visitor.get("/health/ready")).status_code == 200
 
 
-async def test_just_up_uses_the_database_that_is_named(
+async def test_just_up_uses_database_url(
     start: Start, visitor: httpx.AsyncClient, empty_database: str, tmp_path: Path
 ) -> None:
-    process = await start("service.development", DATABASE_URL=empty_database, SECRET_KEY=KEY)
-    said = await read_until(process, "Uvicorn running on")
+    process = await start("service.development", DATABASE_URL=empty_database, SECRET_KEY=secrets.token_hex(32))
+    text = await read_until(process, "Uvicorn running on")
     await Person.register(visitor, "alice")
 
     connection = await asyncpg.connect(empty_database)
@@ -352,5 +352,5 @@ async def test_just_up_uses_the_database_that_is_named(
     await connection.close()
 
     assert count == 1
-    assert "Database  DATABASE_URL" in said
+    assert "Database  DATABASE_URL" in text
     assert not (tmp_path / "data").exists()

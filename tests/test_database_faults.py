@@ -1,4 +1,4 @@
-"""What the service does while its database fails, and that it is none the worse afterwards."""
+"""The service while its database fails, and after it has recovered."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ import pytest
 
 from service.app import create_app
 from service.database import schema
-from service.database.batching import MAX_WAITING
+from service.database.batching import MAX_QUEUED_WRITES
 from service.database.database import Database
 from service.errors import DatabaseUnavailable
 from service.queries import posts, users
@@ -24,10 +24,10 @@ from tests.faults import cluster
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import TERMINATE
 from tests.people import Person, assert_problem, is_ready
-from tests.test_batching import Recorder
+from tests.recorder import Recorder
 from tests.waiting import until
 
-# Seconds.
+# Seconds. What happens "at once" takes less than the timeout.
 TIMEOUT = 1
 AT_ONCE = 0.8
 SLACK = 1
@@ -35,7 +35,7 @@ SLACK = 1
 
 @pytest.fixture
 async def postgres() -> AsyncIterator[Cluster]:
-    """A server of the test's own, which it may stop."""
+    """A PostgreSQL server that the test may stop, kill and freeze."""
     with cluster.started() as started:
         admin = await asyncpg.connect(started.url())
         await admin.execute(f"create database service owner {ROLE}")
@@ -60,16 +60,16 @@ async def own_client(postgres: Cluster, serve: Serve) -> AsyncIterator[httpx.Asy
 
 @asynccontextmanager
 async def takes_at_most(seconds: float) -> AsyncIterator[None]:
-    begun = time.perf_counter()
+    started_at = time.perf_counter()
     yield
-    assert time.perf_counter() - begun <= seconds
+    assert time.perf_counter() - started_at <= seconds
 
 
 async def statuses(*requests: Awaitable[httpx.Response]) -> set[int]:
     return {response.status_code for response in await asyncio.gather(*requests)}
 
 
-async def test_nobody_notices_that_idle_connections_were_terminated(db: asyncpg.Connection, alice: Person) -> None:
+async def test_terminated_idle_connections_are_replaced_without_an_error(db: asyncpg.Connection, alice: Person) -> None:
     made = await asyncio.gather(*(alice.publish(str(number)) for number in range(20)))
     await db.execute(TERMINATE)
 
@@ -79,20 +79,20 @@ async def test_nobody_notices_that_idle_connections_were_terminated(db: asyncpg.
     assert read == made
 
 
-async def test_of_what_was_under_way_a_read_is_repeated_and_a_write_is_not(
+async def test_a_read_that_loses_its_connection_is_repeated_and_a_write_is_not(
     database_url: str, db: asyncpg.Connection
 ) -> None:
     await db.execute("create table written (number bigint)")
     database = Database(database_url, connections=2, timeout=5)
-    async with database.opened():
+    async with database.lifespan():
         read = asyncio.create_task(database.fetch_row("select 1 as one, pg_sleep(0.3)"))
         write = asyncio.create_task(database.write_row("insert into written select 1 from pg_sleep(0.3) returning 1"))
 
-        async def both_run() -> bool:
+        async def both_running() -> bool:
             running = "select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
             return len(await db.fetch(running)) == 2
 
-        await until(both_run, 5)
+        await until(both_running, 5)
         await db.execute(TERMINATE)
         results = await asyncio.gather(read, write, return_exceptions=True)
 
@@ -101,7 +101,7 @@ async def test_of_what_was_under_way_a_read_is_repeated_and_a_write_is_not(
     assert await db.fetchval("select count(*) from written") == 0
 
 
-async def test_a_locked_row_holds_up_its_own_change_only_and_not_for_long(
+async def test_a_locked_row_blocks_only_its_own_update_and_only_until_the_timeout(
     serve: Serve, settings: Settings, db: asyncpg.Connection
 ) -> None:
     app = create_app(msgspec.structs.replace(settings, database_timeout_seconds=TIMEOUT))
@@ -118,23 +118,25 @@ async def test_a_locked_row_holds_up_its_own_change_only_and_not_for_long(
                 changed = await client.patch(f"/posts/{free['id']}", **change)
                 assert_problem(await blocked, 503, "database_unavailable")
             waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-            left_behind = await db.fetch(waiting)
+            blocked_sessions = await db.fetch(waiting)
 
         assert (read, changed.status_code) == ({200}, 200)
-        assert left_behind == []
+        assert blocked_sessions == []
         assert await alice.read(locked["id"]) == locked
 
 
-async def test_who_writes_behind_a_statement_that_fails_is_refused_with_it(
+async def test_queued_writes_are_refused_with_the_statement_before_them(
     database_url: str, db: asyncpg.Connection
 ) -> None:
     user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
     database = Database(database_url, connections=2, timeout=TIMEOUT)
-    async with database.opened(), takes_at_most(2 * TIMEOUT):
+    async with database.lifespan(), takes_at_most(2 * TIMEOUT):
         async with db.transaction():
             await db.execute("lock table posts in share mode")
-            # As many as three statements hold, of which each would have to wait for the one before.
-            writes = [posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(MAX_WAITING)]
+            # They need three statements. Without the refusal, each would wait for a timeout of its own.
+            writes = [
+                posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(MAX_QUEUED_WRITES)
+            ]
             results = await asyncio.gather(*writes, return_exceptions=True)
 
         assert {type(result) for result in results} == {DatabaseUnavailable}
@@ -142,7 +144,9 @@ async def test_who_writes_behind_a_statement_that_fails_is_refused_with_it(
     assert [row["title"] for row in await db.fetch("select title from posts")] == ["afterwards"]
 
 
-async def test_a_read_only_database_is_read(client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection) -> None:
+async def test_reads_are_served_while_the_database_is_read_only(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
+) -> None:
     post = await alice.publish()
     name = await db.fetchval("select current_database()")
     await db.execute(f'alter database "{name}" set default_transaction_read_only = on')
@@ -152,7 +156,8 @@ async def test_a_read_only_database_is_read(client: httpx.AsyncClient, alice: Pe
     written = await client.post("/posts", json={"title": "T", "content": "C"}, headers=alice.headers)
     await db.execute(f'alter database "{name}" reset default_transaction_read_only')
     await db.execute(TERMINATE)
-    read_again = await alice.read(post["id"])  # a write on a connection that ends at that moment would be refused
+    # A read first: unlike a write, it is repeated if its connection has just been terminated.
+    read_again = await alice.read(post["id"])
 
     assert read == read_again == post
     assert_problem(written, 503, "database_unavailable")
@@ -160,7 +165,7 @@ async def test_a_read_only_database_is_read(client: httpx.AsyncClient, alice: Pe
     assert (await alice.publish())["id"] > post["id"]
 
 
-async def test_a_service_that_starts_without_its_database_waits_for_it(
+async def test_a_service_that_starts_without_its_database_connects_when_it_is_available(
     postgres: Cluster, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     postgres.stop()
@@ -176,13 +181,13 @@ async def test_a_service_that_starts_without_its_database_waits_for_it(
     assert live.status_code == 200
     assert_problem(ready, 503, "database_unavailable")
     assert (refused, served) == ({503}, {200})
-    said = [
+    messages = [
         record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.database.pool"
     ]
-    assert said == ["the database is away", "the database is back"]
+    assert messages == ["the database is unavailable", "the database is available again"]
 
 
-async def test_a_frozen_database_is_found_out_within_two_timeouts(
+async def test_a_frozen_database_is_detected_within_two_timeouts(
     postgres: Cluster, own_client: httpx.AsyncClient
 ) -> None:
     alice = await Person.register(own_client, "alice")
@@ -190,26 +195,26 @@ async def test_a_frozen_database_is_found_out_within_two_timeouts(
     postgres.freeze()
 
     async with takes_at_most(2 * TIMEOUT + SLACK):
-        waited = await statuses(
+        refused_after_waiting = await statuses(
             *(own_client.get(f"/users/{number}") for number in range(1, 40)),
             *(own_client.get("/users/me", headers=alice.headers) for _ in range(20)),
             *(own_client.get("/health/ready") for _ in range(5)),
         )
-        # One that comes while nobody knows yet that no connection can be made either.
+        # It arrives before the attempt to reconnect has failed.
         late = await statuses(own_client.get("/posts"))
     async with takes_at_most(AT_ONCE):
-        told_at_once = await statuses(own_client.get("/posts"), own_client.get("/health/ready"))
+        refused_at_once = await statuses(own_client.get("/posts"), own_client.get("/health/ready"))
     postgres.thaw()
     await until(lambda: is_ready(own_client), 1)
 
-    assert waited == late == told_at_once == {503}
+    assert refused_after_waiting == late == refused_at_once == {503}
     assert await alice.read(post["id"]) == post
     assert (await alice.publish())["title"] == "A title"
 
 
-async def test_of_the_idle_connections_to_a_frozen_database_one_is_tried(postgres: Cluster) -> None:
+async def test_only_one_idle_connection_to_a_frozen_database_is_tried(postgres: Cluster) -> None:
     database = Database(postgres.url("service", ROLE), connections=8, timeout=TIMEOUT)
-    async with database.opened():
+    async with database.lifespan():
         await asyncio.gather(*(database.fetch("select pg_sleep(0.05)") for _ in range(8)))
         postgres.freeze()
 
@@ -219,17 +224,17 @@ async def test_of_the_idle_connections_to_a_frozen_database_one_is_tried(postgre
                     await database.fetch("select 1")
 
 
-async def test_when_the_last_connection_is_gone_nobody_goes_on_waiting(postgres: Cluster) -> None:
+async def test_losing_the_last_connection_refuses_all_waiting_callers(postgres: Cluster) -> None:
     database = Database(postgres.url("service", ROLE), connections=2, timeout=60)
-    async with database.opened():
+    async with database.lifespan():
         under_way = [asyncio.create_task(database.fetch("select pg_sleep(60)")) for _ in range(2)]
         waiting = [asyncio.create_task(database.fetch("select 1")) for _ in range(5)]
         async with asyncpg.create_pool(postgres.url("service"), min_size=1, max_size=1) as admin:
 
-            async def both_run() -> bool:
+            async def both_running() -> bool:
                 return len(await admin.fetch("select from pg_stat_activity where wait_event = 'PgSleep'")) == 2
 
-            await until(both_run, 5)
+            await until(both_running, 5)
         postgres.kill()
 
         async with takes_at_most(SLACK):
@@ -239,10 +244,10 @@ async def test_when_the_last_connection_is_gone_nobody_goes_on_waiting(postgres:
     assert all(isinstance(result, DatabaseUnavailable) for result in results)
 
 
-async def test_a_frozen_database_does_not_hold_up_the_end(postgres: Cluster) -> None:
+async def test_a_frozen_database_does_not_delay_the_shutdown(postgres: Cluster) -> None:
     database = Database(postgres.url("service", ROLE), connections=2, timeout=60)
     async with takes_at_most(SLACK):
-        async with database.opened():
+        async with database.lifespan():
             await asyncio.gather(*(database.fetch("select pg_sleep(0.01)") for _ in range(2)))
             postgres.freeze()
             waiting = [asyncio.create_task(database.fetch("select 1")) for _ in range(5)]
@@ -252,7 +257,7 @@ async def test_a_frozen_database_does_not_hold_up_the_end(postgres: Cluster) -> 
     assert all(isinstance(result, DatabaseUnavailable) for result in results)
 
 
-async def test_short_of_connections_it_serves_with_those_it_has(
+async def test_the_service_works_with_fewer_connections_than_it_wants(
     postgres: Cluster, own_client: httpx.AsyncClient
 ) -> None:
     alice = await Person.register(own_client, "alice")
@@ -281,17 +286,17 @@ async def test_short_of_connections_it_serves_with_those_it_has(
     assert (with_one, with_none, with_all) == ({200}, {503}, {200})
 
 
-async def test_probes_that_come_together_ask_once_and_are_answered_soon(database_url: str) -> None:
+async def test_concurrent_health_probes_share_one_statement_and_are_answered_soon(database_url: str) -> None:
     database = Recorder(database_url, connections=1, timeout=60)
-    async with database.opened():
-        together = await asyncio.gather(*(database.answers() for _ in range(50)))
-        asked = database.count("select 1")
+    async with database.lifespan():
+        results = await asyncio.gather(*(database.answers() for _ in range(50)))
+        statements_sent = database.count("select 1")
         busy = asyncio.create_task(database.fetch("select pg_sleep(60)"))
         async with takes_at_most(1 + SLACK):
-            answer = await database.answers()
+            answered = await database.answers()
         busy.cancel()
         await until(database.answers, 5)
 
-    assert together == [True] * 50
-    assert answer is False
-    assert asked == 1
+    assert results == [True] * 50
+    assert answered is False
+    assert statements_sent == 1

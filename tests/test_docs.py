@@ -97,7 +97,7 @@ async def test_every_failure_is_a_problem_with_an_example(document: Json) -> Non
                 assert ("Retry-After" in response["headers"]) == (status == "503")
 
 
-async def test_every_header_and_bound_is_written_as_openapi_demands(document: Json) -> None:
+async def test_headers_and_bounds_conform_to_openapi(document: Json) -> None:
     for operation in operations(document).values():
         for response in operation["responses"].values():
             assert all("schema" in header or "$ref" in header for header in response["headers"].values())
@@ -109,7 +109,7 @@ async def test_every_header_and_bound_is_written_as_openapi_demands(document: Js
     assert [address for address in ("a@b.test", "a@b.example") if re.search(refused, address)] == ["a@b.test"]
 
 
-async def test_limits_examples_and_headers_are_written_down(document: Json) -> None:
+async def test_limits_examples_and_headers_are_documented(document: Json) -> None:
     schemas = document["components"]["schemas"]
     assert set(schemas["Post"]["properties"]) == {"id", "title", "content", "user_id", "date_posted"}
     assert set(schemas["UserCreate"]["required"]) == {"username", "email", "password"}
@@ -157,7 +157,7 @@ async def test_the_login_is_described_as_a_form(document: Json) -> None:
     assert content["application/x-www-form-urlencoded"]["schema"] == {"$ref": "#/components/schemas/PasswordGrant"}
 
 
-async def test_every_reference_leads_somewhere(document: Json) -> None:
+async def test_every_reference_resolves(document: Json) -> None:
     for reference in references(document):
         node: Any = document
         for step in reference.removeprefix("#/").split("/"):
@@ -186,7 +186,7 @@ async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -
     }
 
 
-def test_no_route_is_left_out_of_the_document(settings: Settings) -> None:
+def test_the_document_contains_every_route(settings: Settings) -> None:
     served = {
         f"{method} {route.path_format}"
         for route in create_app(settings).routes
@@ -198,7 +198,7 @@ def test_no_route_is_left_out_of_the_document(settings: Settings) -> None:
     assert served == set(EXPECTED)
 
 
-async def test_the_page_is_whole_without_another_origin(client: httpx.AsyncClient) -> None:
+async def test_the_page_uses_no_other_origin(client: httpx.AsyncClient) -> None:
     page = await client.get("/docs")
 
     assert page.status_code == 200
@@ -214,7 +214,7 @@ async def test_the_page_is_whole_without_another_origin(client: httpx.AsyncClien
     assert "http" not in page.text
 
 
-async def test_the_files_of_the_page_are_served_as_what_they_are(client: httpx.AsyncClient) -> None:
+async def test_the_files_of_the_page_have_the_right_media_types(client: httpx.AsyncClient) -> None:
     script, style = await client.get("/docs/swagger-ui-bundle.js"), await client.get("/docs/swagger-ui.css")
 
     assert script.headers["content-type"] == "text/javascript; charset=utf-8"

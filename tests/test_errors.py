@@ -1,4 +1,4 @@
-"""Every way to fail, and the one body for all of them."""
+"""Every error has the same kind of body: a problem (RFC 9457)."""
 
 import asyncio
 import json
@@ -16,13 +16,12 @@ from service.app import create_app
 from service.database.database import Database
 from service.queries import posts
 from service.settings import Settings
-from tests.conftest import Databases, Serve
+from tests.bodies import FORM, JSON, MEBIBYTE, TEXT
+from tests.conftest import Serve
+from tests.databases import Databases
 from tests.people import Person, assert_problem, is_ready
+from tests.tables import all_rows
 from tests.waiting import until
-
-JSON = {"Content-Type": "application/json"}
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-TEXT = {"Content-Type": "text/plain"}
 
 
 class Failure(Struct):
@@ -40,7 +39,6 @@ class Failure(Struct):
 
 
 POST = b'{"title": "T", "content": "C"}'
-MEBIBYTE = 1024 * 1024
 
 FAILURES = [
     Failure(400, "not_json", "POST", "/posts", b"", JSON),
@@ -98,11 +96,11 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
-async def test_every_failure_has_the_one_body_and_changes_nothing(
+async def test_every_error_has_a_problem_body_and_changes_nothing(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, failure: Failure
 ) -> None:
     post = await alice.publish()
-    before = await contents(db)
+    before = await all_rows(db)
 
     response = await client.request(
         failure.method,
@@ -113,16 +111,11 @@ async def test_every_failure_has_the_one_body_and_changes_nothing(
     )
 
     assert_problem(response, failure.status, failure.code, failure.detail)
-    assert await contents(db) == before
+    assert await all_rows(db) == before
     assert (await client.get("/")).status_code == 200
 
 
-async def contents(db: asyncpg.Connection) -> list[tuple[object, ...]]:
-    rows = [*await db.fetch("select * from users order by id"), *await db.fetch("select * from posts order by id")]
-    return [tuple(row) for row in rows]
-
-
-async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_the_limit_applies_to_a_chunked_body_too(client: httpx.AsyncClient, alice: Person) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b" " * 100_000
@@ -132,7 +125,7 @@ async def test_a_body_without_a_length_is_bounded_too(client: httpx.AsyncClient,
     assert_problem(response, 413, "body_too_large")
 
 
-async def test_a_body_of_exactly_one_mebibyte_is_taken(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_a_body_of_exactly_one_mebibyte_is_accepted(client: httpx.AsyncClient, alice: Person) -> None:
     frame = b'{"title": "T", "content": ""}'
     body = frame[:-2] + b"c" * (MEBIBYTE - len(frame)) + frame[-2:]
 
@@ -147,7 +140,7 @@ async def test_a_body_of_exactly_one_mebibyte_is_taken(client: httpx.AsyncClient
     "content_type",
     ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/merge-patch+json", None],
 )
-async def test_json_is_taken_under_its_names(
+async def test_every_json_content_type_is_accepted(
     client: httpx.AsyncClient, alice: Person, content_type: str | None
 ) -> None:
     post = await alice.publish()
@@ -158,7 +151,7 @@ async def test_json_is_taken_under_its_names(
     assert (response.status_code, response.json()["title"]) == (200, "New")
 
 
-async def test_of_a_repeated_key_the_last_one_counts(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_the_last_value_of_a_repeated_key_counts(client: httpx.AsyncClient, alice: Person) -> None:
     body = b'{"title": "first", "content": "C", "title": "last"}'
 
     response = await client.post("/posts", content=body, headers=alice.headers | JSON)
@@ -181,7 +174,7 @@ async def test_of_a_repeated_key_the_last_one_counts(client: httpx.AsyncClient, 
         ("/openapi.json", "GET, HEAD, OPTIONS"),
     ],
 )
-async def test_options_and_405_name_what_is_allowed(client: httpx.AsyncClient, path: str, allowed: str) -> None:
+async def test_options_and_405_list_the_allowed_methods(client: httpx.AsyncClient, path: str, allowed: str) -> None:
     options = await client.options(path)
     refused = await client.request("PUT", path)
 
@@ -191,7 +184,7 @@ async def test_options_and_405_name_what_is_allowed(client: httpx.AsyncClient, p
         assert ", ".join(sorted(response.headers["allow"].split(", "))) == allowed
 
 
-async def test_head_answers_like_get_without_the_body(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_head_returns_the_headers_of_get_without_the_body(client: httpx.AsyncClient, alice: Person) -> None:
     post = await alice.publish()
     headers = alice.headers | {"X-Request-ID": "the-same"}
 
@@ -202,7 +195,7 @@ async def test_head_answers_like_get_without_the_body(client: httpx.AsyncClient,
         assert (head.status_code, head.headers, head.content) == (get.status_code, get.headers, b"")
 
 
-async def test_a_bug_is_a_500_that_says_nothing_of_its_cause(
+async def test_a_bug_is_a_500_that_does_not_reveal_its_cause(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(db: Database, post_id: int) -> None:
@@ -219,7 +212,7 @@ async def test_a_bug_is_a_500_that_says_nothing_of_its_cause(
     assert "RuntimeError: the inside of post 7" in caplog.text
 
 
-async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_restart(
+async def test_an_unavailable_database_is_a_503_and_the_service_recovers_by_itself(
     serve: Serve, settings: Settings, databases: Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = urlsplit(settings.database_url).path.removeprefix("/")
@@ -245,15 +238,15 @@ async def test_an_absent_database_is_a_503_at_once_and_its_return_needs_no_resta
 
     assert live.status_code == 200
     assert post["user_id"] == alice.id
-    said = [
+    messages = [
         record.getMessage().partition(":")[0] for record in caplog.records if record.name == "service.database.pool"
     ]
-    # Before them perhaps what ended a statement that was under way.
-    assert said[-2:] == ["the database is away", "the database is back"]
-    assert len(said) <= 3
+    # They may follow one about a statement that was running.
+    assert messages[-2:] == ["the database is unavailable", "the database is available again"]
+    assert len(messages) <= 3
 
 
-async def test_a_client_that_leaves_is_no_error_of_ours(
+async def test_a_client_that_disconnects_is_not_logged_as_an_error(
     client: httpx.AsyncClient, address: str, alice: Person, caplog: pytest.LogCaptureFixture
 ) -> None:
     host, port = address.removeprefix("http://").split(":")
@@ -273,7 +266,7 @@ async def test_a_client_that_leaves_is_no_error_of_ours(
 @pytest.mark.parametrize(
     "request_line", [b"nonsense", b"BREW /posts HTTP/1.1", b"GET /\xff HTTP/1.1", b"GET / HTTP/9.9", b"GET  HTTP/1.1"]
 )
-async def test_what_is_no_http_gets_the_one_body_too(address: str, request_line: bytes) -> None:
+async def test_malformed_http_gets_a_problem_body_too(address: str, request_line: bytes) -> None:
     host, port = address.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
 
@@ -289,9 +282,9 @@ async def test_what_is_no_http_gets_the_one_body_too(address: str, request_line:
     assert (problem["status"], problem["code"]) == (400, "bad_request")
 
 
-def test_every_fact_has_its_own_code_or_shares_it_with_its_twin() -> None:
-    facts = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not errors.ServiceError]
-    kinds = [kind for kind in facts if issubclass(kind, errors.ServiceError)]
+def test_every_error_class_has_a_code_of_its_own() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    kinds = [kind for kind in classes if issubclass(kind, errors.ServiceError) and kind is not errors.ServiceError]
 
     assert len(kinds) > 10
     for kind in kinds:
@@ -299,5 +292,5 @@ def test_every_fact_has_its_own_code_or_shares_it_with_its_twin() -> None:
         assert kind.code == kind.code.lower()
         assert ("WWW-Authenticate" in kind.headers) == (kind.status == 401)
         assert ("Retry-After" in kind.headers) == (kind.status == 503)
-    codes = [kind.code for kind in kinds if kind.code != "not_owner"]
+    codes = [kind.code for kind in kinds if kind.code != "not_owner"]  # one code for update and delete
     assert len(codes) == len(set(codes))

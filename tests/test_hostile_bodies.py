@@ -1,4 +1,4 @@
-"""Bodies, queries and tokens that mean harm: the right 4xx, nothing stored, and the connection goes on."""
+"""Hostile bodies, queries and tokens get the right 4xx, store nothing, and leave the connection usable."""
 
 import base64
 import gzip
@@ -9,8 +9,9 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.bodies import FORM, JSON, MEBIBYTE
 from tests.people import Person, assert_problem, login, pointers
-from tests.test_errors import FORM, JSON, MEBIBYTE, contents
+from tests.tables import all_rows
 
 POST = b'"title": "T", "content": "C"'
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -31,9 +32,9 @@ def part(name: bytes, value: bytes, charset: bytes = b"utf-8") -> bytes:
 
 
 REFUSED = {
-    # Well-formed, so the fault is named.
-    "a number past 64 bits": (422, with_title(b"18446744073709551616")),
-    "a number past a double": (422, with_title(b"1e400")),
+    # Well-formed: a 422 names the invalid field.
+    "a number over 64 bits": (422, with_title(b"18446744073709551616")),
+    "a number over the range of a double": (422, with_title(b"1e400")),
     "a number of 100,000 digits": (422, with_title(b"9" * 100_000)),
     "a negative number of 100,000 digits": (422, with_title(b"-" + b"9" * 100_000)),
     "a fraction of 100,000 digits": (422, with_title(b"0." + b"1" * 100_000)),
@@ -43,9 +44,9 @@ REFUSED = {
     "a scalar": (422, b"1"),
     "a string": (422, b'"title"'),
     "null": (422, b"null"),
-    "a number past a double alone": (422, b"1e400"),
+    "only a number over the range of a double": (422, b"1e400"),
     "an object in a list": (422, b"[{" + POST + b"}]"),
-    # No JSON, or more of it than we read.
+    # Not JSON, or nested deeper than we decode.
     "depth": (400, DEEP),
     "depth in a field": (400, with_title(DEEP)),
     "depth in an unknown field": (400, with_unknown(DEEP)),
@@ -60,7 +61,7 @@ REFUSED = {
     "Latin-1": (400, '{"title": "é", "content": "C"}'.encode("latin-1")),
     "an overlong form": (400, with_title(b'"\xc0\xaf"')),
     "a raw surrogate": (400, with_title(b'"\xed\xa0\x80"')),
-    "past Unicode": (400, with_title(b'"\xf4\x90\x80\x80"')),
+    "a code point beyond Unicode": (400, with_title(b'"\xf4\x90\x80\x80"')),
     "a surrogate in a key": (400, with_unknown(b'{"\\ud800": 1}')),
     "surrogates in the wrong order": (400, with_title(b'"\\udc00\\ud800"')),
     "a raw control character": (400, with_title(b'"a\nb"')),
@@ -74,17 +75,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("status", "body"), REFUSED.values(), ids=REFUSED)
-async def test_hostile_json_is_refused_and_nothing_stored(
+async def test_hostile_json_is_refused_and_nothing_is_stored(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, status: int, body: bytes
 ) -> None:
-    before = await contents(db)
+    before = await all_rows(db)
 
     response = await client.post("/posts", content=body, headers=alice.headers | JSON)
     after = await client.get("/users/me", headers=alice.headers)
 
     assert_problem(response, status, {400: "not_json", 422: "invalid_fields"}[status])
     assert status == 400 or pointers(response) in (["/title"], [""])
-    assert await contents(db) == before
+    assert await all_rows(db) == before
     assert after.extensions["network_stream"] is response.extensions["network_stream"]
     assert after.status_code == 200
 
@@ -101,7 +102,7 @@ async def test_hostile_json_is_refused_and_nothing_stored(
     ],
     ids=lambda body: body[:40],
 )
-async def test_odd_json_that_breaks_no_rule_is_taken(client: httpx.AsyncClient, alice: Person, body: bytes) -> None:
+async def test_unusual_but_valid_json_is_accepted(client: httpx.AsyncClient, alice: Person, body: bytes) -> None:
     response = await client.post("/posts", content=body, headers=alice.headers | JSON)
 
     assert response.status_code == 201
@@ -110,7 +111,7 @@ async def test_odd_json_that_breaks_no_rule_is_taken(client: httpx.AsyncClient, 
 
 @pytest.mark.parametrize(("size", "status"), [(MEBIBYTE - 1, 201), (MEBIBYTE, 201), (MEBIBYTE + 1, 413)])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_the_limit_of_a_body_is_exact(
+async def test_the_body_limit_is_exact(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, *, size: int, status: int, chunked: bool
 ) -> None:
     body = b"{" + POST + b" " * (size - len(POST) - 2) + b"}"
@@ -130,8 +131,8 @@ PASSWORD = part(b"password", b"x") + b"--B--\r\n"
 FORMS = {
     "10,000 fields": (400, b"&".join(b"f%d=1" % number for number in range(10_000)), FORM),
     "a million separators": (400, b"&" * 1_000_000, FORM),
-    "encoded bytes that are no UTF-8": (400, b"username=%ed%a0%80&password=x", FORM),
-    "a percent sign that encodes nothing": (401, b"username=%zz&password=%", FORM),
+    "encoded bytes that are not UTF-8": (400, b"username=%ed%a0%80&password=x", FORM),
+    "a percent sign without two digits": (401, b"username=%zz&password=%", FORM),
     "an encoded U+0000": (422, b"username=%00&password=x", FORM),
     "a name of 900,000 bytes": (401, b"username=" + b"a" * 900_000 + b"&password=x", FORM),
     "a password of 900,000 bytes": (401, b"username=alice&password=" + b"a" * 900_000, FORM),
@@ -143,7 +144,7 @@ FORMS = {
     "a charset that makes lone surrogates": (400, part(b"username", b"+2AA-", b"utf-7") + PASSWORD, PARTS),
     "escapes that make lone surrogates": (400, part(b"username", b"\\ud800", b"unicode_escape") + PASSWORD, PARTS),
     "a charset that always fails": (400, part(b"username", b"alice", b"undefined") + PASSWORD, PARTS),
-    "a charset that is no text": (400, part(b"username", b"alice", b"zlib") + PASSWORD, PARTS),
+    "a charset that is not a text encoding": (400, part(b"username", b"alice", b"zlib") + PASSWORD, PARTS),
     "a charset with U+0000": (400, part(b"username", b"alice", b'"a\0b"') + PASSWORD, PARTS),
     "an unknown charset": (400, part(b"username", b"alice", b"nonsense") + PASSWORD, PARTS),
     "10,000 headers of a part": (400, b"--B\r\n" + b"X: 1\r\n" * 10_000 + b"\r\nx\r\n--B--\r\n", PARTS),
@@ -169,7 +170,7 @@ async def test_hostile_forms_are_refused(
     "value",
     ["%205", "5%20", "%2B5", "1_0", "%D9%A3", "0x5", "05", "5%0A", "%00", "%FF", "NaN", "5.0", "1e1", "null", "true"],
 )
-async def test_only_decimal_digits_are_a_number_in_a_query(client: httpx.AsyncClient, value: str) -> None:
+async def test_a_number_in_a_query_has_decimal_digits_only(client: httpx.AsyncClient, value: str) -> None:
     response = await client.get(f"/posts?limit={value}&after={value}&user_id={value}")
 
     assert_problem(response, 422, "invalid_fields")
@@ -188,9 +189,7 @@ async def test_ten_thousand_parameters_are_ignored(client: httpx.AsyncClient) ->
 
 
 @pytest.mark.parametrize("text", ["٣", "²", "1_0", "+1", "%201", "1%20", "1%0A", "01", "1.0", "1e0", "%00", "%FF"])
-async def test_only_the_canonical_form_of_an_id_names_something(
-    client: httpx.AsyncClient, alice: Person, text: str
-) -> None:
+async def test_an_id_is_valid_in_its_canonical_form_only(client: httpx.AsyncClient, alice: Person, text: str) -> None:
     for _ in range(3):
         await alice.publish()
 
@@ -227,7 +226,7 @@ def token(header: object) -> bytes:
     ],
     ids=lambda value: value[:20],
 )
-async def test_a_hostile_token_is_a_bad_token(client: httpx.AsyncClient, alice: Person, value: bytes) -> None:
+async def test_a_hostile_token_is_an_invalid_token(client: httpx.AsyncClient, alice: Person, value: bytes) -> None:
     response = await client.get("/users/me", headers=[(b"Authorization", b"Bearer " + value)])
 
     assert_problem(response, 401, "invalid_token", "Could not validate credentials")

@@ -1,4 +1,4 @@
-"""Every write route as nobody, as a stranger and as the owner."""
+"""Every write route: without a token, as a stranger and as the owner."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ CHANGE = {"title": "Changed"}
 
 
 class Write(Struct, frozen=True):
-    """A route that writes: what its owner gets, and what a stranger does (``None``: there is no owner yet)."""
+    """A route that writes: the status for the owner, and the error for a stranger (``None``: there is no owner yet)."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ WRITES = [
     Write("DELETE", "/posts/{post_id}", None, 204, (403, "not_owner", "Only the owner can delete this post")),
 ]
 each_write = pytest.mark.parametrize("write", WRITES, ids=lambda write: write.name)
-OPEN_TO_ALL = {"POST /auth/register", "POST /auth/token"}
+PUBLIC = {"POST /auth/register", "POST /auth/token"}
 
 
 async def send(client: httpx.AsyncClient, write: Write, post_id: int, headers: dict[str, str]) -> httpx.Response:
@@ -46,7 +46,7 @@ async def all_posts(db: asyncpg.Connection) -> list[Any]:
     return [tuple(row) for row in await db.fetch("select * from posts order by id")]
 
 
-def test_the_table_names_every_route_that_writes(settings: Settings) -> None:
+def test_the_table_contains_every_write_route(settings: Settings) -> None:
     routes = {
         f"{method} {route.path_format}"
         for route in create_app(settings).routes
@@ -55,11 +55,11 @@ def test_the_table_names_every_route_that_writes(settings: Settings) -> None:
         if method not in {"GET", "HEAD", "OPTIONS"}
     }
 
-    assert routes == {write.name for write in WRITES} | OPEN_TO_ALL
+    assert routes == {write.name for write in WRITES} | PUBLIC
 
 
 @each_write
-async def test_nobody_writes_nothing(
+async def test_a_request_without_a_token_cannot_write(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, write: Write
 ) -> None:
     post = await alice.publish()
@@ -72,7 +72,7 @@ async def test_nobody_writes_nothing(
 
 
 @each_write
-async def test_a_stranger_writes_nothing_of_others(
+async def test_a_stranger_cannot_change_a_post_of_another_user(
     client: httpx.AsyncClient, alice: Person, mallory: Person, db: asyncpg.Connection, write: Write
 ) -> None:
     post = await alice.publish()
@@ -89,7 +89,9 @@ async def test_a_stranger_writes_nothing_of_others(
 
 
 @each_write
-async def test_the_owner_writes(client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, write: Write) -> None:
+async def test_the_owner_can_write(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, write: Write
+) -> None:
     post = await alice.publish()
     before = await all_posts(db)
 
@@ -100,7 +102,7 @@ async def test_the_owner_writes(client: httpx.AsyncClient, alice: Person, db: as
 
 
 @each_write
-async def test_a_stranger_learns_nothing_from_a_faulty_body(
+async def test_a_stranger_gets_the_403_before_the_body_is_checked(
     client: httpx.AsyncClient, alice: Person, mallory: Person, write: Write
 ) -> None:
     post = await alice.publish()
@@ -113,10 +115,10 @@ async def test_a_stranger_learns_nothing_from_a_faulty_body(
 
 
 @pytest.mark.parametrize("write", [write for write in WRITES if write.as_stranger], ids=lambda write: write.name)
-async def test_the_statement_itself_spares_a_post_of_others(
+async def test_the_statement_itself_does_not_change_a_post_of_another_user(
     alice: Person, mallory: Person, db: asyncpg.Connection, write: Write
 ) -> None:
-    """Past the guard: ownership stands in the statement too."""
+    """Ownership is checked in the statement too, not only in the guard."""
     from service.queries import posts  # noqa: PLC0415
 
     post = await alice.publish()

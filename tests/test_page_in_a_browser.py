@@ -1,37 +1,13 @@
-"""The API page, driven in a headless Chromium as a person would."""
+"""The API page in a headless Chromium, used as a person uses it."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Locator, Page, async_playwright, expect
+from playwright.async_api import Locator, Page, expect
 
-from tests.browser import CHROMIUM
 from tests.people import Person
-from tests.proxy import under_a_prefix
-
-# The rest keeps Chromium from calling home, which would fail the test without a network of its own making.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture
-async def browser_page() -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = await browser.new_page()
-        page.set_default_timeout(10_000)
-        yield page
-        await browser.close()
+from tests.proxies import StartPrefix
 
 
 async def authorize(page: Page, username: str, password: str) -> Locator:
@@ -44,7 +20,7 @@ async def authorize(page: Page, username: str, password: str) -> Locator:
 
 
 async def execute(page: Page, operation: str, status: int, body: str | None = None) -> Locator:
-    """Send an operation's example, or another body, and return what the page shows of the response."""
+    """Send the example of an operation, or another body; returns what the page shows of the response."""
     block = page.locator(f"[id^='operations-'][id$='-{operation}']")
     await block.locator(".opblock-summary-control").click()
     if body:
@@ -57,10 +33,11 @@ async def execute(page: Page, operation: str, status: int, body: str | None = No
 
 async def use_the_page(page: Page, url: str, client: httpx.AsyncClient, alice: Person) -> None:
     origins: set[str] = set()
-    complaints: list[str] = []
+    errors: list[str] = []
     page.on("request", lambda request: origins.add(urlsplit(request.url).netloc))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.set_default_timeout(10_000)
     await page.goto(url)
 
     dialog = await authorize(page, alice.username, alice.password)
@@ -73,32 +50,31 @@ async def use_the_page(page: Page, url: str, client: httpx.AsyncClient, alice: P
     [post] = (await client.get("/posts")).json()
     assert (post["title"], post["user_id"]) == ("From the page", alice.id)
     assert origins == {urlsplit(url).netloc}
-    assert complaints == []
+    assert errors == []
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/"])
-async def test_a_person_logs_in_writes_a_post_and_sees_it(
+async def test_a_user_logs_in_creates_a_post_and_lists_it(
     browser_page: Page, address: str, client: httpx.AsyncClient, alice: Person, path: str
 ) -> None:
     await use_the_page(browser_page, address + path, client, alice)
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/"])
-async def test_a_person_does_the_same_behind_a_proxy(
+async def test_a_user_does_the_same_behind_a_proxy_that_adds_a_prefix(
     browser_page: Page,
     address: str,
     client: httpx.AsyncClient,
     alice: Person,
     path: str,
-    nginx: str,
-    tmp_path: Path,
+    nginx_with_prefix: StartPrefix,
 ) -> None:
-    async with under_a_prefix(nginx, address, tmp_path) as url:
-        await use_the_page(browser_page, url + path, client, alice)
+    await use_the_page(browser_page, await nginx_with_prefix(address) + path, client, alice)
 
 
 async def test_a_wrong_password_is_reported_where_it_was_typed(browser_page: Page, address: str, alice: Person) -> None:
     page = browser_page
+    page.set_default_timeout(10_000)
     await page.goto(f"{address}/docs")
 
     dialog = await authorize(page, alice.username, "wrong password")
@@ -110,6 +86,7 @@ async def test_a_wrong_password_is_reported_where_it_was_typed(browser_page: Pag
 
 async def test_the_examples_work_one_after_the_other_on_a_narrow_screen(browser_page: Page, address: str) -> None:
     page, width = browser_page, 390
+    page.set_default_timeout(10_000)
     await page.set_viewport_size({"width": width, "height": 844})
     await page.goto(f"{address}/docs")
     await expect(page.locator(".opblock")).to_have_count(12)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -10,17 +9,17 @@ import httpx
 import pytest
 
 from service.http.links import relative
-from tests.people import Json, login
-from tests.proxy import under_a_prefix
-from tests.test_lists import fill, next_page
+from tests.people import Json, login, next_page
+from tests.proxies import StartPrefix
+from tests.tables import fill
 
 PERSON = {"username": "bob", "email": "bob@example.com", "password": "correct horse"}
 
 
 @pytest.fixture
-async def prefixed(nginx: str, address: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def prefixed(nginx_with_prefix: StartPrefix, address: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service behind nginx, under /api/."""
-    async with under_a_prefix(nginx, address, tmp_path) as url, httpx.AsyncClient(base_url=url) as client:
+    async with httpx.AsyncClient(base_url=await nginx_with_prefix(address)) as client:
         yield client
 
 

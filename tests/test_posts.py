@@ -7,22 +7,8 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.ids import INVALID_IDS
 from tests.people import Json, Person, assert_problem, pointers
-
-NO_IDS = [
-    "abc",
-    "-1",
-    "0",
-    "007",
-    "+1",
-    "1.0",
-    "1e3",
-    "1_0",
-    "\u0663",
-    "9223372036854775808",
-    "99999999999999999999",
-    "%00",
-]
 
 
 async def count_posts(db: asyncpg.Connection) -> int:
@@ -45,7 +31,7 @@ async def test_a_new_post_belongs_to_the_user_behind_the_token(client: httpx.Asy
     assert await alice.read(post["id"]) == post
 
 
-async def test_location_leads_to_the_new_post(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_location_refers_to_the_new_post(client: httpx.AsyncClient, alice: Person) -> None:
     created = await client.post("/posts", json={"title": "T", "content": "C"}, headers=alice.headers)
 
     followed = await client.get(created.url.join(created.headers["location"]))
@@ -62,7 +48,7 @@ async def test_location_leads_to_the_new_post(client: httpx.AsyncClient, alice: 
         ("'; drop table posts; --", '%s $1 {} \\ "'),
     ],
 )
-async def test_text_comes_back_as_it_was_sent(alice: Person, title: str, content: str) -> None:
+async def test_text_is_returned_as_it_was_sent(alice: Person, title: str, content: str) -> None:
     post = await alice.publish(title, content)
 
     read = await alice.read(post["id"])
@@ -71,7 +57,7 @@ async def test_text_comes_back_as_it_was_sent(alice: Person, title: str, content
 
 
 @pytest.mark.parametrize(
-    ("body", "faulty"),
+    ("body", "invalid"),
     [
         ({}, ["/title", "/content"]),
         ({"title": "", "content": ""}, ["/title", "/content"]),
@@ -84,17 +70,17 @@ async def test_text_comes_back_as_it_was_sent(alice: Person, title: str, content
         (None, [""]),
     ],
 )
-async def test_a_faulty_post_is_refused_with_all_its_faults(
-    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, body: object, faulty: list[str]
+async def test_an_invalid_post_is_refused_with_all_invalid_fields(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection, body: object, invalid: list[str]
 ) -> None:
     response = await client.post("/posts", content=json.dumps(body), headers=alice.headers)
 
     assert_problem(response, 422, "invalid_fields")
-    assert pointers(response) == faulty
+    assert pointers(response) == invalid
     assert await count_posts(db) == 0
 
 
-async def test_a_post_is_read_without_a_token(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_a_post_can_be_read_without_a_token(client: httpx.AsyncClient, alice: Person) -> None:
     post = await alice.publish()
 
     response = await client.get(f"/posts/{post['id']}")
@@ -107,17 +93,17 @@ async def test_an_unknown_post_is_not_found(client: httpx.AsyncClient) -> None:
     assert_problem(await client.get("/posts/9223372036854775807"), 404, "post_not_found", "Post not found")
 
 
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_what_is_no_id_names_no_post(client: httpx.AsyncClient, alice: Person, no_id: str) -> None:
+@pytest.mark.parametrize("invalid_id", INVALID_IDS)
+async def test_an_invalid_id_is_not_found(client: httpx.AsyncClient, alice: Person, invalid_id: str) -> None:
     await alice.publish()
 
-    answers = [
-        await client.get(f"/posts/{no_id}"),
-        await client.patch(f"/posts/{no_id}", json={"title": "x"}, headers=alice.headers),
-        await client.delete(f"/posts/{no_id}", headers=alice.headers),
+    responses = [
+        await client.get(f"/posts/{invalid_id}"),
+        await client.patch(f"/posts/{invalid_id}", json={"title": "x"}, headers=alice.headers),
+        await client.delete(f"/posts/{invalid_id}", headers=alice.headers),
     ]
 
-    for response in answers:
+    for response in responses:
         assert_problem(response, 404, "post_not_found", "Post not found")
 
 
@@ -142,7 +128,7 @@ async def test_an_absent_field_keeps_its_value(client: httpx.AsyncClient, alice:
 
 
 @pytest.mark.parametrize(
-    ("change", "faulty"),
+    ("change", "invalid"),
     [
         ({"title": None}, ["/title"]),
         ({"title": None, "content": None}, ["/title", "/content"]),
@@ -153,19 +139,19 @@ async def test_an_absent_field_keeps_its_value(client: httpx.AsyncClient, alice:
         ([{"title": "x"}], [""]),
     ],
 )
-async def test_a_faulty_change_changes_nothing(
-    client: httpx.AsyncClient, alice: Person, change: object, faulty: list[str]
+async def test_an_invalid_update_changes_nothing(
+    client: httpx.AsyncClient, alice: Person, change: object, invalid: list[str]
 ) -> None:
     post = await alice.publish()
 
     response = await client.patch(f"/posts/{post['id']}", json=change, headers=alice.headers)
 
     assert_problem(response, 422, "invalid_fields")
-    assert pointers(response) == faulty
+    assert pointers(response) == invalid
     assert await alice.read(post["id"]) == post
 
 
-async def test_a_deleted_post_is_gone(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_a_deleted_post_is_not_found(client: httpx.AsyncClient, alice: Person) -> None:
     post, other = await alice.publish(), await alice.publish()
 
     response = await client.delete(f"/posts/{post['id']}", headers=alice.headers)
@@ -177,7 +163,7 @@ async def test_a_deleted_post_is_gone(client: httpx.AsyncClient, alice: Person) 
     assert await alice.read(other["id"]) == other
 
 
-async def test_a_time_goes_out_to_the_microsecond_and_in_utc(
+async def test_times_are_in_utc_with_microseconds(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
 ) -> None:
     post = await alice.publish()

@@ -7,19 +7,19 @@ from typing import Any
 
 import httpx
 import litestar
+import msgspec
 import pytest
 from litestar import Controller
 from litestar.response import Redirect, Stream
 
 from service.app import create_app
 from service.database.database import Database
-from service.errors import Overloaded
-from service.http.problems import problem_app
-from service.http.routes import get
+from service.http import routes
 from service.queries import posts
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
+from tests.raw_http import exchange, get
 
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 GENERATED = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -96,15 +96,15 @@ async def test_every_response_carries_them(
 
 
 class LitestarsOwn(Controller):
-    @get("/plain")
+    @routes.get("/plain")
     async def plain(self) -> litestar.Response[str]:
         return litestar.Response("text", media_type="text/plain", headers={"Cache-Control": "public, max-age=5"})
 
-    @get("/redirect")
+    @routes.get("/redirect")
     async def redirect(self) -> Redirect:
         return Redirect("/plain")
 
-    @get("/stream")
+    @routes.get("/stream")
     async def stream(self) -> Stream:
         async def parts() -> AsyncIterator[str]:
             yield "text"
@@ -161,20 +161,20 @@ async def test_a_500_can_be_found_in_the_log(
 
 
 @pytest.mark.parametrize(
-    ("scope", "request_id"),
+    ("sent", "status", "code"),
     [
-        ({"type": "http", "method": "GET"}, None),  # of a request whose head could not be read
-        ({"type": "http", "method": "GET", "path": "/", "headers": [(b"x-request-id", b"mine")]}, "mine"),
+        (b"nonsense\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400, "bad_request"),
+        (get(fields=b"X: " + b"x" * 100_000 + b"\r\n"), 431, "request_header_fields_too_large"),
     ],
+    ids=["not HTTP", "no Host", "a head that is too large"],
 )
-async def test_the_servers_own_errors_carry_them(scope: Any, request_id: str | None) -> None:
-    async def app(_: object, receive: Any, send: Any) -> None:
-        await problem_app(Overloaded)(scope, receive, send)
+async def test_the_servers_own_errors_carry_them(address: str, sent: bytes, status: int, code: str) -> None:
+    [answer] = await exchange(address, sent)
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        response = await client.get("/")
-
-    assert_problem(response, 503, "overloaded")
-    assert_common_headers(response, "no-cache")
-    assert request_id in {None, response.headers["x-request-id"]}
-    assert response.headers["retry-after"] == "1"
+    problem = msgspec.json.decode(answer.body)
+    assert (answer.status, problem["code"]) == (status, code)
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert_common_headers(
+        httpx.Response(answer.status, headers=answer.headers, request=httpx.Request("GET", address)), "no-cache"
+    )

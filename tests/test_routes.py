@@ -1,4 +1,4 @@
-"""What a route takes."""
+"""The parameters of a route."""
 
 import pytest
 from litestar import Controller, Litestar
@@ -14,6 +14,6 @@ class Asking(Controller):
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
-def test_a_parameter_that_no_route_would_be_given_is_refused_at_the_start() -> None:
+def test_a_parameter_that_is_not_in_the_path_stops_the_start() -> None:
     with pytest.raises(ImproperlyConfiguredException, match="limit is neither in the path"):
         Litestar([Asking])

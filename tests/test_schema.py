@@ -1,4 +1,4 @@
-"""The schema files are applied once, in order, whoever starts."""
+"""Migrations: every file is applied once and in order, by any number of processes."""
 
 import asyncio
 from pathlib import Path
@@ -31,7 +31,7 @@ async def applied(url: str) -> list[Any]:
     return [row["name"] for row in rows]
 
 
-async def test_files_are_applied_once_in_their_order(empty_database: str, directory: Path) -> None:
+async def test_files_are_applied_once_and_in_order(empty_database: str, directory: Path) -> None:
     assert await schema.migrate(empty_database, directory) == ["001_one.sql", "002_two.sql"]
     assert await schema.migrate(empty_database, directory) == []
     (directory / "003_three.sql").write_text("create table three (id bigint);")
@@ -39,13 +39,13 @@ async def test_files_are_applied_once_in_their_order(empty_database: str, direct
     assert await applied(empty_database) == ["001_one.sql", "002_two.sql", "003_three.sql"]
 
 
-async def test_ten_at_once_apply_them_once(empty_database: str, directory: Path) -> None:
+async def test_ten_concurrent_migrations_apply_the_files_once(empty_database: str, directory: Path) -> None:
     results = await asyncio.gather(*(schema.migrate(empty_database, directory) for _ in range(10)))
 
     assert sorted(results) == [[]] * 9 + [["001_one.sql", "002_two.sql"]]
 
 
-async def test_a_file_changed_after_it_was_applied_stops_the_start(empty_database: str, directory: Path) -> None:
+async def test_a_file_that_was_changed_after_it_was_applied_is_an_error(empty_database: str, directory: Path) -> None:
     await schema.migrate(empty_database, directory)
     (directory / "001_one.sql").write_text("create table one (id integer);")
 
@@ -55,7 +55,7 @@ async def test_a_file_changed_after_it_was_applied_stops_the_start(empty_databas
         await schema.verify(empty_database, 5, directory)
 
 
-async def test_a_file_that_fails_leaves_nothing_behind(empty_database: str, directory: Path) -> None:
+async def test_a_file_that_fails_is_rolled_back(empty_database: str, directory: Path) -> None:
     (directory / "002_two.sql").write_text("create table two (id bigint);\ncreate table one (id bigint);")
 
     with pytest.raises(SchemaError, match=r'002_two\.sql cannot be applied: relation "one" already exists'):
@@ -66,7 +66,7 @@ async def test_a_file_that_fails_leaves_nothing_behind(empty_database: str, dire
     assert await schema.migrate(empty_database, directory) == ["002_two.sql"]
 
 
-async def test_a_file_may_not_come_before_one_that_is_applied(empty_database: str, directory: Path) -> None:
+async def test_a_new_file_must_not_sort_before_an_applied_one(empty_database: str, directory: Path) -> None:
     await schema.migrate(empty_database, directory)
     (directory / "001_a_late_one.sql").write_text("create table late (id bigint);")
 
@@ -76,7 +76,7 @@ async def test_a_file_may_not_come_before_one_that_is_applied(empty_database: st
     assert await applied(empty_database) == ["001_one.sql", "002_two.sql"]
 
 
-async def test_a_file_of_a_newer_release_is_no_hindrance(empty_database: str, directory: Path) -> None:
+async def test_an_applied_file_of_a_newer_release_is_ignored(empty_database: str, directory: Path) -> None:
     await schema.migrate(empty_database, directory)
     (directory / "002_two.sql").unlink()
 
@@ -84,7 +84,7 @@ async def test_a_file_of_a_newer_release_is_no_hindrance(empty_database: str, di
     await schema.verify(empty_database, 5, directory)
 
 
-async def test_the_service_is_not_served_on_a_database_that_lacks_files(empty_database: str, directory: Path) -> None:
+async def test_verify_names_the_missing_files(empty_database: str, directory: Path) -> None:
     with pytest.raises(SchemaError, match=r"lacks 001_one\.sql, 002_two\.sql: run `python -m service migrate` first"):
         await schema.verify(empty_database, 5, directory)
 
@@ -92,9 +92,11 @@ async def test_the_service_is_not_served_on_a_database_that_lacks_files(empty_da
     await schema.verify(empty_database, 5, directory)
 
 
-async def test_the_lock_ends_with_its_holder(empty_database: str, directory: Path) -> None:
+async def test_a_migration_continues_when_the_holder_of_the_lock_disconnects(
+    empty_database: str, directory: Path
+) -> None:
     holder = await asyncpg.connect(empty_database)
-    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK_KEY)
     waiting = asyncio.create_task(schema.migrate(empty_database, directory))
     while not await holder.fetchval(WAITERS):
         assert not waiting.done()
@@ -104,12 +106,12 @@ async def test_the_lock_ends_with_its_holder(empty_database: str, directory: Pat
     assert await waiting == ["001_one.sql", "002_two.sql"]
 
 
-async def test_the_wait_for_another_process_is_bounded(empty_database: str, directory: Path) -> None:
+async def test_the_wait_for_another_migration_is_bounded(empty_database: str, directory: Path) -> None:
     holder = await asyncpg.connect(empty_database)
-    await holder.execute("select pg_advisory_lock($1)", schema.LOCK)
+    await holder.execute("select pg_advisory_lock($1)", schema.LOCK_KEY)
 
-    with pytest.raises(SchemaError, match=r"another process has been at it for 0\.1 seconds"):
-        await schema.migrate(empty_database, directory, patience=0.1)
+    with pytest.raises(SchemaError, match=r"another process has been migrating for 0\.1 seconds"):
+        await schema.migrate(empty_database, directory, lock_timeout=0.1)
 
     assert await holder.fetchval("select to_regclass('schema_files')") is None
     await holder.close()
@@ -120,13 +122,13 @@ async def test_an_older_postgresql_is_refused(
 ) -> None:
     monkeypatch.setattr(schema, "OLDEST_POSTGRESQL", 99)
 
-    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is needed, this is \d+\.\d+"):
+    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is required, this is \d+\.\d+"):
         await schema.migrate(empty_database, directory)
-    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is needed"):
+    with pytest.raises(SchemaError, match=r"PostgreSQL 99 or newer is required"):
         await schema.verify(empty_database, 5, directory)
 
 
-async def test_what_postgresql_says_of_a_faulty_file_is_one_line(empty_database: str, directory: Path) -> None:
+async def test_the_error_of_a_file_is_one_line(empty_database: str, directory: Path) -> None:
     (directory / "002_two.sql").write_text("create table two (id bigint);\nselect id from two where name = 'x';")
 
     with pytest.raises(SchemaError) as caught:

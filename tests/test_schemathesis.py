@@ -1,9 +1,10 @@
-"""schemathesis, with all its checks, against the OpenAPI document and the running service; ``just fuzz`` for long."""
+"""schemathesis runs all its checks on the OpenAPI document and the running service; ``just fuzz`` runs it at length."""
 
 import asyncio
 import logging
 import sys
 from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -14,14 +15,35 @@ from tests.people import Person
 SECONDS = 300
 
 
-@pytest.mark.parametrize("who", ["somebody", "nobody"])
+@pytest.fixture
+def run_schemathesis(tmp_path: Path) -> Callable[..., Awaitable[str]]:
+    """Runs schemathesis with command-line arguments, and returns its output."""
+
+    async def run(*arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).with_name("schemathesis"), "run", *arguments, cwd=tmp_path, stdout=PIPE, stderr=STDOUT
+        )
+        try:
+            async with asyncio.timeout(SECONDS):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return output.decode()
+
+    return run
+
+
+@pytest.mark.parametrize("caller", ["a user", "nobody"])
 @pytest.mark.timeout(SECONDS + 10)
-async def test_schemathesis_finds_nothing(
+async def test_schemathesis_finds_no_failure(
     pytestconfig: pytest.Config,
+    run_schemathesis: Callable[..., Awaitable[str]],
     address: str,
     alice: Person,
     mallory: Person,
-    who: str,
+    caller: str,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -29,35 +51,19 @@ async def test_schemathesis_finds_nothing(
         await author.publish()
     report = tmp_path / "report.json"
 
-    said = await run_schemathesis(
-        # The address as well, because schemathesis takes the path of a relative server as it is: "/." of ".".
+    output = await run_schemathesis(
+        # With the address, because schemathesis does not resolve the relative server: it takes "/." of ".".
         *(f"{address}/openapi.json", "--url", address, "--checks", "all", "--continue-on-failure"),
         *(f"--max-examples={pytestconfig.option.fuzz_examples}", f"--seed={pytestconfig.option.fuzz_seed}"),
-        # Nothing may depend on how fast the machine is, nor on an earlier run.
+        # The result must depend neither on the speed of the machine nor on an earlier run.
         *("--generation-deterministic", "--suppress-health-check=all"),
         *("--report=json", f"--report-json-path={report}", "--no-color"),
-        *(("-H", f"Authorization: Bearer {alice.token}") if who == "somebody" else ()),
-        directory=tmp_path,
+        *(("-H", f"Authorization: Bearer {alice.token}") if caller == "a user" else ()),
     )
 
     result = msgspec.json.decode(report.read_bytes())
-    print(f"\nschemathesis as {who}: {result['test_cases']['generated']} requests, seed {result['seed']}")  # noqa: T201
-    assert (result["failures"], result["errors"], result["exit_code"]) == ([], [], 0), said
+    print(f"\nschemathesis as {caller}: {result['test_cases']['generated']} requests, seed {result['seed']}")  # noqa: T201
+    assert (result["failures"], result["errors"], result["exit_code"]) == ([], [], 0), output
     assert result["test_cases"]["generated"] > 300
     assert result["operations"]["tested"] == result["operations"]["total"]
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
-
-
-async def run_schemathesis(*arguments: str, directory: Path) -> str:
-    """Run its command line; return what it says."""
-    process = await asyncio.create_subprocess_exec(
-        Path(sys.executable).with_name("schemathesis"), "run", *arguments, cwd=directory, stdout=PIPE, stderr=STDOUT
-    )
-    try:
-        async with asyncio.timeout(SECONDS):
-            said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return said.decode()

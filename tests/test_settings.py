@@ -1,7 +1,8 @@
-"""The settings: from the environment, all faults at once, nothing insecure by default."""
+"""The settings are read from the environment. All invalid ones are named at once, and no default is insecure."""
 
 import os
 import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def faults(environment: dict[str, str]) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_a_database_is_all_that_has_to_be_named(tmp_path: Path) -> None:
+def test_only_database_url_is_required(tmp_path: Path) -> None:
     loaded = settings.load({"DATABASE_URL": URL, "DATA_DIRECTORY": str(tmp_path)})
 
     assert loaded == Settings(database_url=URL, secret_key=loaded.secret_key, password_threads=loaded.password_threads)
@@ -33,18 +34,19 @@ def test_a_database_is_all_that_has_to_be_named(tmp_path: Path) -> None:
     assert (loaded.password_memory_kib, loaded.password_passes, loaded.password_lanes) == (19456, 2, 1)
 
 
-def test_workers_share_the_cores_for_their_passwords(environment: dict[str, str]) -> None:
-    alone, many = settings.load(environment), settings.load(environment | {"WORKERS": "256"})
+def test_workers_divide_the_cores_for_password_threads(environment: dict[str, str]) -> None:
+    one_worker, many_workers = settings.load(environment), settings.load(environment | {"WORKERS": "256"})
 
-    assert alone.password_threads == len(os.sched_getaffinity(0))
-    assert many.password_threads == 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    assert one_worker.password_threads == cores
+    assert many_workers.password_threads == 1
 
 
 def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) -> None:
     loaded = settings.load(
         environment
         | {
-            "HOST": "0.0.0.0",  # noqa: S104 - what a container says
+            "HOST": "0.0.0.0",  # noqa: S104 - as in a container
             "PORT": "9000",
             "WORKERS": "4",
             "MAX_REQUESTS": "6",
@@ -81,11 +83,11 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
     )
 
 
-def test_an_empty_variable_counts_as_not_set(environment: dict[str, str]) -> None:
+def test_an_empty_variable_is_the_same_as_none(environment: dict[str, str]) -> None:
     assert settings.load(environment | {"PORT": "", "WORKERS": " "}) == settings.load(environment)
 
 
-def test_every_fault_is_named_at_once() -> None:
+def test_all_invalid_settings_are_named_at_once() -> None:
     found = faults(
         {
             "DATABASE_URL": "mysql://localhost/app",
@@ -120,12 +122,12 @@ def test_every_fault_is_named_at_once() -> None:
         ("postgresql://u@/d?host=/run/postgresql", "postgresql://u@/d?host=/run/postgresql"),
     ],
 )
-def test_the_names_of_old_are_accepted(environment: dict[str, str], given: str, used: str) -> None:
+def test_other_spellings_of_a_database_url_are_accepted(environment: dict[str, str], given: str, used: str) -> None:
     assert settings.load(environment | {"DATABASE_URL": given}).database_url == used
 
 
 @pytest.mark.parametrize("url", ["", "localhost/app", "sqlite:///app.db", "postgresql://u:p@ss:w@h:port/d"])
-def test_a_database_url_must_be_one(environment: dict[str, str], url: str) -> None:
+def test_an_invalid_database_url_is_refused(environment: dict[str, str], url: str) -> None:
     [fault] = faults(environment | {"DATABASE_URL": url})
 
     assert fault.startswith("DATABASE_URL: ")
@@ -142,7 +144,7 @@ def test_a_database_url_must_be_one(environment: dict[str, str], url: str) -> No
         "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
     ],
 )
-def test_a_weak_or_known_key_is_refused(environment: dict[str, str], tmp_path: Path, key: str) -> None:
+def test_a_weak_or_well_known_key_is_refused(environment: dict[str, str], tmp_path: Path, key: str) -> None:
     [fault] = faults(environment | {"SECRET_KEY": key})
     (tmp_path / "key").write_text(key)
     [fault_of_file] = faults(environment | {"SECRET_KEY": "", "SECRET_KEY_FILE": str(tmp_path / "key")})
@@ -152,7 +154,7 @@ def test_a_weak_or_known_key_is_refused(environment: dict[str, str], tmp_path: P
     assert key not in fault + fault_of_file
 
 
-def test_a_key_may_come_from_a_file(environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_key_can_be_read_from_a_file(environment: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(f"{KEY}\n")
 
@@ -161,19 +163,19 @@ def test_a_key_may_come_from_a_file(environment: dict[str, str], tmp_path: Path)
     assert loaded.secret_key == KEY.encode()
 
 
-def test_a_file_that_is_not_there_is_a_fault(environment: dict[str, str]) -> None:
+def test_a_missing_key_file_is_reported(environment: dict[str, str]) -> None:
     assert faults(environment | {"SECRET_KEY": "", "SECRET_KEY_FILE": "/nowhere"}) == [
         "SECRET_KEY_FILE: cannot read /nowhere (No such file or directory)"
     ]
 
 
-def test_key_and_file_are_not_both_given(environment: dict[str, str]) -> None:
+def test_a_key_and_a_key_file_exclude_each_other(environment: dict[str, str]) -> None:
     assert faults(environment | {"SECRET_KEY_FILE": "/nowhere"}) == [
         "SECRET_KEY, SECRET_KEY_FILE: set one of them, not both"
     ]
 
 
-def test_a_key_is_generated_once_and_kept_to_oneself(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_key_is_generated_once_and_readable_by_its_owner_only(environment: dict[str, str], tmp_path: Path) -> None:
     environment |= {"SECRET_KEY": "", "DATA_DIRECTORY": str(tmp_path / "new" / "directory")}
 
     first, second = settings.load(environment), settings.load(environment)
@@ -185,7 +187,7 @@ def test_a_key_is_generated_once_and_kept_to_oneself(environment: dict[str, str]
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_of_many_that_generate_a_key_at_once_all_use_the_same(environment: dict[str, str]) -> None:
+def test_concurrent_processes_generate_one_key(environment: dict[str, str]) -> None:
     environment |= {"SECRET_KEY": ""}
     with ThreadPoolExecutor(16) as threads:
         loaded = list(threads.map(lambda _: settings.load(environment), range(64)))
@@ -193,7 +195,7 @@ def test_of_many_that_generate_a_key_at_once_all_use_the_same(environment: dict[
     assert len({one.secret_key for one in loaded}) == 1
 
 
-def test_where_a_key_cannot_be_kept_the_fault_says_what_to_do(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_key_that_cannot_be_stored_is_reported_with_the_remedy(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     [fault] = faults(environment | {"SECRET_KEY": "", "DATA_DIRECTORY": str(tmp_path / "file" / "x")})

@@ -1,4 +1,4 @@
-"""Every statement is prepared on the real schema and compared with the struct that its rows become."""
+"""Every statement is prepared on the real schema, and its columns are compared with the fields of its struct."""
 
 import re
 from typing import Any, get_args, get_origin
@@ -18,7 +18,7 @@ from tests.statements import Statement, all_statements, statements
 
 PYTHON_TYPES = {"int8": int, "text": str, "bool": bool}
 
-# Where rows become structs: the statement's columns are the fields, in their order.
+# The struct that each statement's rows are converted to: its fields are the columns, in the same order.
 STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.auth.SELECT_CREDENTIALS": Credentials,
     "queries.auth.UPDATE_HASH": None,
@@ -33,7 +33,7 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.posts.UPDATE_MANY": Post,
     "queries.users.INSERT": User,
     "queries.users.SELECT": User,
-    "queries.users.SELECT_PROFILE": None,  # two structs in one row, see below
+    "queries.users.SELECT_PROFILE": None,  # rows of two kinds: see below
 }
 
 
@@ -52,7 +52,7 @@ async def prepared_columns(db: asyncpg.Connection, text: str) -> list[tuple[str,
     return [(column.name, PYTHON_TYPES[column.type.name]) for column in prepared.get_attributes()]
 
 
-def test_the_table_names_every_statement() -> None:
+def test_the_table_contains_every_statement() -> None:
     assert {statement.name for statement in statements()} == set(STRUCTS)
 
 
@@ -63,12 +63,12 @@ async def test_the_columns_of_a_statement_are_the_fields_of_its_struct(
     columns = await prepared_columns(db, statement.text)
 
     if statement.name.endswith("_MANY"):
-        assert columns.pop(0) == ("number", int)  # which of the rows it was
+        assert columns.pop(0) == ("number", int)  # the number of the given row
     if struct := STRUCTS[statement.name]:
         assert columns == columns_of(struct)
 
 
-async def test_the_rows_of_a_profile_are_a_user_and_then_posts(db: asyncpg.Connection) -> None:
+async def test_the_rows_of_a_profile_fit_a_user_and_posts(db: asyncpg.Connection) -> None:
     columns = await prepared_columns(db, users.SELECT_PROFILE)
 
     _, title, content, user_id, date_posted = columns_of(Post)
@@ -78,7 +78,7 @@ async def test_the_rows_of_a_profile_are_a_user_and_then_posts(db: asyncpg.Conne
 
 
 @pytest.mark.parametrize("statement", all_statements(), ids=lambda statement: statement.name)
-def test_a_statement_is_written_in_the_house_style(statement: Statement) -> None:
+def test_a_statement_follows_the_house_style(statement: Statement) -> None:
     assert "*" not in statement.text
     assert not re.search(r"\b[A-Z]{2,}\b", statement.text)
     if "\nlimit" in statement.text or " limit" in statement.text:
@@ -86,11 +86,11 @@ def test_a_statement_is_written_in_the_house_style(statement: Statement) -> None
 
 
 @pytest.mark.parametrize("statement", [posts.UPDATE, posts.DELETE])
-def test_a_write_to_a_post_names_its_owner(statement: str) -> None:
+def test_a_write_to_a_post_checks_its_owner(statement: str) -> None:
     assert "and user_id = $2" in statement
 
 
-async def test_our_statements_leave_no_session_state_behind(database_url: str) -> None:
+async def test_the_statements_leave_no_session_state_behind(database_url: str) -> None:
     db = await asyncpg.connect(database_url, server_settings=SERVER_SETTINGS)
 
     async def state() -> list[Any]:
@@ -122,7 +122,7 @@ async def test_our_statements_leave_no_session_state_behind(database_url: str) -
     await db.close()
 
 
-async def test_every_constraint_is_named_after_its_table_and_column(db: asyncpg.Connection) -> None:
+async def test_every_constraint_has_the_name_of_its_table_and_column(db: asyncpg.Connection) -> None:
     rows = await db.fetch(
         """
         select
@@ -142,8 +142,8 @@ async def test_every_constraint_is_named_after_its_table_and_column(db: asyncpg.
         assert re.fullmatch(rf"{row['table_name']}_{'_'.join(row['columns'])}_(pkey|key|fkey|length)", row["name"])
 
 
-async def test_the_schema_refuses_what_the_structs_refuse(db: asyncpg.Connection) -> None:
-    """The last line of defence for whoever writes past the service."""
+async def test_the_constraints_refuse_what_the_structs_refuse(db: asyncpg.Connection) -> None:
+    """They protect the data from programs that write without the service."""
     user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
     for statement, arguments, constraint in [
         (users.INSERT, ("", "a@example.com", "h"), "users_username_length"),
@@ -159,7 +159,7 @@ async def test_the_schema_refuses_what_the_structs_refuse(db: asyncpg.Connection
         assert caught.value.constraint_name == constraint
 
 
-async def test_posts_go_with_their_user(db: asyncpg.Connection) -> None:
+async def test_deleting_a_user_deletes_their_posts(db: asyncpg.Connection) -> None:
     user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
     await db.fetch(posts.INSERT, "T", "C", user_id)
 
@@ -168,7 +168,7 @@ async def test_posts_go_with_their_user(db: asyncpg.Connection) -> None:
     assert await db.fetchval("select count(*) from posts") == 0
 
 
-def test_the_schema_module_has_its_statements_in_the_list() -> None:
+def test_the_statements_of_the_migrations_are_found() -> None:
     assert {statement.name for statement in statements(schema)} == {
         "database.schema.CREATE_SCHEMA_FILES",
         "database.schema.INSERT_SCHEMA_FILE",

@@ -1,16 +1,17 @@
-"""What is remembered of a token, and what is not."""
+"""Access tokens: how they are verified, and which results are cached."""
 
 import time
 
+import jwt
 import pytest
 
 from service.errors import InvalidToken
-from service.security.tokens import MAX_LENGTH, Tokens
+from service.security.tokens import ALGORITHM, ISSUER, MAX_LENGTH, Tokens
 
 KEY = b"k" * 32
 
 
-def test_a_remembered_token_ends_when_it_says() -> None:
+def test_a_cached_token_expires_on_time() -> None:
     tokens = Tokens(KEY, lifetime=2)
     begun = int(time.time())
     token = tokens.issue(7)
@@ -23,7 +24,7 @@ def test_a_remembered_token_ends_when_it_says() -> None:
         tokens.read(token)
 
 
-def test_a_token_from_a_machine_whose_clock_is_ahead_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_from_a_machine_whose_clock_is_ahead_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = Tokens(KEY, lifetime=60)
     ahead = time.time() + 5
     with monkeypatch.context() as there:
@@ -33,7 +34,7 @@ def test_a_token_from_a_machine_whose_clock_is_ahead_is_good(monkeypatch: pytest
     assert tokens.read(token) == 7
 
 
-def test_a_verdict_holds_for_the_whole_token_alone() -> None:
+def test_a_cached_result_is_valid_for_the_whole_token_only() -> None:
     tokens = Tokens(KEY, lifetime=60)
     token = tokens.issue(7)
     head, claims, signature = token.split(".")
@@ -49,8 +50,19 @@ def test_a_verdict_holds_for_the_whole_token_alone() -> None:
             tokens.read(other)
 
 
-def test_what_is_longer_than_any_token_of_ours_is_not_looked_at() -> None:
+def valid_token(length: int) -> str:
+    """A token of exactly this length with a valid signature and valid claims, padded by one more claim."""
+    now = int(time.time())
+    for size in range(length):
+        claims = {"iss": ISSUER, "sub": "7", "iat": now, "exp": now + 60, "padding": "x" * size}
+        if len(token := jwt.encode(claims, KEY, ALGORITHM)) == length:
+            return token
+    raise AssertionError(f"no token has {length} characters")
+
+
+def test_a_token_over_the_maximum_length_is_refused_though_it_is_valid() -> None:
     tokens = Tokens(KEY, lifetime=60)
 
+    assert tokens.read(valid_token(MAX_LENGTH)) == 7
     with pytest.raises(InvalidToken):
-        tokens.read(tokens.issue(7) + "=" * MAX_LENGTH)
+        tokens.read(valid_token(MAX_LENGTH + 1))

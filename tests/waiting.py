@@ -1,4 +1,4 @@
-"""Waiting for what is about to happen, with a bound."""
+"""Waits for a condition, for a bounded time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,13 +6,13 @@ from typing import Final
 
 
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float) -> None:
-    """Ask until it holds. Raises ``TimeoutError``."""
+    """Poll until the condition holds. Raises ``TimeoutError``."""
     async with asyncio.timeout(seconds):
         while not await holds():
             await asyncio.sleep(0.01)
 
 
-# How many wait for a lock in this database; other tests do so in others of the same server.
+# How many sessions wait for a lock in this database. Tests in parallel use other databases of the same server.
 WAITERS: Final = """
 select count(*)
 from pg_locks

@@ -40,7 +40,7 @@ class HealthController(Controller):
     )
     async def is_ready(self, request: Request) -> Message:
         """Ready means that the database answers, and that the service has not been told to stop."""
-        if request.app.state["stopping"]:
+        if request.scope["state"].get("stopping"):  # set by the server
             raise Stopping
         if not await request.db.answers():
             raise DatabaseUnavailable

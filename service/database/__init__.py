@@ -1,1 +1,1 @@
-"""PostgreSQL, as this service uses it: the pool, statements that are sent together, the schema."""
+"""PostgreSQL as this service uses it: the connection pool, batches of statements, migrations."""

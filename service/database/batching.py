@@ -1,207 +1,191 @@
-"""Statements that arrive together: equal reads, reads by key, and writes of one kind.
+"""Batches: reads that arrive together share a statement, and writes of one kind share a commit.
 
-A round trip costs the event loop, the kernel and PostgreSQL far more than a row does, so what comes in during one turn
-of the loop goes out in one statement. Nothing is kept for a later request: a read joins only a batch that has not been
-sent, so every read is sent after its request came in, and who has just written reads his own write.
+A round trip costs the event loop, the kernel and PostgreSQL much more than a row does. Nothing is cached: a read joins
+only a batch that has not been sent yet. Every read is therefore sent after its request arrived, and a client always
+reads its own writes.
 """
 
 import asyncio
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
-from functools import wraps
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from service.errors import Overloaded
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-P = ParamSpec("P")
 
 Row = Sequence[Any]
 
-# With more rows than this the first of them would wait for the last.
-MAX_ROWS: Final = 100
+# Rows in one statement. In a larger batch the first row would wait too long for the last.
+MAX_BATCH_ROWS: Final = 100
 
-# Batches of one kind of read. With one the service would have nothing to do while PostgreSQL works on it; more would be
-# smaller.
-_AT_ONCE: Final = 2
+# Batches of one loader in flight at the same time. With only one the service would be idle while PostgreSQL works on
+# it; with more the batches would be smaller.
+_MAX_IN_FLIGHT: Final = 2
 
-# Seconds that reads wait at the most for the batches before them; those take a fraction of that while all is well.
-_PATIENCE: Final = 0.01
+# Seconds that a read waits for the batches in flight before its own is sent all the same. Batches normally take much
+# less than that.
+_MAX_DELAY: Final = 0.01
 
-# Writes of one kind. What a lock holds up must not take the room of all other requests.
-MAX_WAITING: Final = 3 * MAX_ROWS
+# Writes of one kind in the queue. A lock that blocks one kind must not use up the capacity for all other requests.
+MAX_QUEUED_WRITES: Final = 3 * MAX_BATCH_ROWS
 
-_running: set[asyncio.Task[None]] = set()
+_background_tasks: set[asyncio.Task[None]] = set()
 
 
-def start(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` on its own. It deals with its errors itself."""
+def run_in_background(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` as a task. It must handle its own errors."""
     task = asyncio.get_running_loop().create_task(work)
-    _running.add(task)  # the loop holds its tasks only weakly
-    task.add_done_callback(_running.discard)
+    _background_tasks.add(task)  # the event loop keeps only weak references to its tasks
+    task.add_done_callback(_background_tasks.discard)
 
 
-async def answer(futures: Sequence["Future[V]"], work: Awaitable[V]) -> None:
-    """Give all of ``futures`` what ``work`` returns or raises."""
-    try:
-        result = await work
-    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
-        fail(futures, error)
-    else:
-        for future in futures:
-            if not future.done():
-                future.set_result(result)
+def resolve(futures: Sequence["Future[V]"], result: V) -> None:
+    for future in futures:
+        if not future.done():  # it may have been cancelled
+            future.set_result(result)
 
 
-def fail(futures: Sequence["Future[V]"], error: Exception) -> None:
+def reject(futures: Sequence["Future[V]"], error: Exception) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error)
 
 
-class Turn(Generic[K, V]):
-    """Gathers reads by their keys, and has them sent together: those of one turn of the event loop at its end.
+async def settle(futures: Sequence["Future[V]"], work: Awaitable[V]) -> None:
+    """Resolve all of ``futures`` with the result of ``work``, or reject them with its error."""
+    try:
+        result = await work
+    except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is
+        reject(futures, error)
+    else:
+        resolve(futures, result)
 
-    While two batches are under way the next one goes on gathering, which makes it larger and so cheaper for each of its
-    keys; but not for long, because what holds one statement up need not hold up the next.
+
+class BatchLoader(Generic[K, V]):
+    """Collects reads by key during one iteration of the event loop, and sends them as one batch.
+
+    While two batches are in flight, the next one keeps collecting: a larger batch costs less per key. It waits for a
+    bounded time only, because a statement that is blocked need not block the next one.
     """
 
     def __init__(self, send: Callable[[dict[K, list["Future[V]"]]], Coroutine[Any, Any, None]]) -> None:
-        """``send`` deals with its errors itself. Belongs to the running loop."""
-        # Asked for once: the question is a system call each time.
-        self._loop = asyncio.get_running_loop()
+        """``send`` settles the futures of a batch and handles its own errors. Requires a running event loop."""
+        self._loop = asyncio.get_running_loop()  # kept, because looking it up is a system call each time
         self._send = send
-        self._under_way = 0
-        self._waiting: dict[K, list[Future[V]]] = {}
-        self._departure: asyncio.Handle | None = None
+        self._in_flight = 0
+        self._batch: dict[K, list[Future[V]]] = {}
+        self._dispatch_handle: asyncio.Handle | None = None
 
-    def join(self, key: K) -> "Future[V]":
-        if not self._waiting:
-            if self._under_way >= _AT_ONCE:
-                self._departure = self._loop.call_later(_PATIENCE, self._depart)
+    def load(self, key: K) -> "Future[V]":
+        if not self._batch:
+            if self._in_flight >= _MAX_IN_FLIGHT:
+                self._dispatch_handle = self._loop.call_later(_MAX_DELAY, self._dispatch)
             else:
-                self._departure = self._loop.call_soon(self._depart)
-        # A future for each, also under the same key: one that is cancelled must not take the others along.
+                self._dispatch_handle = self._loop.call_soon(self._dispatch)
+        # Every caller has a future of its own, so that cancelling one does not cancel the others.
         future: Future[V] = self._loop.create_future()
-        if futures := self._waiting.get(key):
+        if futures := self._batch.get(key):
             futures.append(future)
         else:
-            self._waiting[key] = [future]
+            self._batch[key] = [future]
         return future
 
-    def _depart(self) -> None:
-        batch, self._waiting = self._waiting, {}
-        self._under_way += 1
-        start(self._run(batch))
+    def _dispatch(self) -> None:
+        batch, self._batch = self._batch, {}
+        self._in_flight += 1
+        run_in_background(self._run(batch))
 
     async def _run(self, batch: dict[K, list["Future[V]"]]) -> None:
         await self._send(batch)
-        self._under_way -= 1
-        if self._waiting and self._departure:
-            self._departure.cancel()
-            self._depart()
+        self._in_flight -= 1
+        if self._batch and self._dispatch_handle:
+            self._dispatch_handle.cancel()
+            self._dispatch()
 
 
-class Shares(Protocol):
-    """Where equal reads meet: the database."""
+class WriteBatcher(Generic[V]):
+    """Group commit: writes of one kind that arrive while a statement is in flight share the next statement.
 
-    shared: Turn[Any, Any]
-
-
-D = TypeVar("D", bound=Shares)
-
-
-def once_a_turn(
-    read: Callable[Concatenate[D, P], Coroutine[Any, Any, V]],
-) -> Callable[Concatenate[D, P], Awaitable[V]]:
-    """Make equal calls of one turn of the event loop one call.
-
-    All of them get its one result, which nobody may change. Arguments are given by position.
-    """
-
-    @wraps(read)
-    def joined(db: D, /, *arguments: P.args, **_: P.kwargs) -> Awaitable[V]:
-        return db.shared.join((read, arguments))
-
-    return joined
-
-
-class Writes(Generic[V]):
-    """Writes of one kind: those that wait while a statement is under way go together in the next.
-
-    Each is answered only after the commit of its statement, and succeeds or fails alone: when a row makes a batch fail,
-    or is left out of it, it is written by itself. Where the outcome of a statement is unknown nothing is repeated.
+    Each write is acknowledged only after its statement has been committed, and each succeeds or fails by itself: a row
+    that makes a batch fail, or that the batch leaves out, is written alone. If the outcome of a statement is unknown,
+    nothing is repeated.
     """
 
     def __init__(
         self,
         write_all: Callable[[list[Row]], Awaitable[Mapping[int, V]]],
         write_one: Callable[[Row], Awaitable[V]],
-        row_faults: tuple[type[Exception], ...],
-        lost: type[Exception],
+        row_errors: tuple[type[Exception], ...],
+        connection_lost: type[Exception],
     ) -> None:
-        """``write_all`` answers by position; with one of ``row_faults`` it says that nothing was written at all.
+        """``write_all`` returns its results by the position of the row. Requires a running event loop.
 
-        With ``lost`` it says that its connection broke, which is nothing to those who wait. They fail with a batch that
-        fails otherwise: each batch would have to wait out the same as the one before, and the last for ever.
+        An error of ``row_errors`` means that nothing has been written: each row is then written alone. Any other error
+        rejects the whole batch. Unless it is ``connection_lost``, it rejects the queued writes as well: their batches
+        would wait for the same obstacle, one after the other.
         """
         self._loop = asyncio.get_running_loop()
         self._write_all = write_all
         self._write_one = write_one
-        self._row_faults = row_faults
-        self._lost = lost
-        self._waiting: list[tuple[Hashable, Row, Future[V]]] = []
-        self._under_way = False
+        self._row_errors = row_errors
+        self._connection_lost = connection_lost
+        self._queue: list[tuple[Hashable, Row, Future[V]]] = []
+        self._running = False
 
-    def join(self, row: Row, key: Hashable = None) -> "Future[V]":
-        """Two rows with the same ``key``, unless it is ``None``, never share a statement. Raises ``Overloaded``."""
-        if len(self._waiting) >= MAX_WAITING:
+    def write(self, row: Row, key: Hashable = None) -> "Future[V]":
+        """Queue a row. Two rows with the same ``key`` never share a statement, unless it is ``None``.
+
+        Raises ``Overloaded``.
+        """
+        if len(self._queue) >= MAX_QUEUED_WRITES:
             raise Overloaded
         future: Future[V] = self._loop.create_future()
-        self._waiting.append((key, row, future))
-        if not self._under_way:
-            self._under_way = True
-            self._loop.call_soon(lambda: start(self._run()))
+        self._queue.append((key, row, future))
+        if not self._running:
+            self._running = True
+            self._loop.call_soon(lambda: run_in_background(self._run()))
         return future
 
     async def _run(self) -> None:
-        while self._waiting:
+        while self._queue:
             batch: list[tuple[Row, Future[V]]] = []
             later, keys = [], set()
-            for key, row, future in self._waiting:
+            for key, row, future in self._queue:
                 if future.done():
-                    continue  # cancelled before it was sent: not written
-                if len(batch) == MAX_ROWS or key in keys:
+                    continue  # cancelled before it was sent: it is not written
+                if len(batch) == MAX_BATCH_ROWS or key in keys:
                     later.append((key, row, future))
                     continue
                 batch.append((row, future))
                 if key is not None:
                     keys.add(key)
-            self._waiting = later
+            self._queue = later
             await self._write(batch)
-        self._under_way = False
+        self._running = False
 
     async def _write(self, batch: list[tuple[Row, "Future[V]"]]) -> None:
         written: Mapping[int, V] = {}
         if len(batch) > 1:
             try:
                 written = await self._write_all([row for row, _ in batch])
-            except self._row_faults:
+            except self._row_errors:
                 pass
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
-                fail([future for _, future in batch], error)
-                if not isinstance(error, self._lost):
-                    waiting, self._waiting = self._waiting, []
-                    fail([future for _, _, future in waiting], error)
+            except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is
+                reject([future for _, future in batch], error)
+                if not isinstance(error, self._connection_lost):
+                    queue, self._queue = self._queue, []
+                    reject([future for _, _, future in queue], error)
                 return
         for position, (row, future) in enumerate(batch):
-            if position not in written:
-                alone = answer([future], self._write_one(row))
-                # A lone row is what the next ones wait for; those that a batch has left go their own way.
-                if len(batch) == 1:
-                    await alone
-                else:
-                    start(alone)
-            elif not future.done():
-                future.set_result(written[position])
+            if position in written:
+                resolve([future], written[position])
+                continue
+            alone = settle([future], self._write_one(row))
+            # A batch of one row is awaited, so that the next batch can collect meanwhile. Rows that a larger batch has
+            # left out must not delay the next batch.
+            if len(batch) == 1:
+                await alone
+            else:
+                run_in_background(alone)

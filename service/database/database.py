@@ -1,21 +1,21 @@
-"""The database, as the query modules see it: statements, and those that go together."""
+"""The database as the query modules use it: single statements, and statements that share a round trip."""
 
 import asyncio
 from asyncio import Future
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, Final, TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import asyncpg
 
-from service.database.batching import Row, Turn, Writes, answer, fail, start
-from service.database.pool import Leases
+from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
+from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable
 
-# What says that a statement failed because of a row in it, and wrote nothing: values (class 22), constraints (23),
+# A statement failed because of one of its rows, and wrote nothing: invalid values (class 22), constraints (23),
 # deadlocks (40), locks (55).
-_ROW_FAULTS = (
+_ROW_ERRORS = (
     ValueError,
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -23,8 +23,8 @@ _ROW_FAULTS = (
     asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
-# What says that the database cannot serve now, not that the statement is wrong: a shutdown, a statement that took too
-# long (class 57), no room (53), a disk fault (58), a standby (25006). The statement has done nothing.
+# The database cannot serve a valid statement now, and has not applied it: a shutdown or a statement timeout (class 57),
+# no memory, disk space or connection slot (53), an I/O error (58), a read-only server (25006).
 _UNAVAILABLE = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -32,137 +32,157 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
-# Seconds after which the database counts as not serving, for who asks about its health.
-_PATIENCE: Final = 1
+# Seconds after which a health probe reports that the database does not answer.
+_PROBE_TIMEOUT: Final = 1
 
 V = TypeVar("V")
+P = ParamSpec("P")
 
 Rows = list[asyncpg.Record]
-SharedRead = tuple[Callable[..., Awaitable[Any]], Row]
+Call = tuple[Callable[..., Awaitable[Any]], Row]
 
 
 class ConnectionLost(DatabaseUnavailable):
-    """The connection ended under the statement: whether that was carried out nobody knows."""
+    """The connection was closed while a statement ran. It may or may not have been applied."""
 
 
 class Database:
-    """Runs one statement at a time, each in a transaction of its own."""
+    """Runs statements, each in a transaction of its own.
+
+    Reads and writes raise ``DatabaseUnavailable``, or the error that asyncpg raises for a faulty statement.
+    """
 
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
-        self._leases = Leases(url, connections=connections, timeout=timeout)
-        self._reads_by_key: dict[tuple[str, Row], Turn[int, Any]] = {}
-        self._writes: dict[str, Writes[Any]] = {}
-        self._asking: asyncio.Task[bool] | None = None
+        self._pool = ConnectionPool(url, size=connections, timeout=timeout)
+        self._loaders: dict[tuple[str, Row], BatchLoader[int, Any]] = {}
+        self._batchers: dict[str, WriteBatcher[Any]] = {}
+        self._probe: asyncio.Task[bool] | None = None
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
-        """Hold the connections open. They are made on demand: the service starts while the database is still away."""
-        self.shared: Turn[SharedRead, Any] = Turn(self._read_shared)
-        async with self._leases.opened():
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Open connections on demand, and close them at the end. The database need not be available at the start."""
+        self.coalescer: BatchLoader[Call, Any] = BatchLoader(self._run_calls)
+        async with self._pool.lifespan():
             yield
 
     async def fetch(self, statement: str, *arguments: Any) -> Rows:
-        """Read all rows of a statement that writes nothing. Raises ``DatabaseUnavailable``, as all of these do."""
+        """Read all rows. If the connection is lost, read again."""
         try:
             return await self.run(statement, *arguments)
         except ConnectionLost:
             return await self.run(statement, *arguments)
 
     async def fetch_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
-        """Read the first row of a statement that writes nothing."""
+        """Read the first row. If the connection is lost, read again."""
         rows = await self.fetch(statement, *arguments)
         return rows[0] if rows else None
 
     async def write_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
-        """Run a statement that writes, once and never again, and return its first row."""
+        """Run a statement that writes, and return its first row. It is never run again."""
         rows = await self.run(statement, *arguments)
         return rows[0] if rows else None
 
     async def run(self, statement: str, *arguments: Any) -> Rows:
-        """Run a statement once. Where that raises ``DatabaseUnavailable``, what it writes may be written or not."""
-        connection = await self._leases.take()
+        """Run a statement once. If this raises ``DatabaseUnavailable``, a write may or may not have been applied."""
+        connection = await self._pool.acquire()
         try:
             rows = await connection.fetch(statement, *arguments)
         except Exception as error:
             lost = connection.is_closed()
-            # After a timeout not even PostgreSQL's own limit, which is shorter, was heard of.
+            # A timeout of ours means that not even PostgreSQL's shorter statement_timeout was reported.
             if lost or isinstance(error, TimeoutError):
-                self._leases.distrust(connection)
+                self._pool.discard(connection)
+                self._pool.evict_idle()
             else:
-                self._leases.give_back(connection)  # the statement failed, not the connection
+                self._pool.release(connection)  # the statement failed, not the connection
                 if not isinstance(error, _UNAVAILABLE):
                     raise
-            self._leases.complain(error)
+            self._pool.log_failure("a statement failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
-        except BaseException:  # cancelled: its answer may still be under way
-            self._leases.discard(connection)
+        except BaseException:  # cancelled: the response may still be on the way
+            self._pool.discard(connection)
             raise
-        self._leases.give_back(connection)
+        self._pool.release(connection)
         return rows
 
-    def fetch_by_key(self, statement: str, make: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
-        """Run a statement of many keys (its first parameter) for all who ask with it now.
+    def fetch_by_key(self, statement: str, build: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
+        """Read the rows of one key, together with the other keys that are requested now.
 
-        Its first column is the key. All who ask for one get the same: what ``make`` returns for the rows of that key,
-        in their order and perhaps none, and ``arguments``. Nobody may change it.
+        The statement takes an array of keys as its first parameter and returns the key as its first column. ``build``
+        gets the rows of one key, in their order and possibly none, and ``arguments``. All callers that request the same
+        key share its result, so nobody may modify it.
         """
-        group = (statement, arguments)
-        if (turn := self._reads_by_key.get(group)) is None:
-            turn = self._reads_by_key[group] = Turn(partial(self._fetch_keys, statement, make, arguments))
-        return turn.join(key)
+        kind = (statement, arguments)
+        if (loader := self._loaders.get(kind)) is None:
+            loader = self._loaders[kind] = BatchLoader(partial(self._fetch_keys, statement, build, arguments))
+        return loader.load(key)
 
     async def _fetch_keys(
-        self, statement: str, make: Callable[..., V], arguments: Row, batch: dict[int, list["Future[V]"]]
+        self, statement: str, build: Callable[..., V], arguments: Row, batch: dict[int, list["Future[V]"]]
     ) -> None:
         rows: dict[int, Rows] = {key: [] for key in batch}
         try:
             for row in await self.fetch(statement, list(batch), *arguments):
                 rows[row[0]].append(row)
-            made = {key: make(rows[key], *arguments) for key in batch}
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
+            built = {key: build(rows[key], *arguments) for key in batch}
+        except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is
             for futures in batch.values():
-                fail(futures, error)
+                reject(futures, error)
             return
         for key, futures in batch.items():
-            for future in futures:
-                if not future.done():
-                    future.set_result(made[key])
+            resolve(futures, built[key])
 
-    async def _read_shared(self, batch: dict[SharedRead, list["Future[Any]"]]) -> None:
+    async def _run_calls(self, batch: dict[Call, list["Future[Any]"]]) -> None:
         for (read, arguments), futures in batch.items():
-            start(answer(futures, read(self, *arguments)))
+            run_in_background(settle(futures, read(self, *arguments)))
 
-    async def write(self, statement: str, of_many: str, *row: Any, key: int | None = None) -> Any:
-        """Write a row, together with others that come while a statement is under way.
+    async def write(self, statement: str, batch_statement: str, *row: Any, key: int | None = None) -> Any:
+        """Write a row, together with the other rows that are queued while a statement is in flight.
 
-        ``statement`` writes one row and returns it; ``of_many`` takes an array for each of its parameters and returns
-        before each row its number among them. ``None``: the row was not written.
+        ``statement`` writes one row and returns it. ``batch_statement`` takes an array for each of its parameters, and
+        returns the number of each row, from 1, before its columns. Rows with the same ``key`` never share a statement.
+        Returns ``None`` if the row was not written. Raises ``Overloaded`` if too many writes of the kind are queued.
         """
-        if (writes := self._writes.get(statement)) is None:
-            writes = self._writes[statement] = Writes(
-                partial(self._write_all, of_many),
-                lambda alone: self.write_row(statement, *alone),
-                _ROW_FAULTS,
+        if (batcher := self._batchers.get(statement)) is None:
+            batcher = self._batchers[statement] = WriteBatcher(
+                partial(self._write_all, batch_statement),
+                lambda one: self.write_row(statement, *one),
+                _ROW_ERRORS,
                 ConnectionLost,
             )
-        return await writes.join(row, key)
+        return await batcher.write(row, key)
 
-    async def _write_all(self, of_many: str, rows: list[Row]) -> dict[int, Row]:
-        written = await self.run(of_many, *zip(*rows, strict=True))
+    async def _write_all(self, batch_statement: str, rows: list[Row]) -> dict[int, Row]:
+        written = await self.run(batch_statement, *zip(*rows, strict=True))
         return {row[0] - 1: row[1:] for row in written}
 
     async def answers(self) -> bool:
-        """Whether the database serves now. Who asks while somebody else does shares that answer."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._answers())
-        asked = self._asking
-        await asyncio.wait([asked], timeout=_PATIENCE)
-        return asked.done() and asked.result()
+        """Whether the database answers now. Concurrent callers share one probe."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._run_probe())
+        probe = self._probe
+        await asyncio.wait([probe], timeout=_PROBE_TIMEOUT)
+        return probe.done() and probe.result()
 
-    async def _answers(self) -> bool:
+    async def _run_probe(self) -> bool:
         try:
             await self.fetch("select 1")
         except DatabaseUnavailable:
             return False
         return True
+
+
+def coalesced(
+    read: Callable[Concatenate[Database, P], Coroutine[Any, Any, V]],
+) -> Callable[Concatenate[Database, P], Awaitable[V]]:
+    """Make equal calls in the same iteration of the event loop one call.
+
+    All callers share its result, so nobody may modify it. Arguments are passed by position.
+    """
+
+    @wraps(read)
+    def load(db: Database, /, *arguments: P.args, **_: P.kwargs) -> Awaitable[V]:
+        return db.coalescer.load((read, arguments))
+
+    return load

@@ -1,4 +1,4 @@
-"""The connections to PostgreSQL, how they are made, and their lease."""
+"""The connection pool."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ from service.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
 
-# The statements are few, fixed and served by an index each: planning them anew for every set of arguments, or
-# compiling them, costs more than it finds.
+# The statements are few and fixed, and an index serves each of them. Planning them again for every set of arguments,
+# or compiling them, costs more than it saves.
 SERVER_SETTINGS: Final = {
     "application_name": "accounts-and-posts",
     "jit": "off",
@@ -25,154 +25,168 @@ SERVER_SETTINGS: Final = {
     "timezone": "UTC",
 }
 
-# Of the time that a statement has, PostgreSQL itself gets this part: it ends what a lock holds up, and says so, before
-# we would have to leave it behind there. Only where nothing answers at all the whole of the time runs out.
-_SERVERS_PART: Final = 0.9
+# PostgreSQL's statement_timeout, as a fraction of our own timeout. PostgreSQL then ends a blocked statement and reports
+# it before we give up. Our own timeout expires only if PostgreSQL does not respond at all.
+_STATEMENT_TIMEOUT_FRACTION: Final = 0.9
 
-# Seconds between two attempts to connect. Full service within a second of the database's return is a promise.
-_PAUSE: Final = 0.2
+# Seconds between two attempts to connect. The service must work again within a second of the database's return.
+_RETRY_INTERVAL: Final = 0.2
 
-# Seconds in which the same complaint is not made again: in trouble there would be one for each request.
-_QUIET: Final = 60
+# Seconds before the same failure is logged again. During an outage every request would log it.
+_LOG_INTERVAL: Final = 60
 
 
-class Leases:
-    """Lends connections, for one statement each.
+class ConnectionPool:
+    """Lends each connection for one statement at a time.
 
-    No pool of asyncpg's: its acquire and release cost more than a statement by primary key, and send a second one to
-    reset the session, which our statements leave as it was.
+    asyncpg's own pool is not used. Its acquire and release cost more CPU than a statement by primary key, and they send
+    a second statement to reset the session, which our statements leave as it was.
 
-    One task makes all connections, one after the other, and the longest waiter gets the next: a database that comes
-    back meets no crowd. While no connection is there and none can be made, the database is *away*: nobody waits, and
-    that task tries until it is back.
+    A connection is connecting, idle, in use or closed. Only one connects at a time, so that a database that has just
+    started is not flooded. Idle ones are in ``_idle``, idle and used ones in ``_open``. Callers that wait for a
+    connection get one in the order in which they asked.
+
+    The database is unavailable if no connection is open and the last attempt to connect has failed. ``acquire`` then
+    fails at once, until an attempt succeeds.
     """
 
-    def __init__(self, url: str, *, connections: int, timeout: float) -> None:
+    def __init__(self, url: str, *, size: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and each statement on it."""
         self._url = url
-        self._limit = connections
+        self._size = size
         self._timeout = timeout
-        self._settings = SERVER_SETTINGS | {"statement_timeout": str(max(1, int(timeout * 1000 * _SERVERS_PART)))}
-        self._open: set[Connection] = set()  # lent or idle
+        statement_timeout = max(1, int(timeout * 1000 * _STATEMENT_TIMEOUT_FRACTION))  # milliseconds
+        self._server_settings = SERVER_SETTINGS | {"statement_timeout": str(statement_timeout)}
+        self._open: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._waiting: deque[Future[Connection]] = deque()
-        self._wanted = asyncio.Event()
-        self._failure: Exception | None = None  # of the last attempt to connect
-        self._away = False
-        self._complained: dict[type[BaseException], float] = {}
+        self._waiters: deque[Future[Connection]] = deque()
+        self._connection_needed = asyncio.Event()
+        self._connect_error: Exception | None = None  # of the last attempt
+        self._available = True
+        self._logged_at: dict[tuple[str, type[BaseException]], float] = {}
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
-        """Make connections, the first at once. The service starts while the database is still away."""
-        making = asyncio.create_task(self._make_connections())
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Open connections when they are needed, the first one at once. The database need not be available yet."""
+        connecting = asyncio.create_task(self._open_connections())
         try:
             yield
         finally:
-            making.cancel()
+            connecting.cancel()
             with suppress(asyncio.CancelledError):
-                await making
-            self._away = True
-            self._refuse_waiters()
-            # Without a goodbye, for which a frozen database would keep us waiting.
+                await connecting
+            self._available = False
+            self._reject_waiters()
+            # Terminated, not closed: closing waits for a response, and a frozen database never sends it.
             for connection in self._open:
-                connection.remove_termination_listener(self._forget)
+                connection.remove_termination_listener(self._on_terminated)
                 connection.terminate()
 
-    async def take(self) -> Connection:
-        """A connection for one statement; who waits longest gets the next. Raises ``DatabaseUnavailable``."""
+    async def acquire(self) -> Connection:
+        """Take a connection for one statement. Raises ``DatabaseUnavailable``."""
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        if self._away:
+        if not self._available:
             raise DatabaseUnavailable
         waiter: Future[Connection] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        self._wanted.set()
+        self._waiters.append(waiter)
+        self._connection_needed.set()
         try:
             async with asyncio.timeout(self._timeout):
                 return await waiter
         except BaseException as error:
+            # A connection may have been assigned just before the timeout or the cancellation.
             if waiter.done() and not waiter.cancelled() and not waiter.exception():
-                self.give_back(waiter.result())  # served at the very moment in which it gave up
+                self.release(waiter.result())
             if isinstance(error, TimeoutError):
-                self.complain(error)
+                in_use = f"{len(self._open)} of {self._size} connections (DATABASE_CONNECTIONS) were in use"
+                self.log_failure("no connection became free", self._connect_error or TimeoutError(in_use))
                 raise DatabaseUnavailable from error
             raise
 
-    def give_back(self, connection: Connection) -> None:
-        while self._waiting:
-            if not (waiter := self._waiting.popleft()).done():
+    def release(self, connection: Connection) -> None:
+        """Give a connection to the caller that has waited longest, or keep it idle."""
+        while self._waiters:
+            if not (waiter := self._waiters.popleft()).done():
                 waiter.set_result(connection)
                 return
         self._idle.append(connection)
 
     def discard(self, connection: Connection) -> None:
-        """Nobody gets it again, in whatever state it is: its answer may still be under way."""
+        """Close a connection in use that cannot be used again: its response may still be on the way."""
         connection.terminate()
 
-    def distrust(self, connection: Connection) -> None:
-        """Discard a connection that broke or does not answer, and the idle ones: they may be no better."""
-        for suspect in (connection, *self._idle):
-            self.discard(suspect)
-        self._idle.clear()
+    def evict_idle(self) -> None:
+        """Close the idle connections, because one like them has just broken."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.terminate()
 
-    def complain(self, error: BaseException) -> None:
-        """Log why the database does not serve, once in a while for each kind of error."""
+    def log_failure(self, what: str, error: BaseException) -> None:
+        """Log a failure of the database, but not the same one again within a minute."""
         now = time.monotonic()
-        if now - self._complained.get(type(error), -_QUIET) >= _QUIET:
-            self._complained[type(error)] = now
-            logger.warning("the database does not serve: %s", _described(error))
+        kind = (what, type(error))
+        if now - self._logged_at.get(kind, -_LOG_INTERVAL) >= _LOG_INTERVAL:
+            self._logged_at[kind] = now
+            logger.warning("%s: %s", what, self._describe(error))
 
-    async def _make_connections(self) -> None:
+    async def _open_connections(self) -> None:
         while True:
             try:
                 connection = await asyncpg.connect(
                     self._url,
                     timeout=self._timeout,
                     command_timeout=self._timeout,
-                    max_cached_statement_lifetime=0,  # they are few, and are not prepared anew every five minutes
-                    server_settings=self._settings,
+                    max_cached_statement_lifetime=0,  # few statements: no need to prepare them again every five minutes
+                    server_settings=self._server_settings,
                 )
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for it are told
-                self._failure = error
-                self._check()
-                await asyncio.sleep(_PAUSE)
+            except Exception as error:  # noqa: BLE001 - any failure means that the database is unavailable
+                self._connect_error = error
+                self._update_availability()
+                await asyncio.sleep(_RETRY_INTERVAL)
             else:
-                connection.add_termination_listener(self._forget)
+                connection.add_termination_listener(self._on_terminated)
                 self._open.add(connection)
-                self._failure = None
-                self._check()
-                self.give_back(connection)
-            while not self._away and not (self._waiting and len(self._open) < self._limit):
-                self._failure = None
-                self._wanted.clear()
-                await self._wanted.wait()
+                self._connect_error = None
+                self._update_availability()
+                self.release(connection)
+            while self._available and not (self._waiters and len(self._open) < self._size):
+                self._connect_error = None
+                self._connection_needed.clear()
+                await self._connection_needed.wait()
 
-    def _forget(self, connection: Any) -> None:
-        """Whoever ended it, and why: there is room for another."""
+    def _on_terminated(self, connection: Any) -> None:
+        """Remove a closed connection, whoever closed it. Another one may be opened in its place."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        self._check()
-        self._wanted.set()
+        self._update_availability()
+        self._connection_needed.set()
 
-    def _check(self) -> None:
-        """Whether the database is away, now that a connection has come, has gone or could not be made."""
-        # Who waits while others have connections gets one of those: PostgreSQL may only have no more of them.
-        away = self._failure is not None and not self._open
-        if away and not self._away:
-            logger.warning("the database is away: %s", _described(self._failure))
-            self._refuse_waiters()
-        elif self._away and not away:
-            logger.warning("the database is back")
-        self._away = away
+    def _update_availability(self) -> None:
+        # While a connection is open, a failed attempt may only mean that PostgreSQL has no free slot: callers wait.
+        if self._connect_error and not self._open:
+            if self._available:
+                logger.warning(
+                    "the database is unavailable: %s. Requests get a 503 until the service has reconnected by itself. "
+                    "Check that PostgreSQL runs and that DATABASE_URL is right",
+                    self._describe(self._connect_error),
+                )
+                self._available = False
+                self._reject_waiters()
+        elif not self._available:
+            logger.warning("the database is available again")
+            self._available = True
 
-    def _refuse_waiters(self) -> None:
-        while self._waiting:
-            if not (waiter := self._waiting.popleft()).done():
+    def _reject_waiters(self) -> None:
+        while self._waiters:
+            if not (waiter := self._waiters.popleft()).done():
                 waiter.set_exception(DatabaseUnavailable())
 
-
-def _described(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}"
+    def _describe(self, error: BaseException) -> str:
+        reason = str(error)
+        if not reason and isinstance(error, TimeoutError):
+            reason = f"no response within {self._timeout:g} seconds (DATABASE_TIMEOUT_SECONDS)"
+        return ": ".join(filter(None, (type(error).__name__, reason)))

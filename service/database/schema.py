@@ -1,4 +1,4 @@
-"""Applies the files of sql/, each once, in order, in a transaction of its own."""
+"""Migrations: the files of sql/ are applied once each, in order, each in a transaction of its own."""
 
 import hashlib
 import logging
@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 DIRECTORY: Final = Path(__file__).parents[2] / "sql"
 
-# Any number will do as long as no other program that uses the same database takes it.
-LOCK: Final = 7_305_081_964
-LOCK_SECONDS: Final = 60
+# The key of the advisory lock that a migration holds. Any number will do that no other program uses on this database.
+LOCK_KEY: Final = 7_305_081_964
+LOCK_TIMEOUT: Final = 60  # seconds
 
 OLDEST_POSTGRESQL: Final = 17
 
@@ -43,7 +43,7 @@ values ($1, $2)
 
 
 class SchemaError(Exception):
-    """The files and the database do not fit together; the message says how."""
+    """The files and the database do not match; the message names the difference and the remedy."""
 
 
 class SchemaFile(Struct, frozen=True):
@@ -60,20 +60,22 @@ def read_files(directory: Path = DIRECTORY) -> list[SchemaFile]:
     return [SchemaFile(path.name, path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.sql"))]
 
 
-async def migrate(url: str, directory: Path = DIRECTORY, patience: float = LOCK_SECONDS) -> list[str]:
-    """Apply what is missing and return its names. Raises ``SchemaError``, or what asyncpg raises when it connects.
+async def migrate(url: str, directory: Path = DIRECTORY, lock_timeout: float = LOCK_TIMEOUT) -> list[str]:
+    """Apply the missing files and return their names. Raises ``SchemaError``, or an error of ``asyncpg.connect``.
 
-    Processes that do this at the same time wait for one another, ``patience`` seconds at the most; the first applies
-    the files, the others find them.
+    Only one process migrates at a time. The others wait up to ``lock_timeout`` seconds, and then find the files
+    applied.
     """
     connection = await asyncpg.connect(url)
     try:
         _check_version(connection)
         try:
-            # Held by the session, so it spans the transactions of all files and ends with the connection.
-            await connection.execute("select pg_advisory_lock($1)", LOCK, timeout=patience)
+            # The session holds it: it spans the transactions of all files, and ends with the connection.
+            await connection.execute("select pg_advisory_lock($1)", LOCK_KEY, timeout=lock_timeout)
         except TimeoutError:
-            raise SchemaError(f"another process has been at it for {patience} seconds: wait for its end") from None
+            raise SchemaError(
+                f"another process has been migrating for {lock_timeout} seconds: try again when it has ended"
+            ) from None
         await connection.execute(CREATE_SCHEMA_FILES)
         missing = await _missing(connection, read_files(directory))
         for file in missing:
@@ -83,8 +85,8 @@ async def migrate(url: str, directory: Path = DIRECTORY, patience: float = LOCK_
     return [file.name for file in missing]
 
 
-async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:  # noqa: ASYNC109 - handed to asyncpg
-    """Raise ``SchemaError`` unless all files are applied as they are, or what asyncpg raises when it connects."""
+async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:  # noqa: ASYNC109 - passed to asyncpg
+    """Check that all files are applied unchanged. Raises ``SchemaError``, or an error of ``asyncpg.connect``."""
     connection = await asyncpg.connect(url, timeout=timeout, command_timeout=timeout)
     try:
         _check_version(connection)
@@ -99,11 +101,13 @@ async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:
 def _check_version(connection: Connection) -> None:
     version = connection.get_server_version()
     if version.major < OLDEST_POSTGRESQL:
-        raise SchemaError(f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed, this is {version.major}.{version.minor}")
+        raise SchemaError(
+            f"PostgreSQL {OLDEST_POSTGRESQL} or newer is required, this is {version.major}.{version.minor}"
+        )
 
 
 async def _missing(connection: Connection, files: list[SchemaFile]) -> list[SchemaFile]:
-    """The files that are not applied yet. Files that only the database knows are a newer release's, and fine."""
+    """The files that are not applied yet. Applied files that are not in the directory belong to a newer release."""
     try:
         applied = {row["name"]: row["checksum"] for row in await connection.fetch(SELECT_SCHEMA_FILES)}
     except asyncpg.UndefinedTableError:
@@ -130,5 +134,5 @@ async def _apply(connection: Connection, file: SchemaFile) -> None:
 
 
 def in_one_line(error: Exception) -> str:
-    """What PostgreSQL says, with its details and hints."""
+    """PostgreSQL's message with its details and hints, on one line."""
     return " ".join(str(error).split())

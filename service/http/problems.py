@@ -11,7 +11,14 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import UNSET, Meta, Struct, UnsetType, json
 
-from service.errors import FaultyField, IncorrectCredentials, InvalidFields, ServiceError, UnsupportedGrantType
+from service.errors import (
+    FaultyField,
+    IncorrectCredentials,
+    InternalError,
+    InvalidFields,
+    ServiceError,
+    UnsupportedGrantType,
+)
 from service.http.headers import NO_STORE, request_id, with_request_id
 from service.http.responses import Response, head_of, send_whole
 
@@ -64,22 +71,13 @@ def phrase(status: int) -> str:
     return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
-def describe(error: ServiceError | type[ServiceError], scope: Scope | None = None) -> Problem:
-    """The body of one of the errors of ``errors.py``."""
-    return _problem(
-        scope, error.status, error.code, error.detail, error.errors if isinstance(error, InvalidFields) else None
-    )
+def describe(error: ServiceError | type[ServiceError], scope: Scope) -> Problem:
+    """The body of one of the errors of ``errors.py``, for the request of ``scope``."""
+    errors = error.errors if isinstance(error, InvalidFields) else None
+    return _problem(scope, error.status, error.code, error.detail, errors)
 
 
-def describe_status(status: HTTPStatus, detail: str, scope: Scope | None = None) -> Problem:
-    """The body of any other error: the framework's, the server's or a bug's."""
-    return _problem(scope, status, status.name.lower(), detail)
-
-
-def _problem(
-    scope: Any, status: int, code: str, detail: str, errors: list[FaultyField] | None = None
-) -> Problem | TokenProblem:
-    scope = {} if scope is None else scope
+def _problem(scope: Any, status: int, code: str, detail: str, errors: list[FaultyField] | None = None) -> Problem:
     fields: dict[str, Any] = {
         "title": phrase(status),
         "status": status,
@@ -106,10 +104,10 @@ def respond(request: Request[object, object, object], error: Exception) -> Respo
     if isinstance(error, ServiceError):
         problem, headers = describe(error, scope), error.headers
     elif isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        problem = describe_status(HTTPStatus(error.status_code), error.detail, scope)
-        headers = error.headers or {}
+        status = HTTPStatus(error.status_code)
+        problem, headers = _problem(scope, status, status.name.lower(), error.detail), error.headers or {}
     else:
-        problem, headers = describe_status(HTTPStatus.INTERNAL_SERVER_ERROR, "Something broke on our side", scope), {}
+        problem, headers = describe(InternalError, scope), {}
         logger.error(
             "%s %s failed, request id %s", request.method, request.url.path, problem.request_id, exc_info=error
         )
@@ -128,7 +126,7 @@ def _cache_control(handler: object) -> dict[str, str]:
 
 
 def problem_app(error: type[ServiceError]) -> ASGIApp:
-    """An app that answers every request with ``error``; of its scope it needs nothing."""
+    """An app that answers every request with ``error``, also one whose head could not be read."""
 
     async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
         problem = describe(error, scope)

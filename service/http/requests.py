@@ -20,7 +20,6 @@ from service.security.tokens import Tokens
 T = TypeVar("T", bound=Struct)
 
 MAX_BODY_BYTES: Final = 1024 * 1024
-READS_BODY: Final = "reads_body"  # in the state of a request whose body has been asked for
 FORM: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
 
@@ -73,7 +72,6 @@ class Request(litestar.Request[int, None, State]):
         if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
             raise BodyTooLarge
         body = b""
-        self.scope["state"][READS_BODY] = True
         while True:
             message = await self.receive()
             if message["type"] != "http.request":

@@ -1,1 +1,1 @@
-"""The statements, a constant and a function each."""
+"""SQL: a constant and a function for each statement."""

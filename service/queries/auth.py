@@ -1,4 +1,4 @@
-"""Logins in SQL."""
+"""SQL for logins."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ async def select_credentials(db: Database, username: str) -> Credentials | None:
     return Credentials(*row) if row else None
 
 
-# Only over the hash that was checked: a password that has changed meanwhile must not come back.
+# It replaces only the hash that was verified, so a password that was changed meanwhile is not restored.
 UPDATE_HASH: Final = """
 update users
 set password_hash = $3
@@ -31,5 +31,5 @@ returning id
 
 
 async def update_hash(db: Database, user_id: int, old: str, new: str) -> None:
-    """Replace a hash that was made with older settings by one of the same password."""
+    """Replace a hash by a new one of the same password, made with the current settings."""
     await db.write_row(UPDATE_HASH, user_id, old, new)

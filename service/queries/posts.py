@@ -1,12 +1,11 @@
-"""Posts in SQL."""
+"""SQL for posts."""
 
 from typing import Final
 
 import asyncpg
 from msgspec import UNSET
 
-from service.database.batching import once_a_turn
-from service.database.database import Database, Rows
+from service.database.database import Database, Rows, coalesced
 from service.errors import InvalidToken
 from service.structs.posts import Post, PostCreate, PostPage, PostUpdate
 
@@ -21,8 +20,8 @@ returning
     rfc3339(date_posted) as date_posted
 """
 
-# A merge that never matches is an insert that can say which of the new rows became which post. A row whose user has
-# gone is left out, so that it fails alone; the others are numbered in the order in which they came.
+# A merge that never matches is an insert that can return the number of each given row. Rows whose user no longer exists
+# are left out: they are then inserted alone, and fail alone. The order of the rows is kept.
 INSERT_MANY: Final = """
 with new as (
     select
@@ -53,14 +52,14 @@ returning
 
 
 async def insert(db: Database, user_id: int, post: PostCreate) -> Post:
-    """Write a post for a user. Raises ``InvalidToken`` if that user has gone since their token was read."""
+    """Insert a post of a user. Raises ``InvalidToken`` if the user no longer exists."""
     try:
         row = await db.write(INSERT, INSERT_MANY, post.title, post.content, user_id)
     except asyncpg.ForeignKeyViolationError as error:
         if error.constraint_name == "posts_user_id_fkey":
             raise InvalidToken from None
         raise
-    assert row is not None  # noqa: S101 - an insert of values returns its row or fails
+    assert row is not None  # noqa: S101 - an insert of values either returns its row or fails
     return Post(*row)
 
 
@@ -84,7 +83,7 @@ def _post(rows: Rows) -> Post | None:
     return Post(*rows[0]) if rows else None
 
 
-# Keyset paging: what comes after a post is found in the index, however far down the list.
+# Keyset paging: the index finds the start of a page, however far down the list it is.
 SELECT_PAGE: Final = """
 select
     id,
@@ -99,10 +98,10 @@ limit $2
 """
 
 
-@once_a_turn
+@coalesced
 async def select_page(db: Database, after: int, limit: int) -> PostPage:
-    """The first ``limit`` posts whose id is above ``after``."""
-    # One row more than the page shows tells whether another page follows.
+    """Read up to ``limit`` posts whose id is above ``after``."""
+    # One row more than the page holds shows whether another page follows.
     rows = await db.fetch(SELECT_PAGE, after, limit + 1)
     return PostPage([Post(*row) for row in rows[:limit]], more=len(rows) > limit)
 
@@ -123,9 +122,9 @@ limit $3
 """
 
 
-@once_a_turn
+@coalesced
 async def select_page_of_user(db: Database, user_id: int, after: int, limit: int) -> PostPage:
-    """The first ``limit`` posts of a user whose id is above ``after``."""
+    """Read up to ``limit`` posts of a user whose id is above ``after``."""
     rows = await db.fetch(SELECT_PAGE_OF_USER, user_id, after, limit + 1)
     return PostPage([Post(*row) for row in rows[:limit]], more=len(rows) > limit)
 
@@ -140,7 +139,7 @@ where id = any($1::bigint[])
 
 
 async def select_owner(db: Database, post_id: int) -> int | None:
-    """The id of the user who owns a post."""
+    """Read the id of the user who owns a post."""
     return await db.fetch_by_key(SELECT_OWNER, _owner, post_id)
 
 
@@ -148,8 +147,8 @@ def _owner(rows: Rows) -> int | None:
     return rows[0]["user_id"] if rows else None
 
 
-# A null parameter keeps its column, so one statement serves every mix of fields, none of them included; sound because
-# neither column is nullable.
+# A null parameter keeps its column, so one statement serves every combination of fields, including none. This is
+# correct because neither column is nullable.
 UPDATE: Final = """
 update posts
 set
@@ -166,10 +165,9 @@ returning
     rfc3339(date_posted) as date_posted
 """
 
-
-# A row that another session has locked is left out, and so holds nobody up but its own change, which is made alone.
+# A row that another session has locked is left out: its update is then made alone, and does not block the others.
 UPDATE_MANY: Final = """
-with free as (
+with unlocked as (
     select
         posts.id,
         new.title,
@@ -187,12 +185,12 @@ with free as (
 
 update posts
 set
-    title = coalesce(free.title, posts.title),
-    content = coalesce(free.content, posts.content)
-from free
-where posts.id = free.id
+    title = coalesce(unlocked.title, posts.title),
+    content = coalesce(unlocked.content, posts.content)
+from unlocked
+where posts.id = unlocked.id
 returning
-    free.number,
+    unlocked.number,
     posts.id,
     posts.title,
     posts.content,
@@ -202,7 +200,7 @@ returning
 
 
 async def update(db: Database, post_id: int, user_id: int, change: PostUpdate) -> Post | None:
-    """Change one of the user's posts; ``None`` if they have no such post."""
+    """Update one of the user's posts. Returns ``None`` if they have no such post."""
     title = None if change.title is UNSET else change.title
     content = None if change.content is UNSET else change.content
     row = await db.write(UPDATE, UPDATE_MANY, post_id, user_id, title, content, key=post_id)
@@ -219,5 +217,5 @@ returning id
 
 
 async def delete(db: Database, post_id: int, user_id: int) -> bool:
-    """Delete one of the user's posts; ``False`` if they have no such post."""
+    """Delete one of the user's posts. Returns ``False`` if they have no such post."""
     return await db.write_row(DELETE, post_id, user_id) is not None

@@ -1,4 +1,4 @@
-"""Users in SQL."""
+"""SQL for users."""
 
 from typing import Final
 
@@ -6,8 +6,8 @@ from service.database.database import Database, Rows
 from service.structs.posts import Post
 from service.structs.users import User, UserProfile
 
-# The unique constraints decide, also between two registrations at the same moment; which of them stood in the way is
-# the same answer to the client.
+# The unique constraints decide, also between simultaneous registrations. The response is the same for all of them, so
+# the statement need not tell which one was violated.
 INSERT: Final = """
 insert into users (username, email, password_hash)
 values ($1, $2, $3)
@@ -20,7 +20,7 @@ returning
 
 
 async def insert(db: Database, username: str, email: str, password_hash: str) -> User | None:
-    """Register a user; ``None`` if the name or the address is taken."""
+    """Insert a user. Returns ``None`` if the username or the email address is taken."""
     row = await db.write_row(INSERT, username, email, password_hash)
     return User(*row) if row else None
 
@@ -43,9 +43,9 @@ def _user(rows: Rows) -> User | None:
     return User(*rows[0]) if rows else None
 
 
-# Users, and the first page of the posts of each, in one round trip. A user's own row comes before those of their posts,
-# with name and address where these have title and content: beside every post they would cost a tenth of a profile.
-# Whose a row is the first column says, so the rows of all users are sorted together, by one number.
+# Users and the first page of each user's posts, in one round trip. A user's own row comes before their posts. It has
+# the username and the email address in the columns of title and content: columns of their own, repeated for every post,
+# would cost a tenth of the request. The first column says whose row it is, so all rows are sorted together by post id.
 SELECT_PROFILE: Final = """
 select
     id as user_id,
@@ -81,16 +81,16 @@ order by post_id nulls first
 
 
 async def select_profile(db: Database, user_id: int, limit: int) -> tuple[UserProfile, bool] | None:
-    """A user with their first ``limit`` posts, and whether more posts follow."""
+    """Read a user with their first ``limit`` posts, and whether more posts follow."""
     return await db.fetch_by_key(SELECT_PROFILE, _profile, user_id, limit + 1)
 
 
-def _profile(rows: Rows, one_more: int) -> tuple[UserProfile, bool] | None:
+def _profile(rows: Rows, limit_plus_one: int) -> tuple[UserProfile, bool] | None:
     if not rows:
         return None
-    (user_id, _, username, email, _), *found = rows
+    (user_id, _, username, email, _), *post_rows = rows
     posts = [
         Post(post_id, title, content, user_id, date_posted)
-        for _, post_id, title, content, date_posted in found[: one_more - 1]
+        for _, post_id, title, content, date_posted in post_rows[: limit_plus_one - 1]
     ]
-    return UserProfile(user_id, username, email, posts), len(found) == one_more
+    return UserProfile(user_id, username, email, posts), len(post_rows) == limit_plus_one

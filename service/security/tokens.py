@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Final
 
 import jwt
+from jwt.utils import base64url_decode, base64url_encode
 
 from service.errors import InvalidToken
 from service.structs.fields import is_id
@@ -56,7 +57,18 @@ class Tokens:
             )
         except (jwt.InvalidTokenError, RecursionError):  # the latter from a header that nests without end
             raise InvalidToken from None
+        if not _is_canonical(token.rpartition(".")[2]):
+            raise InvalidToken
         subject, expires = claims["sub"], claims["exp"]
         if not is_id(subject) or not isinstance(expires, int):  # which may also be text that says a number
             raise InvalidToken
         return int(subject), expires
+
+
+def _is_canonical(signature: str) -> bool:
+    """Whether base64url would write these bytes like this.
+
+    PyJWT's decoder also accepts padding, other characters, and other unused bits in the last character. Header and
+    payload need no such check, because they are signed as they are written.
+    """
+    return base64url_encode(base64url_decode(signature)).decode() == signature

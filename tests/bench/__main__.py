@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from tests.bench import compare, concurrency, growth, processes, servers, soak, storm, workers
-from tests.bench.answers import AnswersDiffer
 from tests.bench.options import Options, progress
 from tests.bench.processes import MissingProgram
+from tests.bench.responses import ResponsesDiffer
 
 MEASUREMENTS = {
     "compare": compare.measure,
@@ -20,23 +20,23 @@ MEASUREMENTS = {
     "soak": soak.measure,
 }
 
-# Cores, before anything was started.
-BUSY = 0.1
+# Cores that other programs may use before the benchmark starts.
+MAX_BUSY_CORES = 0.1
 
 
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        signal.signal(number, _interrupt)
     options = _parse()
     servers.DIRECTORY.mkdir(parents=True, exist_ok=True)
     for log in servers.DIRECTORY.glob("*.log"):
         log.unlink()
-    if (busy := processes.cores_in_use()) > BUSY:
-        progress(f"Other programs use {busy:.1f} of this machine's cores: the figures will suffer.")
+    if (busy := processes.cores_in_use()) > MAX_BUSY_CORES:
+        progress(f"Other programs use {busy:.1f} of this machine's cores: the figures will be lower.")
     try:
         processes.find("wrk")
         MEASUREMENTS[options.measurement](options)
-    except (MissingProgram, AnswersDiffer) as error:
+    except (MissingProgram, ResponsesDiffer) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("stopped")
@@ -45,16 +45,18 @@ def main() -> None:
 def _parse() -> Options:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("measurement", nargs="?", choices=MEASUREMENTS, default="compare")
-    parser.add_argument("--quick", action="store_true", help="one short round, for a first impression")
-    parser.add_argument("--seconds", type=int, help="how long one run takes")
-    parser.add_argument("--rounds", type=int, help="how many runs the median is of")
-    parser.add_argument("--route", action="append", default=[], help="compare: only the routes whose name has this")
-    parser.add_argument("--server", action="append", default=[], help="compare: only this server beside the service")
-    parser.add_argument("--minutes", type=float, default=10, help="soak: how long")
-    parser.add_argument("--rate", type=int, default=1000, help="storm: reads a second beside the logins")
-    parser.add_argument("--cores", default=processes.SERVER_CORE, help="storm: the service's cores, such as 0,1")
-    parser.add_argument("--against", type=Path, help="concurrency: another checkout, whose service is asked as well")
-    parser.add_argument("--svg", type=Path, default=servers.DIRECTORY / "result.svg", help="compare: the chart's place")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--seconds", type=int, help="the duration of a run")
+    parser.add_argument("--rounds", type=int, help="the number of runs; the median counts")
+    parser.add_argument("--route", action="append", default=[], help="compare: only routes whose name contains this")
+    parser.add_argument("--server", action="append", default=[], help="compare: only this server and the service")
+    parser.add_argument("--minutes", type=float, default=10, help="soak: the duration")
+    parser.add_argument("--rate", type=int, default=1000, help="storm: reads per second during the logins")
+    parser.add_argument("--cores", default=processes.SERVER_CORE, help="storm: the cores of the service, such as 0,1")
+    parser.add_argument("--against", type=Path, help="concurrency: another checkout to compare with")
+    parser.add_argument(
+        "--svg", type=Path, default=servers.DIRECTORY / "result.svg", help="compare: the file of the chart"
+    )
     given = parser.parse_args()
     given.seconds = given.seconds or (1 if given.quick else 5)
     given.rounds = given.rounds or (1 if given.quick else 3)
@@ -62,8 +64,8 @@ def _parse() -> Options:
     return Options(**vars(given))
 
 
-def _leave(*_: object) -> NoReturn:
-    """End as at the end of a block, so that every server and its database stop."""
+def _interrupt(*_: object) -> NoReturn:
+    """Leave every `with` block, so that every server and its database stop."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""The chart of a comparison: an SVG that can be read on a light and on a dark page."""
+"""The chart of a comparison: an SVG that is legible on a light and on a dark page."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -6,12 +6,12 @@ from typing import Final
 
 WIDTH: Final = 860
 LABELS: Final = 190  # left of the bars
-FIGURES: Final = 70  # right of them
+VALUES: Final = 70  # right of the bars
 BAR: Final = 16
 GAP: Final = 4
 HEADING: Final = 34
 
-# This service in the first colour; none of them is lost on white or on black.
+# The first one is for this service. All of them are visible on white and on black.
 COLOURS: Final = ("#2f81f7", "#2da44e", "#bf8700", "#8250df", "#8b949e")
 
 STYLE: Final = """\
@@ -21,8 +21,8 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 
 
 def draw(title: str, routes: Mapping[str, Mapping[str, float]]) -> str:
-    """Draw a group of bars for each route and in it a bar for each server, by requests per second."""
-    scale = (WIDTH - LABELS - FIGURES) / max(value for bars in routes.values() for value in bars.values())
+    """Draw a group of bars for each route, with one bar for each server: requests per second."""
+    scale = (WIDTH - LABELS - VALUES) / max(value for bars in routes.values() for value in bars.values())
     servers = list(dict.fromkeys(server for bars in routes.values() for server in bars))
     colours = dict(zip(servers, COLOURS, strict=False))
     lines = [_text(0, 20, title, "route")]

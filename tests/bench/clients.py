@@ -1,4 +1,4 @@
-"""Clients that wrk cannot be, each a process of its own: reads at a steady rate, logins, and Argon2 alone."""
+"""Loads that wrk cannot make, each in a process of its own: reads at a steady rate, logins, and Argon2 alone."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Latencies(Struct, frozen=True):
-    """In milliseconds, and how many answers were not 200."""
+    """Percentiles in milliseconds, and the number of responses other than 200."""
 
     p50: float
     p99: float
@@ -33,7 +33,7 @@ class Latencies(Struct, frozen=True):
 
 
 class Connection(Struct):
-    """A connection that is kept alive, for one request at a time."""
+    """A keep-alive connection, for one request at a time."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -43,7 +43,7 @@ class Connection(Struct):
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def status_of(self, request: bytes) -> int:
-        """Send a request and read its answer to the end."""
+        """Send a request and read the whole response."""
         self.writer.write(request)
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = LENGTH.search(head)
@@ -53,7 +53,7 @@ class Connection(Struct):
 
 
 async def read(port: int, rate: int, seconds: int) -> Latencies:
-    """Ask for a random post whenever it is time to, whether or not those before are answered."""
+    """Read random posts at a fixed rate, whether or not earlier requests have been answered (an open loop)."""
     idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
     for _ in range(CONNECTIONS):
         idle.put_nowait(await Connection.open(port))
@@ -62,11 +62,11 @@ async def read(port: int, rate: int, seconds: int) -> Latencies:
 
     async def read_one() -> None:
         nonlocal errors
-        begun = time.perf_counter()
+        started_at = time.perf_counter()
         connection = await idle.get()
-        post_id = randint(1, POSTS)  # noqa: S311 - no secret
+        post_id = randint(1, POSTS)  # noqa: S311 - not a secret
         status = await connection.status_of(b"GET /posts/%d HTTP/1.1\r\nhost: bench\r\n\r\n" % post_id)
-        latencies.append(time.perf_counter() - begun)
+        latencies.append(time.perf_counter() - started_at)
         errors += status != 200
         idle.put_nowait(connection)
 
@@ -80,7 +80,7 @@ async def read(port: int, rate: int, seconds: int) -> Latencies:
 
 
 async def log_in(port: int, clients: int, seconds: int) -> float:
-    """Logins a second of clients that do nothing else."""
+    """Log in repeatedly. Returns logins per second."""
     end = time.perf_counter() + seconds
 
     async def client(number: int) -> int:
@@ -99,7 +99,7 @@ async def log_in(port: int, clients: int, seconds: int) -> float:
 
 
 async def verify(threads: int, seconds: int) -> float:
-    """Passwords a second that argon2-cffi checks with nothing around it."""
+    """Verify a password repeatedly with argon2-cffi alone. Returns passwords per second."""
     hasher = database.hasher()
     stored = hasher.hash(PASSWORD)
     end = time.perf_counter() + seconds

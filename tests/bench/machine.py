@@ -1,4 +1,4 @@
-"""What a figure depends on beside the code: the machine and the versions."""
+"""The machine and the versions, because the figures depend on them."""
 
 import json
 import platform
@@ -13,7 +13,7 @@ from tests.bench.servers import PEERS
 
 
 def describe(postgres: Postgres) -> dict[str, str]:
-    """Everything that stands under a table."""
+    """The lines below a table of figures."""
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     locked = (PEERS / "requirements.txt").read_text()
     packages = json.loads((PEERS / "fastify" / "package.json").read_text())["dependencies"]
@@ -36,9 +36,9 @@ def describe(postgres: Postgres) -> dict[str, str]:
 
 
 def _first_line(*command: str) -> str:
-    """What a program says of itself, whatever its exit code; wrk's is 1."""
+    """The first line that a program prints, whatever its exit code: wrk's is 1."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)  # noqa: S603 - our own commands
     except FileNotFoundError:
-        return "not here"
+        return "not installed"
     return done.stdout.partition("\n")[0]

@@ -1,4 +1,4 @@
-"""What a measurement is told, and how it tells of itself."""
+"""The options of a measurement, and the output of its progress and results."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from msgspec import Struct
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """The command line, as read by ``__main__.py``."""
+    """The options of the command line."""
 
     measurement: str = "compare"
     seconds: int
@@ -22,12 +22,12 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 def progress(text: str) -> None:
-    """A line for the one who waits."""
+    """Print a line about the progress."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def table(*rows: tuple[str, ...]) -> None:
-    """Print a title row and the others below it as Markdown, names to the left, figures to the right."""
+    """Print rows as a Markdown table: the first row is the header, and all columns but the first are right-aligned."""
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     title, *below = (
         (name.ljust(first), *(figure.rjust(width) for figure, width in zip(figures, others, strict=True)))

@@ -1,4 +1,4 @@
-"""Programs on cores of their own, and what the kernel knows of them (Linux)."""
+"""Processes that are pinned to cores, and their CPU time, memory and connections (Linux only)."""
 
 import os
 import shutil
@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Final
 
 _usable = sorted(os.sched_getaffinity(0))
-# One core for the server, and another for wrk and PostgreSQL, so that nobody takes the server's time and each server
-# has the same: what is compared is what one core's worth of server can do.
+# The server has a core of its own; wrk and PostgreSQL use another one. So every server under test has exactly one core.
 SERVER_CORE: Final = str(_usable[0])
 CLIENT_CORE: Final = str(_usable[-1])
 ALL_CORES: Final = ",".join(map(str, _usable))
 
-# Where the programs come from that the project's own packages do not hold.
+# How to install the programs that are not among the project's own packages.
 SOURCES: Final = {
     "wrk": "Debian package wrk",
     "taskset": "Debian package util-linux",
@@ -27,13 +26,13 @@ SOURCES: Final = {
 
 
 class MissingProgram(Exception):
-    """A program that the benchmark needs is not on this machine; the message says how to get it."""
+    """A program that the benchmark needs is not installed; the message says how to install it."""
 
 
 def find(program: str) -> str:
     """The path of a program. Raises ``MissingProgram``."""
     if (path := shutil.which(program)) is None:
-        raise MissingProgram(f"{program} is not on this machine; it comes with: {SOURCES[program]}")
+        raise MissingProgram(f"{program} is not installed; to install it: {SOURCES[program]}")
     return path
 
 
@@ -42,17 +41,17 @@ def has(*programs: str) -> bool:
 
 
 def stay_on(cores: str) -> None:
-    """Keep this program to these cores, such as ``0`` or ``0,1``, and whatever it starts unless it is pinned."""
+    """Pin this process to cores, such as ``0`` or ``0,1``, and the processes that it starts unless they are pinned."""
     os.sched_setaffinity(0, map(int, cores.split(",")))
 
 
 def pinned(cores: str, command: Sequence[str | Path]) -> list[str]:
-    """The command that runs ``command`` on these cores alone."""
+    """The command that runs ``command`` pinned to these cores."""
     return [find("taskset"), "--cpu-list", cores, *map(str, command)]
 
 
 def output(command: Sequence[str | Path], *, seconds: float, directory: Path | None = None) -> str:
-    """Run a command to its end and return what it printed. Raises what ``subprocess.run`` does when that is bad."""
+    """Run a command and return its output. Raises the errors of ``subprocess.run``."""
     done = subprocess.run(command, cwd=directory, timeout=seconds, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own commands
     return done.stdout
 
@@ -61,9 +60,9 @@ def output(command: Sequence[str | Path], *, seconds: float, directory: Path | N
 def running(
     command: Sequence[str], *, directory: Path, environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[str]]:
-    """Keep a command running; what it says goes to ``log``."""
+    """Run a command until the end of the block; its output goes to ``log``."""
     with log.open("w") as file:
-        # In a session of its own, so that Ctrl-C ends this program alone, which then ends the others in their order.
+        # In a session of its own, so that Ctrl-C ends only this process, which then stops the others in order.
         process = subprocess.Popen(  # noqa: S603 - our own commands
             command,
             cwd=directory,
@@ -85,41 +84,41 @@ def running(
 
 
 def cores_in_use(seconds: float = 1) -> float:
-    """How many of the machine's cores have something to do now."""
+    """How many cores of the machine are busy now."""
     before = idle_seconds()
     time.sleep(seconds)
     return (os.cpu_count() or 1) - (idle_seconds() - before) / seconds
 
 
 def idle_seconds() -> float:
-    """The time that the machine's cores have had nothing to do, all together."""
+    """The idle time of all cores of the machine since its start."""
     times = Path("/proc/stat").read_text().split(maxsplit=6)
     return (int(times[4]) + int(times[5])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
-    """Resident memory of a process, now and at its peak."""
+    """The resident memory of a process, current and peak."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kib = {name: float(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if "Vm" in name}
     return kib["VmRSS"] / 1024, kib["VmHWM"] / 1024
 
 
 def cpu_seconds(pid: int) -> float:
-    """The time that a process has been at work, in its own code and in the kernel's for it."""
+    """The CPU time of a process, user and system."""
     _, _, fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
     return sum(map(int, fields.split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def workers(pid: int) -> list[int]:
-    """The processes that serve: the children that the first one has made, or where there are none, itself."""
+    """The processes that serve: the children of the first one or, without any, the first one itself."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    # Python's own helper is among them.
+    # Python's resource tracker is a child too.
     serving = [child for child in children if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
     return serving or [pid]
 
 
 def connections(pid: int, port: int) -> int:
-    """How many clients a process is connected with at ``port``."""
+    """How many connections a process has on ``port``."""
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"}
     return sum(str(descriptor.readlink()) in ours for descriptor in Path(f"/proc/{pid}/fd").iterdir())

@@ -1,4 +1,4 @@
-"""Measuring in turn: what disturbs the machine for a while disturbs everyone alike."""
+"""Runs in turn, so that a temporary disturbance of the machine affects all servers alike."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
@@ -12,9 +12,9 @@ WARM_UP_SECONDS = 2
 
 
 def in_turn(title: str, runs: Mapping[Name, Callable[[int], Figures]], options: Options) -> dict[Name, Figures]:
-    """Do each run, which takes the seconds that it may last, round after round; return the median of each."""
+    """Repeat all runs, round after round. A run gets its duration in seconds. Returns the median of each."""
     for run in runs.values():
-        # Node's compiler, everybody's connections and prepared statements.
+        # Warm up Node's compiler, and the connections and prepared statements of all servers.
         run(min(WARM_UP_SECONDS, options.seconds))
     figures: dict[Name, list[Figures]] = {name: [] for name in runs}
     for number in range(1, options.rounds + 1):

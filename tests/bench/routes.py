@@ -1,4 +1,4 @@
-"""What is measured: the routes, the load on each, and what the service is to reach there."""
+"""The measured routes, with the load and the targets of each."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ PAGE: Final = 50
 class Route(Struct, frozen=True, kw_only=True):
     name: str
     load: Load
-    # How many times the requests per second of another server the service is to answer.
+    # The service's requests per second divided by those of another server: the target.
     targets: dict[Kind, float]
     writes: bool = False
 

@@ -1,4 +1,4 @@
-"""The service and its peers: how each is installed, and how it is started."""
+"""The service and its peers: how each of them is installed and started."""
 
 import os
 import secrets
@@ -20,19 +20,19 @@ from tests.bench import processes
 
 PEERS: Final = Path(__file__).parent / "peers"
 CHECKOUT: Final = PEERS.parents[2]
-# Ignored by git; the peers' packages go here and never into the project's own environment.
+# Ignored by git. The peers' packages are installed here, not into the project's own environment.
 DIRECTORY: Final = CHECKOUT / ".data" / "bench"
 PYTHON: Final = DIRECTORY / "python" / "bin" / "python"
 FASTIFY: Final = DIRECTORY / "fastify"
 
 UVICORN: Final = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
 
-# One key for all, so that one token opens every server.
+# One key for all servers, so that each accepts the same tokens.
 SECRET_KEY: Final = secrets.token_hex(32)
 
 
 class Kind(Struct, frozen=True):
-    """A program under test; the bare one answers only ``GET /`` and ``GET /posts/{id}``."""
+    """A program under test. The bare one has only ``GET /`` and ``GET /posts/{id}``."""
 
     name: str
     label: str
@@ -47,7 +47,7 @@ STARLETTE: Final = Kind(
 FASTAPI: Final = Kind(
     "fastapi", "FastAPI + SQLAlchemy", (PYTHON, "-m", "uvicorn", "tests.bench.peers.fastapi_sqlalchemy:app", *UVICORN)
 )
-# Of the project's own environment: the floor of the very same uvicorn and asyncpg.
+# In the project's own environment: the cost of uvicorn and asyncpg alone.
 BARE: Final = Kind("bare", "bare ASGI, one connection", (sys.executable, "-m", "tests.bench.peers.bare_asgi"))
 
 ALL: Final = (SERVICE, FASTIFY_PG, STARLETTE, FASTAPI, BARE)
@@ -68,7 +68,7 @@ def token_of(user_id: int) -> str:
 
 
 def install(kinds: Sequence[Kind]) -> None:
-    """Bring the peers' environments to the versions that are pinned. Raises ``MissingProgram``."""
+    """Install the pinned versions of the peers' packages. Raises ``MissingProgram``."""
     if FASTAPI in kinds or STARLETTE in kinds:
         _install_python()
     if FASTIFY_PG in kinds:
@@ -86,7 +86,7 @@ def _install_python() -> None:
 
 
 def _install_fastify() -> None:
-    # Node finds packages beside the program that asks for them, so the program goes where they are.
+    # Node looks for packages beside the program, so the program is copied to them.
     shutil.copytree(PEERS / "fastify", FASTIFY, dirs_exist_ok=True)
     lock, installed = FASTIFY / "package-lock.json", FASTIFY / "node_modules" / "installed.json"
     if not _same(lock, installed):
@@ -109,7 +109,7 @@ def started(
         "SECRET_KEY": SECRET_KEY,
         "WORKERS": str(workers),
         "PORT": str(port),
-        # uvicorn's command line reads this one instead.
+        # Read by uvicorn's command line.
         "UVICORN_PORT": str(port),
         "NODE_ENV": "production",
     }
@@ -117,7 +117,7 @@ def started(
     command = processes.pinned(cores, kind.command)
     with processes.running(command, directory=checkout, environment=environment, log=log) as process:
         server = Server(kind, process.pid, port)
-        _wait_until_it_answers(server, process, log)
+        _wait_until_ready(server, process, log)
         yield server
 
 
@@ -127,7 +127,7 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(server: Server, process: "subprocess.Popen[str]", log: Path) -> None:
+def _wait_until_ready(server: Server, process: "subprocess.Popen[str]", log: Path) -> None:
     last = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < last:
         try:

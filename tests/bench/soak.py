@@ -1,4 +1,4 @@
-"""The resident memory of the service while it works on every route for minutes."""
+"""The resident memory of the service under load on every route for minutes."""
 
 import time
 from typing import Final
@@ -18,7 +18,7 @@ def measure(options: Options) -> None:
         database.seed(url, users=routes.USERS, posts_per_user=routes.POSTS_PER_USER)
         with servers.started(servers.SERVICE, url) as service:
             begun = time.monotonic()
-            # At least twice over all routes: the first time warms up.
+            # All routes at least twice, because the first time is a warm-up.
             while (minutes := (time.monotonic() - begun) / 60) < options.minutes or len(rows) < 2:
                 answered, errors = 0.0, 0
                 for route in routes.ROUTES:
@@ -34,9 +34,9 @@ def measure(options: Options) -> None:
     table(("from minute", "requests", "not 2xx", "resident MiB", "peak MiB"), *rows)
     half = len(memory) // 2
     table(
-        ("", "found", "target"),
-        ("most resident memory", f"{max(memory):.1f} MiB", f"≤ {LIMIT_MIB} MiB"),
-        # Until every connection has prepared every statement.
+        ("", "measured", "target"),
+        ("maximum resident memory", f"{max(memory):.1f} MiB", f"≤ {LIMIT_MIB} MiB"),
+        # It grows until every connection has prepared every statement.
         ("growth in the first half", f"{memory[half] - memory[0]:+.1f} MiB", ""),
         ("growth in the second half", f"{memory[-1] - memory[half]:+.1f} MiB", "none"),
     )

@@ -1,4 +1,4 @@
-"""A login storm: reads at a steady rate with and without clients that log in, and how fast those get in."""
+"""A login storm: reads at a steady rate with and without concurrent logins, and logins per second."""
 
 import sys
 import time
@@ -22,9 +22,9 @@ T = TypeVar("T")
 def measure(options: Options) -> None:
     processes.stay_on(processes.CLIENT_CORE)
     cores, seconds = options.cores, options.seconds
-    threads = len(cores.split(","))  # as many as the service takes
+    threads = len(cores.split(","))  # as many as the service uses
     quiet, stormy = list[Latencies](), list[Latencies]()
-    bare, bare_beside, logins, logins_beside = list[float](), list[float](), list[float](), list[float]()
+    bare, bare_during_reads, logins, logins_during_reads = list[float](), list[float](), list[float](), list[float]()
     with database.started(servers.DIRECTORY) as postgres, ThreadPoolExecutor() as background:
         url = postgres.create("bench")
         database.seed(url, users=routes.USERS, posts_per_user=routes.POSTS_PER_USER)
@@ -33,8 +33,8 @@ def measure(options: Options) -> None:
             log_in = partial(_client, float, "log_in", service.port, CLIENTS)
             read = partial(_client, Latencies, "read", service.port, options.rate)
 
-            def beside_reads(work: Callable[[int], float]) -> tuple[float, Latencies]:
-                # A second before and after the reads, so that all of them are within it.
+            def during_reads(work: Callable[[int], float]) -> tuple[float, Latencies]:
+                # It starts a second before the reads and ends a second after them.
                 working = background.submit(work, seconds + 2)
                 time.sleep(1)
                 latencies = read(seconds)
@@ -45,18 +45,18 @@ def measure(options: Options) -> None:
                 bare.append(verify(seconds))
                 logins.append(log_in(seconds))
                 quiet.append(read(seconds))
-                progress(f"round {number} of {options.rounds}: argon2-cffi beside reads, then logins beside reads")
-                rate, _ = beside_reads(verify)
-                bare_beside.append(rate)
-                rate, latencies = beside_reads(log_in)
-                logins_beside.append(rate)
+                progress(f"round {number} of {options.rounds}: argon2-cffi during reads, then logins during reads")
+                rate, _ = during_reads(verify)
+                bare_during_reads.append(rate)
+                rate, latencies = during_reads(log_in)
+                logins_during_reads.append(rate)
                 stormy.append(latencies)
     _print(quiet, stormy, options.rate)
     table(
-        (f"a second, {threads} threads on cores {cores}", "argon2-cffi", "logins", "ratio", "target"),
+        (f"per second, {threads} threads on cores {cores}", "argon2-cffi", "logins", "ratio", "target"),
         _compared("alone", bare, logins),
-        # The reads take a part of the cores from both.
-        _compared("beside the reads", bare_beside, logins_beside),
+        # The reads use a part of the cores in both cases.
+        _compared("during reads", bare_during_reads, logins_during_reads),
     )
 
 
@@ -71,7 +71,7 @@ def _client(kind: type[T], *task: str | int, cores: str = processes.CLIENT_CORE)
 
 
 def _print(quiet: list[Latencies], stormy: list[Latencies], rate: int) -> None:
-    """The medians of both, and the second to the first."""
+    """Print the medians of both, and their ratio."""
     rows = []
     for name in ("p50", "p99", "p999"):
         before, during = (median(getattr(run, name) for run in runs) for runs in (quiet, stormy))
@@ -79,7 +79,7 @@ def _print(quiet: list[Latencies], stormy: list[Latencies], rate: int) -> None:
         rows.append((f"{name}, ms", f"{before:.2f}", f"{during:.2f}", f"{during / before:.1f}x", target))
     errors = (str(sum(run.errors for run in runs)) for runs in (quiet, stormy))
     table(
-        (f"GET /posts/{{random id}} {rate} times a second", "alone", f"with {CLIENTS} that log in", "grows", "target"),
+        (f"GET /posts/{{random id}}, {rate} per second", "alone", f"with {CLIENTS} logging in", "ratio", "target"),
         *rows,
         ("not 2xx", *errors, "", ""),
     )

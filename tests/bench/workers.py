@@ -1,7 +1,7 @@
-"""One worker against two on the same cores, and how the connections spread over them.
+"""One worker and two on the same cores, and the distribution of connections among the two.
 
-wrk and PostgreSQL are on these cores too. So beside the gain stands what it would be at the most: both cores busy all
-the time, at what a request costs the whole machine with one worker.
+wrk and PostgreSQL use the same cores. The table therefore also has the greatest possible gain: all cores always busy,
+at the CPU time that a request costs the whole machine with one worker.
 """
 
 import os
@@ -22,7 +22,7 @@ CORES: Final = os.cpu_count() or 1
 
 
 def measure(options: Options) -> None:
-    # No core is left for wrk and PostgreSQL alone.
+    # wrk and PostgreSQL have no core of their own here.
     processes.stay_on(processes.ALL_CORES)
     with database.started(servers.DIRECTORY) as postgres:
         url = postgres.create("bench")
@@ -32,12 +32,12 @@ def measure(options: Options) -> None:
             servers.started(SERVICE, url, cores=processes.ALL_CORES, workers=2) as two,
         ):
             rows = [_row(route, one, two, options) for route in (routes.ROOT, routes.ONE_POST)]
-    heading = ("requests/s", "1 worker", "2 workers", "gain", "at the most", "target", "connections of each, by run")
+    heading = ("requests/s", "1 worker", "2 workers", "gain", "maximum", "target", "connections of each worker, by run")
     table(heading, *rows)
 
 
 def _row(route: Route, one: Server, two: Server, options: Options) -> tuple[str, ...]:
-    spreads: list[str] = []
+    counts_by_run: list[str] = []
     in_use: list[float] = []  # cores, with one worker
 
     def run_one(seconds: int) -> Figures:
@@ -47,15 +47,15 @@ def _row(route: Route, one: Server, two: Server, options: Options) -> tuple[str,
         return figures
 
     def run_two(seconds: int) -> Figures:
-        looking = threading.Timer(seconds / 2, look)
-        looking.start()
+        timer = threading.Timer(seconds / 2, count_connections)
+        timer.start()
         figures = wrk.measure(two, route.load, seconds, connections=CONNECTIONS)
-        looking.join()
+        timer.join()
         return figures
 
-    def look() -> None:
+    def count_connections() -> None:
         counts = [processes.connections(pid, two.port) for pid in processes.workers(two.pid)]
-        spreads.append(" + ".join(map(str, counts)))
+        counts_by_run.append(" + ".join(map(str, counts)))
 
     figures = in_turn(route.name, {"1 worker": run_one, "2 workers": run_two}, options)
     first, second = (of.requests_per_second for of in figures.values())
@@ -66,5 +66,5 @@ def _row(route: Route, one: Server, two: Server, options: Options) -> tuple[str,
         f"{second / first:.2f}x",
         f"{min(2, CORES / median(in_use)):.2f}x",
         f"≥ {TARGET}x",
-        ", ".join(spreads),
+        ", ".join(counts_by_run),
     )

@@ -1,6 +1,6 @@
--- A load for wrk: one request for each of a range of numbers, picked at random.
--- Arguments: method, path and body with a %d for the number; the first and last number and the step; the tokens of
--- the users who ask, user 1's first and separated by spaces: number n is asked for by user 1 + (n - 1) % users.
+-- A load for wrk: random requests, one for each number of a range.
+-- Arguments: method, path and body with a %d for the number; the first and last number and the step; the tokens of the
+-- users from user 1, separated by spaces. Request n has the token of user 1 + (n - 1) % users.
 
 local all = {}
 

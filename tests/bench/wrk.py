@@ -1,4 +1,4 @@
-"""wrk: a load in, figures out."""
+"""Runs wrk with a load and returns its figures."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,9 @@ SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 
 
 class Load(Struct, frozen=True, kw_only=True):
-    """One request for each number of a range; ``%d`` in the path and the body stands for the number.
+    """One request for each number of a range; the number replaces ``%d`` in the path and the body.
 
-    ``users`` is how many users take turns with a token each: number n is asked for by user 1 + (n - 1) % users.
+    ``users`` is the number of users. Request n has the token of user 1 + (n - 1) % users.
     """
 
     method: str = "GET"
@@ -30,9 +30,9 @@ class Load(Struct, frozen=True, kw_only=True):
 
 
 class Figures(Struct, frozen=True):
-    """What one run showed, or several: latencies in milliseconds, the server's CPU time in microseconds a request.
+    """The result of one run, or of several: latencies in milliseconds, CPU time of the server in µs per request.
 
-    The CPU time suffers least from what else the machine does.
+    Other load on the machine affects the CPU time least.
     """
 
     requests_per_second: float
@@ -44,7 +44,7 @@ class Figures(Struct, frozen=True):
 
     @classmethod
     def median(cls, runs: "list[Figures]") -> "Figures":
-        """The median of each figure over the runs, and all of their errors."""
+        """The median of each figure over the runs, and the sum of their errors."""
         return cls(
             median(run.requests_per_second for run in runs),
             median(run.p50 for run in runs),
@@ -56,7 +56,7 @@ class Figures(Struct, frozen=True):
 
 
 def measure(server: Server, load: Load, seconds: int, *, connections: int = 32) -> Figures:
-    """Run a load, every connection sending its next request when it has the answer to the last."""
+    """Run a load. Every connection sends its next request when it has received the last response (a closed loop)."""
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"--script={SCRIPT}"]
     numbers = load.numbers
     tokens = " ".join(map(token_of, range(1, load.users + 1)))

@@ -1,1 +1,1 @@
-"""The service while what is around it fails: ``just faults``."""
+"""Fault injection: the service under load while its database or its clients fail. ``just faults`` runs it."""

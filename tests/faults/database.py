@@ -1,4 +1,4 @@
-"""What may happen to a database, a function each; it returns when the database could serve again."""
+"""Faults of the database, one function each. It returns when the database works again."""
 
 import asyncio
 import shutil
@@ -14,17 +14,17 @@ from msgspec import Struct
 from tests.faults.cluster import Cluster
 
 
-class Scene(Struct):
-    """Where it happens."""
+class Target(Struct):
+    """What a fault is injected into."""
 
     cluster: Cluster
     database: str
-    small: Path | None
-    port: int  # the service's
+    small_volume: Path | None
+    port: int  # of the service
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:
-        """As a superuser, past the service."""
+        """A connection to the database as a superuser."""
         connection = await asyncpg.connect(self.cluster.url(self.database))
         try:
             yield connection
@@ -32,26 +32,26 @@ class Scene(Struct):
             await connection.close()
 
 
-async def killed(scene: Scene) -> None:
-    await asyncio.to_thread(scene.cluster.kill)
+async def killed(target: Target) -> None:
+    await asyncio.to_thread(target.cluster.kill)
     await asyncio.sleep(2)
-    await asyncio.to_thread(scene.cluster.start)
+    await asyncio.to_thread(target.cluster.start)
 
 
-async def restarted(scene: Scene) -> None:
-    await asyncio.to_thread(scene.cluster.stop)
-    await asyncio.to_thread(scene.cluster.start)
+async def restarted(target: Target) -> None:
+    await asyncio.to_thread(target.cluster.stop)
+    await asyncio.to_thread(target.cluster.start)
 
 
-async def stopped(scene: Scene) -> None:
-    await asyncio.to_thread(scene.cluster.stop)
+async def stopped(target: Target) -> None:
+    await asyncio.to_thread(target.cluster.stop)
     await asyncio.sleep(30)
-    await asyncio.to_thread(scene.cluster.start)
+    await asyncio.to_thread(target.cluster.start)
 
 
-async def started(scene: Scene) -> None:
-    """The other half of being away when the service starts."""
-    await asyncio.to_thread(scene.cluster.start)
+async def started(target: Target) -> None:
+    """The database is stopped before the service starts; this starts it."""
+    await asyncio.to_thread(target.cluster.start)
 
 
 TERMINATE: Final = """
@@ -63,40 +63,40 @@ where
 """
 
 
-async def terminated(scene: Scene) -> None:
-    async with scene.connected() as connection:
+async def terminated(target: Target) -> None:
+    async with target.connected() as connection:
         await connection.execute(TERMINATE)
 
 
-async def locked(scene: Scene) -> None:
-    async with scene.connected() as connection, connection.transaction():
-        # As an index does while it is built: posts are read and not written.
+async def locked(target: Target) -> None:
+    async with target.connected() as connection, connection.transaction():
+        # The lock that `create index` takes: posts can be read but not written.
         await connection.execute("lock table posts in share mode")
         await asyncio.sleep(12)
 
 
-async def frozen(scene: Scene) -> None:
-    await asyncio.to_thread(scene.cluster.freeze)
+async def frozen(target: Target) -> None:
+    await asyncio.to_thread(target.cluster.freeze)
     await asyncio.sleep(15)
-    await asyncio.to_thread(scene.cluster.thaw)
+    await asyncio.to_thread(target.cluster.thaw)
 
 
-async def crowded(scene: Scene) -> None:
-    """Others take every slot, the service's as well."""
+async def no_slots(target: Target) -> None:
+    """Other clients take every connection slot, including those of the service."""
     others: list[asyncpg.Connection] = []
-    async with scene.connected() as connection:
+    async with target.connected() as connection:
         while True:
             with suppress(asyncpg.TooManyConnectionsError):
                 while True:
-                    others.append(await asyncpg.connect(scene.cluster.url()))
+                    others.append(await asyncpg.connect(target.cluster.url()))
             if not await connection.fetch(TERMINATE):
                 break
         await asyncio.sleep(5)
         await asyncio.gather(*(other.close() for other in others))
 
 
-async def read_only(scene: Scene) -> None:
-    async with scene.connected() as connection:
+async def read_only(target: Target) -> None:
+    async with target.connected() as connection:
         await connection.execute("alter system set default_transaction_read_only = on")
         await connection.execute("select pg_reload_conf()")
         await asyncio.sleep(3)
@@ -104,9 +104,9 @@ async def read_only(scene: Scene) -> None:
         await connection.execute("select pg_reload_conf()")
 
 
-async def full(scene: Scene) -> None:
-    assert scene.small
-    filler = scene.small / "filler"
+async def full(target: Target) -> None:
+    assert target.small_volume
+    filler = target.small_volume / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(1 << 20))
@@ -116,7 +116,7 @@ async def full(scene: Scene) -> None:
 
 @contextmanager
 def small_file_system(mount_point: Path, owner: str | None) -> Iterator[Path | None]:
-    """Room for one database, in memory; ``None`` where that takes rights that we do not have."""
+    """A file system of 64 MiB in memory. ``None`` without the permission to mount one."""
     mount_point.mkdir(exist_ok=True)
     mounting = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(mount_point)]
     if not shutil.which("mount") or subprocess.run(mounting, stderr=subprocess.DEVNULL, check=False).returncode:  # noqa: S603
@@ -133,9 +133,9 @@ def small_file_system(mount_point: Path, owner: str | None) -> Iterator[Path | N
 class Fault(Struct, frozen=True):
     name: str
     title: str
-    make: Callable[[Scene], Awaitable[None]]
+    inject: Callable[[Target], Awaitable[None]]
     away_at_start: bool = False
-    on_small: bool = False
+    on_small_volume: bool = False
 
 
 FAULTS: Final = (
@@ -146,7 +146,7 @@ FAULTS: Final = (
     Fault("terminated", "every connection terminated", terminated),
     Fault("locked", "writes of posts locked for 12 s", locked),
     Fault("frozen", "frozen for 15 s", frozen),
-    Fault("crowded", "no connection slot free for 5 s", crowded),
+    Fault("no_slots", "no connection slot free for 5 s", no_slots),
     Fault("read_only", "read-only for 3 s", read_only),
-    Fault("full", "disk full for 3 s", full, on_small=True),
+    Fault("full", "disk full for 3 s", full, on_small_volume=True),
 )

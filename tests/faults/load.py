@@ -1,4 +1,4 @@
-"""A steady mixed load whose every answer is kept, and what became of its writes."""
+"""A steady mixed load. It records every response, and counts lost and doubled writes."""
 
 import asyncio
 import time
@@ -21,18 +21,18 @@ RATE: Final = 250  # requests a second
 USERS: Final = 50
 POSTS: Final = 20_000
 
-# Seconds. A wait for a connection and one for a statement, for those who gather behind a statement twice: nothing may
-# take longer, with the default of DATABASE_TIMEOUT_SECONDS.
-HUNG: Final = 20
+# Seconds. The longest a request may take with the default DATABASE_TIMEOUT_SECONDS: the wait for a connection and for a
+# statement, twice if it is queued behind another batch.
+TIMEOUT: Final = 20
 
-# Seconds; a little less than uvicorn keeps a connection on which nothing is asked.
-KEPT_ALIVE: Final = 4
+# Seconds. A connection that has been idle for longer is not used again, because the service may be closing it.
+MAX_IDLE: Final = 4
 
 GOOD: Final = frozenset({"200", "201"})
 
 
-class Answer(Struct):
-    """``kind`` and ``number`` say which request it was; times in seconds."""
+class Response(Struct):
+    """A response. ``kind`` and ``number`` identify the request; times in seconds."""
 
     kind: str
     number: int
@@ -42,17 +42,17 @@ class Answer(Struct):
 
 
 class Load:
-    """Sends whether or not those before are answered, so that a service that hangs is not spared."""
+    """Sends requests at a fixed rate, whether or not earlier ones have been answered (an open loop)."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[tuple[Connection, float]] = []
         self._running: set[asyncio.Task[None]] = set()
-        self.answers: list[Answer] = []
+        self.responses: list[Response] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Returns when all that was sent is answered, or has waited too long."""
+        """Send requests until the end of the block, then wait for all responses or their timeouts."""
         sending = asyncio.create_task(self._send())
         try:
             yield
@@ -68,23 +68,23 @@ class Load:
         begun = time.perf_counter()
         for number, (kind, request) in enumerate(_requests(), 1):
             await asyncio.sleep(begun + number / RATE - time.perf_counter())
-            task = asyncio.create_task(self._ask(kind, number, request))
+            task = asyncio.create_task(self._send_one(kind, number, request))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _ask(self, kind: str, number: int, request: bytes) -> None:
+    async def _send_one(self, kind: str, number: int, request: bytes) -> None:
         begun = time.perf_counter()
         try:
-            async with asyncio.timeout(HUNG):
+            async with asyncio.timeout(TIMEOUT):
                 status = await self._status_of(request)
         except TimeoutError:
             status = "hung"
         except (OSError, asyncio.IncompleteReadError):
             status = "lost"
-        self.answers.append(Answer(kind, number, begun, time.perf_counter(), status))
+        self.responses.append(Response(kind, number, begun, time.perf_counter(), status))
 
     async def _status_of(self, request: bytes) -> str:
-        connection = self._lately_used() or await Connection.open(self._port)
+        connection = self._reusable_connection() or await Connection.open(self._port)
         try:
             connection.writer.write(request)
             head = await connection.reader.readuntil(b"\r\n\r\n")
@@ -97,21 +97,21 @@ class Load:
         status = head[9:12].decode()
         return status if status != "503" or b"\r\nretry-after: " in head.lower() else "503 without Retry-After"
 
-    def _lately_used(self) -> Connection | None:
-        """Not one that the service may close at this very moment, as it does with those that lie idle."""
+    def _reusable_connection(self) -> Connection | None:
+        """An idle connection that the service is certainly not about to close."""
         while self._idle:
-            connection, used = self._idle.pop()
-            if time.perf_counter() - used < KEPT_ALIVE:
+            connection, idle_since = self._idle.pop()
+            if time.perf_counter() - idle_since < MAX_IDLE:
                 return connection
             connection.writer.close()
         return None
 
 
 def _requests() -> Iterator[tuple[str, bytes]]:
-    """Of ten requests two write a post, two change one that no other changes, one logs in, five read."""
+    """Of ten requests, two create a post, two update a post of their own, one logs in and five read."""
     tokens = [f"authorization: Bearer {token_of(user)}" for user in range(1, USERS + 1)]
     for number in count(1):
-        post, user = randint(1, POSTS), randint(1, USERS)  # noqa: S311 - no secret
+        post, user = randint(1, POSTS), randint(1, USERS)  # noqa: S311 - not a secret
         token = tokens[user - 1]
         match number % 10:
             case 0 | 1:
@@ -139,20 +139,22 @@ def _request(line: str, *headers: str, body: str = "", content_type: str = "appl
 
 
 class Writes(Struct):
-    """How many were acknowledged, and of those, how many are not there; of all, how many are there twice."""
+    """How many writes were acknowledged, how many of those are missing, and how many of all are stored twice."""
 
     acknowledged: int
     lost: int
     doubled: int
 
 
-async def count_writes(url: str, answers: list[Answer]) -> Writes:
+async def count_writes(url: str, responses: list[Response]) -> Writes:
     connection = await asyncpg.connect(url)
     posts = Counter(row["title"] for row in await connection.fetch("select title from posts where id > $1", POSTS))
     patched = await connection.fetch("select id from posts where title = 'patched ' || id")
     await connection.close()
     there = {"POST": set(posts), "PATCH": {f"patched {row['id']}" for row in patched}}
     name = {"POST": "post", "PATCH": "patched"}
-    acknowledged = [answer for answer in answers if answer.kind in name and answer.status in GOOD]
-    lost = [answer for answer in acknowledged if f"{name[answer.kind]} {answer.number}" not in there[answer.kind]]
+    acknowledged = [response for response in responses if response.kind in name and response.status in GOOD]
+    lost = [
+        response for response in acknowledged if f"{name[response.kind]} {response.number}" not in there[response.kind]
+    ]
     return Writes(len(acknowledged), len(lost), sum(times > 1 for times in posts.values()))

@@ -1,4 +1,4 @@
-"""The floor: a bare ASGI function on the service's own server, and one held connection that takes reads in batches."""
+"""The lower bound of cost: a bare ASGI function on the service's server, and one connection with batches of reads."""
 
 import asyncio
 import os
@@ -9,9 +9,9 @@ import msgspec
 import uvicorn
 from msgspec import Struct
 
-from service import server
 from service.database.pool import SERVER_SETTINGS
-from service.protocol import State
+from service.server import server
+from service.settings import load
 
 SELECT: Final = """
 select
@@ -37,7 +37,7 @@ class Post(Struct, gc=False):
 
 
 class Posts:
-    """Reads of posts: those that wait while a statement is under way go together in the next."""
+    """Reads of posts: those that arrive while a statement is in flight share the next one."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.connection = connection
@@ -49,7 +49,7 @@ class Posts:
         if (future := self.waiting.get(post_id)) is None:
             future = self.waiting[post_id] = asyncio.get_running_loop().create_future()
         if self.running is None:
-            # A task begins with the next turn of the loop, so everything that arrives in this one joins.
+            # A task starts in the next iteration of the event loop, so all reads of this iteration join.
             self.running = asyncio.create_task(self.run())
         return future
 
@@ -68,23 +68,23 @@ posts: Posts
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
-        return await live(receive, send)
+        return await run_lifespan(receive, send)
     path: str = scope["path"]
     if path == "/":
-        return await answer(send, 200, GREETING)
+        return await respond(send, 200, GREETING)
     if path.startswith("/posts/") and (body := await posts.read(int(path[7:]))):
-        return await answer(send, 200, body)
-    return await answer(send, 404, b"{}")
+        return await respond(send, 200, body)
+    return await respond(send, 404, b"{}")
 
 
-async def answer(send: Any, status: int, body: bytes) -> None:
+async def respond(send: Any, status: int, body: bytes) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*HEADERS, length]})
     await send({"type": "http.response.body", "body": body})
 
 
-async def live(receive: Any, send: Any) -> None:
-    global posts  # noqa: PLW0603 - a bare function has nowhere else to keep it
+async def run_lifespan(receive: Any, send: Any) -> None:
+    global posts  # noqa: PLW0603 - a bare function has no other place for it
     await receive()
     connection = await asyncpg.connect(os.environ["DATABASE_URL"], server_settings=SERVER_SETTINGS)
     posts = Posts(connection)
@@ -95,9 +95,8 @@ async def live(receive: Any, send: Any) -> None:
 
 
 if __name__ == "__main__":
-    # BENCH_HTTP names another protocol class for uvicorn than the service's, to see what that one gains.
-    options = server.OPTIONS | ({"http": os.environ["BENCH_HTTP"]} if "BENCH_HTTP" in os.environ else {})
-    port = int(os.environ["PORT"])
-    bare = uvicorn.Server(uvicorn.Config(app, port=port, loop="uvloop", log_level="warning", **options))
-    bare.server_state = State()  # without a bound
-    bare.run()
+    settings = load()
+    if os.environ.get("BENCH_SERVER") == "uvicorn":  # to measure what the service's server gains
+        uvicorn.run(app, port=settings.port, loop="uvloop", http="httptools", access_log=False, log_level="warning")
+    else:
+        server.Server(server.Config(settings, app)).run([server.listen(settings)])

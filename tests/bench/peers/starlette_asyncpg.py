@@ -70,7 +70,7 @@ class Profile(Struct):
     posts: list[Post]
 
 
-def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def respond(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
 
 
@@ -96,14 +96,14 @@ async def decode(request: Request, kind: type[Any]) -> Any:
 
 
 async def greet(_: Request) -> Response:
-    return answer({"message": "Accounts and posts. The API is described at /docs."})
+    return respond({"message": "Accounts and posts. The API is described at /docs."})
 
 
 async def read_post(request: Request) -> Response:
     row = await request.state.pool.fetchrow(SELECT_POST, request.path_params["id"])
     if row is None:
         raise HTTPException(404, "Post not found")
-    return answer(Post(*row))
+    return respond(Post(*row))
 
 
 async def list_posts(request: Request) -> Response:
@@ -113,7 +113,7 @@ async def list_posts(request: Request) -> Response:
     except ValueError:
         raise HTTPException(422, "limit and after are whole numbers") from None
     rows = await request.state.pool.fetch(SELECT_PAGE, after, limit)
-    return answer([Post(*row) for row in rows])
+    return respond([Post(*row) for row in rows])
 
 
 async def read_profile(request: Request) -> Response:
@@ -123,18 +123,18 @@ async def read_profile(request: Request) -> Response:
         if user is None:
             raise HTTPException(404, "User not found")
         rows = await connection.fetch(SELECT_POSTS_OF_USER, user_id, 50)
-    return answer(Profile(user["id"], user["username"], user["email"], [Post(*row) for row in rows]))
+    return respond(Profile(user["id"], user["username"], user["email"], [Post(*row) for row in rows]))
 
 
 async def read_own_account(request: Request) -> Response:
-    return answer(await authenticate(request))
+    return respond(await authenticate(request))
 
 
 async def create_post(request: Request) -> Response:
     user = await authenticate(request)
     post: PostCreate = await decode(request, PostCreate)
     row = await request.state.pool.fetchrow(INSERT_POST, post.title, post.content, user.id)
-    return answer(Post(*row), 201, {"Location": f"/posts/{row['id']}"})
+    return respond(Post(*row), 201, {"Location": f"/posts/{row['id']}"})
 
 
 async def update_post(request: Request) -> Response:
@@ -143,7 +143,7 @@ async def update_post(request: Request) -> Response:
     change: PostUpdate = await decode(request, PostUpdate)
     row = await request.state.pool.fetchrow(UPDATE_POST, post_id, user.id, change.title, change.content)
     if row is not None:
-        return answer(Post(*row))
+        return respond(Post(*row))
     if await request.state.pool.fetchrow(SELECT_OWNER, post_id) is None:
         raise HTTPException(404, "Post not found")
     raise HTTPException(403, "Only the owner can update this post")

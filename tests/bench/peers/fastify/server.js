@@ -4,7 +4,7 @@ import jwt from "@fastify/jwt";
 import Fastify from "fastify";
 import pg from "pg";
 
-// Ids are bigint in the database; node-postgres hands those over as strings unless it is told otherwise.
+// Ids are bigint in the database. By default node-postgres returns them as strings.
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 10 });
@@ -12,11 +12,11 @@ const app = Fastify();
 
 app.register(jwt, {
   secret: process.env.SECRET_KEY,
-  // Its cache of verified tokens is on, as the service has one too.
+  // With its cache of verified tokens, because the service has one too.
   verify: { algorithms: ["HS256"], allowedIss: "accounts-and-posts", cache: true },
 });
 
-// A name makes node-postgres prepare the statement, once a connection.
+// node-postgres prepares a named statement, once per connection.
 const statements = {
   post: "select id, title, content, user_id, date_posted from posts where id = $1",
   page: "select id, title, content, user_id, date_posted from posts where id > $1 order by id limit $2",

@@ -1,0 +1,1 @@
+"""uvicorn, as this service runs it: connections, load shedding, drain, and several workers."""

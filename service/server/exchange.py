@@ -1,0 +1,211 @@
+"""One request and its response, as ASGI has them."""
+
+import asyncio
+import logging
+import re
+import sys
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from litestar.types import ASGIApp
+
+from service.errors import InternalError, ServiceError, Stopping
+from service.http.problems import phrase, problem_app
+
+if TYPE_CHECKING:
+    from service.server.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status} {phrase(status)}\r\n".encode() for status in HTTPStatus}
+_ILLEGAL_IN_FIELD: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5
+_BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFIED.value})
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Exchange:
+    """Runs the app for one request. A response goes out in one write unless the app sends it in parts."""
+
+    def __init__(
+        self,
+        connection: "Connection",
+        app: ASGIApp,
+        scope: Any,
+        *,
+        keep_alive: bool,
+        expects_continue: bool = False,
+    ) -> None:
+        self.keep_alive = keep_alive  # whether the connection goes on after the response
+        self.complete = False  # the response has been written
+        self._connection = connection
+        self._app = app
+        self._scope = scope
+        self._expects_continue = expects_continue
+        self._body = bytearray()
+        self._body_complete = False
+        self._body_taken = False
+        self._error: type[ServiceError] | None = None  # of the body
+        self._disconnected = False
+        self._arrival: asyncio.Future[None] | None = None  # what receive() waits for
+        self._start: Any = None  # the app's http.response.start
+        self._head_sent = False
+        self._chunked = False
+        self._bodiless = False
+        self._missing_bytes = 0  # of the announced Content-Length
+        self._task: asyncio.Task[None] | None = None
+
+    # For the connection.
+
+    def start(self) -> None:
+        tasks = self._connection.shared.tasks
+        self._task = self._connection.loop.create_task(self._run())
+        tasks.add(self._task)
+        self._task.add_done_callback(tasks.discard)
+
+    def cancel(self) -> None:
+        if self._task:
+            self._task.cancel()
+
+    def add_body(self, piece: bytes) -> int:
+        """Take a piece of the body; returns how many bytes the app has not taken yet."""
+        if self.complete:
+            return 0
+        self._body += piece
+        self._wake()
+        return len(self._body)
+
+    def end_body(self) -> None:
+        self._body_complete = True
+        self._wake()
+
+    def fail(self, error: type[ServiceError]) -> None:
+        """The body will never be complete: ``receive`` raises ``error``."""
+        self.keep_alive = False
+        self._error = error
+        self._wake()
+
+    def disconnect(self) -> None:
+        self._disconnected = True
+        self._wake()
+
+    def _wake(self) -> None:
+        arrival, self._arrival = self._arrival, None
+        if arrival and not arrival.done():
+            arrival.set_result(None)
+
+    # For the app.
+
+    async def _run(self) -> None:
+        try:
+            await self._app(self._scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            await self._replace(Stopping)
+        except Exception:
+            logger.exception("%s %s failed", self._scope["method"], self._scope.get("path"))
+            await self._replace(InternalError)
+        else:
+            if not self.complete and not self._disconnected:
+                logger.error("%s %s returned without a response", self._scope["method"], self._scope.get("path"))
+                await self._replace(InternalError)
+
+    async def _replace(self, error: type[ServiceError]) -> None:
+        """Answer ``error`` instead, or reset the connection if a part of another response was sent."""
+        if self.complete or self._disconnected:
+            return
+        if self._head_sent:
+            self._connection.abort()
+            return
+        self._start = None
+        self.keep_alive = False
+        await problem_app(error)(self._scope, self.receive, self.send)
+
+    async def receive(self) -> Any:
+        """Return the next part of the body. Raises the ``ServiceError`` that cut it off."""
+        if self._expects_continue and not (self._body or self._body_complete or self._start):
+            self._expects_continue = False
+            self._connection.write(_CONTINUE)
+        while not (
+            self._body
+            or (self._body_complete and not self._body_taken)
+            or self._error
+            or self.complete
+            or self._disconnected
+        ):
+            self._arrival = self._connection.loop.create_future()
+            self._connection.resume_reading()
+            await self._arrival
+        if self.complete or self._disconnected:
+            return {"type": "http.disconnect"}
+        if self._error:
+            raise self._error
+        body, self._body = bytes(self._body), bytearray()
+        self._body_taken = self._body_complete
+        return {"type": "http.request", "body": body, "more_body": not self._body_complete}
+
+    async def send(self, message: Any) -> None:
+        """Raises ``RuntimeError`` for a message out of turn, or a body that is not as long as announced."""
+        if message["type"] == "http.response.start":
+            if self._start:
+                raise RuntimeError("the response was started before")
+            self._start = message
+            return
+        if self.complete or not self._start:
+            raise RuntimeError("a part of a response before its start or after its end")
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self._connection.drained:
+            await self._connection.drained
+        if self._disconnected:
+            return
+        data = self._encode(body, more=more)
+        self._head_sent = True
+        if more:
+            self._connection.write(data)
+            return
+        self.complete = True
+        self._connection.write(data)
+        self._connection.on_response_complete()
+
+    def _encode(self, body: bytes, *, more: bool) -> bytes:
+        head = b"" if self._head_sent else self._encode_head(len(body), more=more)
+        if self._bodiless:
+            return head
+        if self._chunked:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            return head + chunk + (b"" if more else b"0\r\n\r\n")
+        self._missing_bytes -= len(body)
+        if self._missing_bytes < 0 or (self._missing_bytes and not more):
+            raise RuntimeError("the body is not as long as its Content-Length")
+        return head + body
+
+    def _encode_head(self, size: int, *, more: bool) -> bytes:
+        """The status line and the fields; decides how the body is delimited and whether the connection goes on."""
+        status, connection = self._start["status"], self._connection
+        announced: int | None = None
+        lines = [_STATUS_LINES[status]]
+        for name, value in (*connection.shared.default_headers, *self._start.get("headers", ())):
+            if _ILLEGAL_IN_FIELD.search(value):
+                raise RuntimeError(f"the header field {name!r} has a control character")
+            if name == b"content-length":
+                announced = int(value)
+            elif name == b"connection":
+                self.keep_alive &= b"close" not in value.lower()
+                continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+        self._bodiless = self._scope["method"] == "HEAD" or status in _BODILESS
+        if announced is None and not self._bodiless:
+            if not more:
+                announced = size
+                lines.append(b"content-length: %d\r\n" % size)
+            elif self._scope["http_version"] == "1.0":
+                announced = sys.maxsize  # the end of the connection delimits the body
+            else:
+                self._chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        self._missing_bytes = announced or 0
+        # A client that was not asked to go on may leave out the body, so what follows would be misread.
+        if connection.shared.closing or (self._expects_continue and not self._body_complete):
+            self.keep_alive = False
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)

@@ -1,0 +1,152 @@
+"""uvicorn's supervisor for several workers, which share one listening socket."""
+
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import time
+from contextlib import suppress
+from functools import cached_property
+from typing import Final
+
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import multiprocess
+
+from service.server.server import SHUTDOWN_SECONDS, Config, Server
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FREE: Final = -1
+TOLERANCE: Final = 1.1  # times the connections of the worker that has fewest
+DEFERENCE_SECONDS: Final = 0.001
+
+_spawn = multiprocessing.get_context("spawn")
+
+# Sent to every process of a terminal; the workers hear of them from the supervisor.
+_TERMINAL_SIGNALS: Final = {signal.SIGINT, signal.SIGHUP}
+
+
+def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP. Raises ``SystemExit`` if a worker cannot start."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has no such thing as no limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
+    if settings.workers == 1:
+        Server(Config(settings)).run([listener])
+    else:
+        Supervisor(Workers(settings), [listener]).run()
+
+
+class Workers(Config):
+    """The configuration of several workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # How many connections each worker has, in memory that all of them share; FREE where there is no worker.
+        self.connections = _spawn.RawArray("i", [FREE] * settings.workers)
+
+
+class Worker(Server):
+    """One of several servers on one listening socket. It stops when its supervisor has gone."""
+
+    config: Workers
+
+    def __init__(self, config: Workers, supervisor: int, slot: int) -> None:
+        super().__init__(config)
+        self.supervisor = supervisor
+        self.slot = slot
+
+    async def on_tick(self, counter: int) -> bool:
+        self._count()
+        if os.getppid() != self.supervisor:
+            self.handle_exit(signal.SIGTERM, None)
+        return await super().on_tick(counter)
+
+    def _count(self) -> int:
+        connections = len(self.server_state.connections) + len(self.opening)
+        self.config.connections[self.slot] = connections
+        return connections
+
+    def on_readable(self) -> None:
+        """Leave a connection to a worker that has clearly fewer, unless that one does not accept it in a moment.
+
+        Every worker is woken. Without this the first to run would get nearly all connections of a burst.
+        """
+        fewest = min(count for count in self.config.connections if count != FREE)
+        if self._count() > fewest * TOLERANCE + 1 and not self.should_exit:
+            self.pause_accepting(DEFERENCE_SECONDS)
+        else:
+            super().on_readable()
+
+
+class WorkerProcess(multiprocess.Process):
+    """A process that uvicorn's supervisor keeps."""
+
+    config: Workers
+
+    def __init__(self, config: Workers, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.supervisor = os.getpid()
+        self.slot = list(config.connections).index(FREE)
+        config.connections[self.slot] = 0
+
+    def start(self) -> None:
+        # A child inherits the mask.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL_SIGNALS)
+
+    def join(self) -> None:
+        super().join()
+        self.config.connections[self.slot] = FREE
+
+    @cached_property
+    def server(self) -> Server:
+        return Worker(self.config, self.supervisor, self.slot)
+
+
+# uvicorn's supervisor takes the class of its processes from its own module.
+multiprocess.Process = WorkerProcess  # type: ignore[misc,assignment]
+
+
+class Supervisor(multiprocess.Multiprocess):
+    """Keeps the workers, and passes on a signal to stop, as it does the next."""
+
+    config: Workers
+
+    handle_hup = multiprocess.Multiprocess.handle_term
+
+    def handle_ttin(self) -> None:
+        """Ignored: the number of workers is a setting."""
+
+    handle_ttou = handle_ttin
+
+    def run(self) -> None:
+        super().run()
+        if any(process.exitcode == STARTUP_FAILURE for process in self.processes):
+            raise SystemExit(1)
+
+    def keep_subprocess_alive(self) -> None:
+        try:
+            super().keep_subprocess_alive()
+        except OSError as error:  # too many processes or open files; uvicorn comes back in half a second
+            logger.error("cannot start a worker: %s", error)  # noqa: TRY400 - nothing that a traceback explains
+
+    def join_all(self) -> None:
+        """Wait for the workers, until the time is over in which each of them ends by itself."""
+        for listener in self.sockets:
+            listener.close()  # else the kernel goes on accepting connections, and resets them at the end
+        deadline = time.monotonic() + self.config.settings.drain_seconds + SHUTDOWN_SECONDS + 1
+        while any(process.process.is_alive() for process in self.processes):
+            if self.signal_queue:
+                self.signal_queue.clear()
+                self.terminate_all()
+            if time.monotonic() > deadline:
+                for process in self.processes:
+                    process.kill()
+            time.sleep(0.05)

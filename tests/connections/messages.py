@@ -1,0 +1,290 @@
+"""The requests that a history is made of, and what may be answered to each."""
+
+import json
+from collections.abc import Callable
+from random import Random
+from typing import Final
+from urllib.parse import urlencode
+
+from msgspec import Struct, field
+
+PUBLIC_POSTS: Final = 100  # with the ids from 1
+PUBLIC_CONTENT: Final = "x" * 10_000  # a list of all of them is 1 MB
+FIRST_OWN_POST: Final = 1_000_000  # from here on each post is changed or deleted by one request
+
+FORM: Final = "Content-Type: application/x-www-form-urlencoded"
+TOO_LONG: Final = 100_000  # bytes of a head, an extension or a trailer
+
+
+class Account(Struct, frozen=True):
+    """Who writes the posts."""
+
+    username: str
+    password: str
+    token: str
+
+
+class Message(Struct):
+    """One request. ``statuses`` are legal where nothing is wrong with the server or the database."""
+
+    kind: str
+    method: str
+    statuses: set[int]
+    data: bytes = b""
+    head_size: int = 0
+    request_id: str = ""
+    marker: str = ""  # the title that it writes
+    post_id: int = 0  # the post that it reads, changes or deletes
+    features: list[str] = field(default_factory=list)
+    closes: bool = False  # it asks for the end of the connection
+    broken: bool = False  # no server can accept it: an error response ends the connection
+    early: bool = False  # it may be answered before its body has arrived
+    expects: bool = False  # 100 Continue
+
+    def __str__(self) -> str:
+        return " ".join([self.kind, *self.features])
+
+
+class Draft(Struct):
+    """A request on its way to a message."""
+
+    kind: str
+    line: tuple[str, str]
+    statuses: set[int]
+    fields: list[str] = field(default_factory=list)
+    body: bytes | None = None
+    marker: str = ""
+    post_id: int = 0
+    early: bool = False
+
+
+class MessageFactory:
+    """Makes the requests of one connection. Its seed and number are part of all that it writes."""
+
+    def __init__(self, random: Random, seed: int, number: int, account: Account) -> None:
+        self.random = random
+        self.seed = seed
+        self.number = number
+        self.label = f"{seed}-{number}"
+        self.account = account
+        self.index = 0
+
+    def make(self, *, breakable: bool = True) -> Message:
+        self.index += 1
+        [draft] = self.random.choices(list(KINDS), list(KINDS.values()))
+        return self._finish(draft(self), breakable=breakable)
+
+    def make_large(self) -> Message:
+        """A request with a response of 1 MB."""
+        self.index += 1
+        return self._finish(Draft("large", ("GET", "/posts?limit=100"), {200}), breakable=False)
+
+    @property
+    def _token(self) -> str:
+        return f"Authorization: Bearer {self.account.token}"
+
+    def _chance(self, percent: float) -> bool:
+        return self.random.random() * 100 < percent
+
+    # The kinds of requests.
+
+    def root(self) -> Draft:
+        return Draft("GET /", ("GET", "/"), {200})
+
+    def live(self) -> Draft:
+        return Draft("live", ("GET", "/health/live"), {200})
+
+    def head(self) -> Draft:
+        return Draft("HEAD", ("HEAD", self.random.choice(["/", "/posts/1", "/posts?limit=3"])), {200})
+
+    def read(self) -> Draft:
+        post_id = self.random.randint(1, PUBLIC_POSTS)
+        return Draft("read", ("GET", f"/posts/{post_id}"), {200}, post_id=post_id)
+
+    def missing(self) -> Draft:
+        return Draft("missing", ("GET", "/posts/999999999"), {404})
+
+    def read_page(self) -> Draft:
+        return Draft("list", ("GET", "/posts?limit=3"), {200})
+
+    def _post(self, *fields: str, statuses: frozenset[int] = frozenset({201})) -> Draft:
+        marker = f"{self.label}.{self.index}"
+        content = "c" * self.random.choice([1, 10, 1000, 50_000])
+        body = json.dumps({"title": marker, "content": content}).encode()
+        return Draft("POST", ("POST", "/posts"), set(statuses), list(fields), body, marker)
+
+    def publish(self) -> Draft:
+        return self._post(self._token)
+
+    def publish_as_nobody(self) -> Draft:
+        draft = self._post(statuses=frozenset({401}))
+        draft.kind, draft.early = "POST without a token", True
+        return draft
+
+    def publish_too_much(self) -> Draft:
+        draft = self._post(self._token, statuses=frozenset({413}))
+        size = self.random.randint(1_050_000, 1_500_000)
+        draft.kind, draft.early, draft.body = "POST over 1 MiB", True, (draft.body or b"").ljust(size)
+        return draft
+
+    def publish_nothing(self) -> Draft:
+        return Draft("POST of no JSON", ("POST", "/posts"), {400}, [self._token], b'{"title": ')
+
+    def _own(self) -> int:
+        return FIRST_OWN_POST + (self.seed * 10_000 + self.number) * 100 + self.index
+
+    def patch(self) -> Draft:
+        marker, post_id = f"{self.label}.{self.index}", self._own()
+        body = json.dumps({"title": marker}).encode()
+        return Draft("PATCH", ("PATCH", f"/posts/{post_id}"), {200}, [self._token], body, marker, post_id)
+
+    def delete(self) -> Draft:
+        post_id = self._own()
+        return Draft("DELETE", ("DELETE", f"/posts/{post_id}"), {204}, [self._token], post_id=post_id)
+
+    def log_in(self) -> Draft:
+        form = urlencode({"username": self.account.username, "password": self.account.password})
+        return Draft("login", ("POST", "/auth/token"), {200}, [FORM], form.encode())
+
+    def body_for_nothing(self) -> Draft:
+        return Draft("GET with a body", ("GET", "/"), {200}, body=b"{}" * self.random.choice([1, 3000]), early=True)
+
+    # From a draft to bytes.
+
+    def _finish(self, draft: Draft, *, breakable: bool) -> Message:
+        request_id = f"{self.label}.{self.index}"
+        message = Message(
+            draft.kind,
+            draft.line[0],
+            draft.statuses,
+            request_id=request_id,
+            marker=draft.marker,
+            post_id=draft.post_id,
+            early=draft.early,
+        )
+        version, fields = self._vary_head(draft, message)
+        body = self._frame(draft, message, version, fields)
+        lines = [f"{draft.line[0]} {draft.line[1]} HTTP/{version}", f"X-Request-ID: {request_id}", *fields]
+        if breakable and self._chance(5):
+            body = self._break(lines, body, message)
+        head = "\r\n".join([*lines, "", ""]).encode()
+        if self._chance(1):
+            head = b"\r\n" + head
+        message.data, message.head_size = head + body, len(head)
+        return message
+
+    def _vary_head(self, draft: Draft, message: Message) -> tuple[str, list[str]]:
+        version, fields, random = "1.1", ["Host: model", *draft.fields], self.random
+        method, target = draft.line
+        if self._chance(5):
+            message.features.append("absolute")
+            draft.line = method, "http://model" + ("" if target == "/" and self._chance(50) else target)
+        if self._chance(5):
+            message.features.append("upgrade")
+            fields += ["Connection: Upgrade", f"Upgrade: {random.choice(['h2c', 'websocket'])}"]
+        if self._chance(3):
+            message.features.append("40 KB of head")
+            fields.append("X-Padding: " + "p" * 40_000)
+        if self._chance(3):
+            message.features.append("HTTP/1.0")
+            version, message.closes = "1.0", True
+            if self._chance(50):
+                fields.append("Connection: keep-alive")
+        elif self._chance(3):
+            message.features.append("close")
+            fields.append("Connection: close")
+            message.closes = True
+        return version, fields
+
+    def _frame(self, draft: Draft, message: Message, version: str, fields: list[str]) -> bytes:
+        """The body as it is sent, and the fields that belong to it."""
+        if (body := draft.body) is None:
+            return b""
+        if self._chance(20):
+            message.features.append("expect")
+            message.expects = version == "1.1"
+            fields.append("Expect: 100-continue")
+        if version == "1.0" or self._chance(50):
+            fields.append(f"Content-Length: {len(body)}")
+            return body
+        message.features.append("chunked")
+        fields.append("Transfer-Encoding: chunked")
+        return self._chunks(body) + b"0\r\n" + self._trailers(message) + b"\r\n"
+
+    def _chunks(self, body: bytes) -> bytes:
+        pieces: list[bytes] = []
+        rest = body
+        while rest:
+            size = self.random.choice([1, 2, 10, 1000, 70_000, len(rest)]) if len(pieces) < 50 else len(rest)
+            piece, rest = rest[:size], rest[size:]
+            extension = self.random.choice(["", "", "", ";name", ';name="a value"', ";" + "e" * 10_000])
+            pieces.append(f"{len(piece):x}{extension}\r\n".encode() + piece + b"\r\n")
+        return b"".join(pieces)
+
+    def _trailers(self, message: Message) -> bytes:
+        if not self._chance(40):
+            return b""
+        chosen = self.random.choice(
+            [self._token, "X-Request-ID: from-a-trailer", "Connection: close", "Expect: 100-continue", "X: y"]
+        )
+        message.features.append(f"trailer {chosen[:14]}")
+        return f"{chosen}\r\n".encode()
+
+    def _break(self, lines: list[str], body: bytes, message: Message) -> bytes:
+        message.broken = True
+        in_body = b"0\r\n" in body and "Transfer-Encoding: chunked" in lines and self._chance(60)
+        faults = BODY_FAULTS if in_body else HEAD_FAULTS
+        name = self.random.choice(list(faults))
+        message.features.append(f"broken: {name}")
+        status = 431 if name.startswith("long") else 400
+        message.statuses = {status} | (message.statuses if in_body and message.early else set())
+        message.early = in_body and message.early
+        if in_body:
+            return BODY_FAULTS[name](body)
+        message.expects = False
+        lines[:] = HEAD_FAULTS[name](lines)
+        return body
+
+
+Draw = Callable[[MessageFactory], Draft]
+
+# How often each kind is drawn.
+KINDS: Final[dict[Draw, float]] = {
+    MessageFactory.root: 10,
+    MessageFactory.live: 3,
+    MessageFactory.head: 5,
+    MessageFactory.read: 10,
+    MessageFactory.missing: 2,
+    MessageFactory.read_page: 3,
+    MessageFactory.publish: 20,
+    MessageFactory.publish_as_nobody: 8,
+    MessageFactory.publish_too_much: 2,
+    MessageFactory.publish_nothing: 2,
+    MessageFactory.patch: 6,
+    MessageFactory.delete: 6,
+    MessageFactory.log_in: 5,
+    MessageFactory.body_for_nothing: 4,
+}
+
+HEAD_FAULTS: Final[dict[str, Callable[[list[str]], list[str]]]] = {
+    "no HTTP": lambda _: ["nonsense"],
+    "no Host": lambda lines: [lines[0].replace("1.0", "1.1"), *(line for line in lines[1:] if line[:5] != "Host:")],
+    "two Hosts": lambda lines: [*lines, "Host: another"],
+    "space before a colon": lambda lines: [*lines, "X : y"],
+    "NUL in a field": lambda lines: [*lines, "X: a\x00b"],
+    "method in lower case": lambda lines: [lines[0].lower().replace("http/", "HTTP/"), *lines[1:]],
+    "length and chunked": lambda lines: [*lines, "Content-Length: 3", "Transfer-Encoding: chunked"],
+    "long field": lambda lines: [*lines, "X: " + "y" * TOO_LONG],
+    "long target": lambda lines: [lines[0].replace(" HTTP/", "/" + "y" * TOO_LONG + " HTTP/"), *lines[1:]],
+}
+
+LAST_CHUNK: Final = b"0\r\n"
+BODY_FAULTS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "size is no number": lambda body: b"zz\r\n" + body,
+    "chunk beyond its size": lambda _: b"1\r\n{}\r\n0\r\n\r\n",
+    "bare LF": lambda _: b"2\n{}\n0\n\n",
+    "trailer without a colon": lambda _: b"2\r\n{}\r\n0\r\nX\r\n\r\n",
+    "long extension": lambda body: b"1;" + b"e" * TOO_LONG + b"\r\n \r\n" + body,
+    "long trailer": lambda _: b"2\r\n{}\r\n0\r\nX: " + b"y" * TOO_LONG + b"\r\n\r\n",
+    "long list of trailers": lambda _: b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * (TOO_LONG // 6) + b"\r\n",
+}

@@ -1,0 +1,224 @@
+"""Histories that run at the same time against one server, and what happens to it meanwhile."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from math import inf
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Final
+
+from msgspec import Struct, field
+
+from tests.connections import service as services
+from tests.connections.client import Client, Trace
+from tests.connections.histories import History, draw
+from tests.connections.model import LATE, Checker, Circumstances
+from tests.connections.service import POOL, Service
+from tests.faults.cluster import Cluster
+
+CLIENT_TIMEOUT: Final = 2
+KEEP_ALIVE: Final = 3
+SETTINGS: Final = {
+    "CLIENT_TIMEOUT_SECONDS": str(CLIENT_TIMEOUT),
+    "KEEP_ALIVE_SECONDS": str(KEEP_ALIVE),
+    "DATABASE_TIMEOUT_SECONDS": "2",
+}
+FIRST_NUMBER: Final = 1000  # of a phase with a trouble; the histories of the calm phase with the same seed come first
+PATIENCE: Final = 40  # seconds; no history takes longer
+STALL: Final = CLIENT_TIMEOUT + 6
+EXIT: Final = 5  # seconds that the running requests get when the service stops
+IDLE_EXIT: Final = 3  # seconds until a service without clients has stopped
+
+
+class Run(Struct):
+    """A phase while it runs."""
+
+    service: Service
+    random: Random
+    around: Circumstances
+    cluster: Cluster | None
+    violations: list[str] = field(default_factory=list)  # that are not of one connection
+
+
+class Phase(Struct, frozen=True):
+    name: str
+    trouble: Callable[[Run], Coroutine[None, None, None]] | None = None
+    settings: dict[str, str] = {}
+    histories: int = 100
+    expected: str = "^$"  # a regular expression for lines of the log
+    overload: bool = False
+
+
+async def play(
+    histories: Sequence[History],
+    port: int,
+    *,
+    at_once: int,
+    patience: float = PATIENCE,
+    last: Callable[[], float] = lambda: inf,
+) -> list[Trace]:
+    """Play histories, ``at_once`` of them at a time. None is begun after ``last``."""
+    traces: list[Trace] = []
+    waiting = iter(histories)
+
+    async def play_some() -> None:
+        for history in waiting:
+            if monotonic() > last():
+                break
+            traces.append(await Client(history, port, patience=patience, stall=STALL).play())
+
+    await asyncio.gather(*(play_some() for _ in range(at_once)))
+    return traces
+
+
+async def check(url: str, traces: Sequence[Trace], around: Circumstances) -> list[str]:
+    """The violations of each connection, with its history."""
+    kept = await services.stored(url, [trace.history for trace in traces])
+    found = [(trace, list(Checker(trace, around, kept).violations())) for trace in traces]
+    return ["\n".join([*map("! {}".format, what), trace.describe()]) for trace, what in found if what]
+
+
+async def run_calm(service: Service, seed: int, *, histories: int, at_once: int) -> tuple[int, list[str]]:
+    """Run histories without any trouble; how many, and the violations."""
+    around = Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE)
+    drawn = [draw(seed, number, service.account) for number in range(histories)]
+    await services.prepare(service.database_url, drawn)
+    traces = await play(drawn, service.port, at_once=at_once)
+    found = await check(service.database_url, traces, around)
+    return len(traces), found + await check_end(service)
+
+
+async def run_phase(
+    phase: Phase, seed: int, database_url: str, log: Path, *, cluster: Cluster | None = None, at_once: int
+) -> tuple[int, list[str]]:
+    """Run a phase on a server of its own; how many histories were played, and the violations."""
+    around = Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE, overload=phase.overload)
+    service = Service(database_url, log, **SETTINGS, **phase.settings)
+    run = Run(service, Random(seed), around, cluster)  # noqa: S311 - no secret
+    try:
+        await service.start()
+        histories = [draw(seed, FIRST_NUMBER + number, service.account) for number in range(phase.histories)]
+        await services.prepare(database_url, histories)
+        trouble = asyncio.create_task(phase.trouble(run)) if phase.trouble else None
+        traces = await play(histories, service.port, at_once=at_once, last=lambda: around.drained + 0.5)
+        if trouble:
+            await trouble
+        if around.terminated > monotonic():
+            run.violations += await check_end(service)
+            run.violations += await stop(service)
+        run.violations += [f"in the log: {complaint}" for complaint in service.complaints(phase.expected)]
+        run.violations += await check(database_url, traces, around)
+    finally:
+        service.kill()
+    return len(traces), run.violations
+
+
+async def check_end(service: Service) -> list[str]:
+    """What is left when all clients have gone."""
+    found = []
+    last = monotonic() + LATE
+    while (left := service.connections()) and monotonic() < last:
+        await asyncio.sleep(0.05)
+    if left:
+        found.append(f"{left} connections are left after all clients have closed theirs")
+    connections, transactions = await services.sessions(service.database_url)
+    if connections > POOL * service.workers:
+        found.append(f"{connections} connections to the database")
+    if transactions:
+        found.append(f"{transactions} transactions are left open")
+    return found
+
+
+async def stop(service: Service, limit: float = IDLE_EXIT) -> list[str]:
+    """End the service by SIGTERM, when all clients have gone."""
+    limit += int(service.settings.get("DRAIN_SECONDS", "0"))
+    service.signal(signal.SIGTERM)
+    if (code := await service.wait(limit)) is None:
+        return [f"SIGTERM has not ended it within {limit} s"]
+    return [f"the exit code after SIGTERM is {code}"] if code else []
+
+
+# Troubles.
+
+
+async def drain(run: Run) -> None:
+    """SIGTERM, and sometimes another."""
+    seconds = int(run.service.settings["DRAIN_SECONDS"])
+    await asyncio.sleep(run.random.uniform(0.5, 5))
+    run.around.terminated = monotonic()
+    run.around.drained = run.around.terminated + seconds
+    run.service.signal(signal.SIGTERM)
+    if seconds and run.random.random() < 0.5:
+        await asyncio.sleep(run.random.uniform(0.2, seconds))
+        run.around.drained = min(run.around.drained, monotonic())
+        run.service.signal(signal.SIGTERM)
+    limit = max(0, run.around.drained - monotonic()) + EXIT + LATE
+    if (code := await run.service.wait(limit)) != 0:
+        run.violations.append(f"{limit:.1f} s after SIGTERM the exit code is {code}")
+
+
+async def stand_still(run: Run) -> None:
+    for _ in range(run.random.randint(1, 3)):
+        await asyncio.sleep(run.random.uniform(0.3, 3))
+        for process in run.service.serving():
+            process.suspend()
+        begun = monotonic()
+        await asyncio.sleep(run.random.choice([0.5, 1.5, 4, 6]))
+        run.around.still.append((begun, monotonic()))
+        for process in run.service.serving():
+            process.resume()
+
+
+async def lose_a_worker(run: Run) -> None:
+    """Kill a worker, or stop it so that it hangs: another has to take its place."""
+    await asyncio.sleep(run.random.uniform(0.5, 5))
+    worker = run.random.choice(run.service.serving())
+    clients = run.service.clients_of(worker)
+    run.around.killed.append((monotonic(), clients))
+    os.kill(worker.pid, run.random.choice([signal.SIGKILL, signal.SIGSTOP]))
+    last = monotonic() + 15
+    while monotonic() < last:
+        clients |= run.service.clients_of(worker)  # also those that it accepted at the last moment
+        serving = {process.pid for process in run.service.serving()}
+        if worker.pid not in serving and len(serving) == run.service.workers:
+            return
+        await asyncio.sleep(0.1)
+    run.violations.append(f"worker {worker.pid} was not replaced")
+
+
+async def lose_the_database(run: Run) -> None:
+    assert run.cluster
+    await asyncio.sleep(run.random.uniform(0.5, 4))
+    how, pause = run.random.choice(["stop", "kill", "freeze", "terminate"]), run.random.choice([0, 1, 3])
+    begun = monotonic()
+    run.around.away.append((begun, begun + PATIENCE))
+    match how:
+        case "stop" | "kill":
+            await asyncio.to_thread(run.cluster.stop if how == "stop" else run.cluster.kill)
+            await asyncio.sleep(pause)
+            await asyncio.to_thread(run.cluster.start)
+        case "freeze":
+            run.cluster.freeze()
+            await asyncio.sleep(pause)
+            run.cluster.thaw()
+        case "terminate":
+            async with services.connected(run.service.database_url) as connection:
+                await connection.execute(services.TERMINATE)
+    run.around.away[-1] = begun, monotonic()
+
+
+WORKER_ENDS: Final = r"worker \d+ has ended|Child process"
+DRAIN: Final = Phase("drain", drain, {"DRAIN_SECONDS": "2"}, histories=200)
+PHASES: Final = (
+    DRAIN,
+    Phase("drain of two workers", drain, {"WORKERS": "2", "DRAIN_SECONDS": "1"}, histories=200),
+    Phase("stop", drain, {"DRAIN_SECONDS": "0"}, histories=200),
+    Phase("process stands still", stand_still),
+    Phase("worker lost", lose_a_worker, {"WORKERS": "2"}, expected=WORKER_ENDS),
+    Phase("database lost", lose_the_database),
+    Phase("overload", settings={"MAX_REQUESTS": "3"}, overload=True),
+    Phase("two workers", settings={"WORKERS": "2"}),
+)

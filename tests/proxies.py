@@ -1,0 +1,154 @@
+"""nginx and HAProxy in front of the service."""
+
+import asyncio
+import os
+import shutil
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from msgspec import Struct
+
+from tests.processes import answers, free_port
+
+# A user's PATH may lack the directory in which Debian installs servers.
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+
+SAMPLES = Path(__file__).parent.parent / "service" / "operations"
+
+# The sample is what operators include in their http block; the other is a service that shares its host with others.
+NGINX_CONFIGURATION = """
+daemon off;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    {sample}
+}}
+"""
+PREFIX_SAMPLE = """
+    upstream service {{ server {service}; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location /api/ {{ proxy_pass http://service/; }}
+    }}
+"""
+
+
+class Proxy(Struct):
+    """A running proxy."""
+
+    address: str
+    pid: int
+
+    def pause(self) -> None:
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self.pid, signal.SIGCONT)
+
+
+RunProxy = Callable[[int, list[str]], Awaitable[Proxy]]
+# Takes the ports of two instances.
+StartProxy = Callable[..., Awaitable[Proxy]]
+# Takes the address of an instance, and returns its address behind the proxy.
+StartPrefix = Callable[[str], Awaitable[str]]
+
+
+@pytest.fixture
+async def run_proxy() -> AsyncIterator[RunProxy]:
+    """Runs a command that listens on a port until the end of the test."""
+    started: list[Process] = []
+
+    async def run(port: int, command: list[str]) -> Proxy:
+        process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+        started.append(process)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            await answers(client)
+        return Proxy(f"http://127.0.0.1:{port}", process.pid)
+
+    yield run
+    for process in started:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+@pytest.fixture
+def nginx(run_proxy: RunProxy, tmp_path: Path) -> StartProxy:
+    async def start(first: int, second: int, keepalive_timeout: str = "1s") -> Proxy:
+        assert NGINX
+        port = free_port()
+        directory = tmp_path / f"nginx_{port}"
+        directory.mkdir()
+        sample = _sample(
+            "nginx.conf",
+            {
+                "listen 8000;": f"listen 127.0.0.1:{port};",
+                "127.0.0.1:8001": f"127.0.0.1:{first}",
+                "127.0.0.1:8002": f"127.0.0.1:{second}",
+                "keepalive_timeout 1s;": f"keepalive_timeout {keepalive_timeout};",
+            },
+        )
+        file = directory / "nginx.conf"
+        file.write_text(NGINX_CONFIGURATION.format(directory=directory, sample=sample))
+        return await run_proxy(port, [NGINX, "-e", "stderr", "-c", str(file)])
+
+    return start
+
+
+@pytest.fixture
+def nginx_with_prefix(run_proxy: RunProxy, tmp_path: Path) -> StartPrefix:
+    """Runs nginx with the service under /api/."""
+
+    async def start(address: str) -> str:
+        assert NGINX
+        port = free_port()
+        directory = tmp_path / f"nginx_{port}"
+        directory.mkdir()
+        file = directory / "nginx.conf"
+        sample = PREFIX_SAMPLE.format(service=urlsplit(address).netloc, port=port)
+        file.write_text(NGINX_CONFIGURATION.format(directory=directory, sample=sample))
+        proxy = await run_proxy(port, [NGINX, "-e", "stderr", "-c", str(file)])
+        return f"{proxy.address}/api"
+
+    return start
+
+
+@pytest.fixture
+def haproxy(run_proxy: RunProxy, tmp_path: Path) -> StartProxy:
+    async def start(first: int, second: int) -> Proxy:
+        assert HAPROXY
+        port = free_port()
+        file = tmp_path / f"haproxy_{port}.cfg"
+        file.write_text(
+            _sample(
+                "haproxy.cfg",
+                {
+                    "bind :8000": f"bind 127.0.0.1:{port}",
+                    "127.0.0.1:8001": f"127.0.0.1:{first}",
+                    "127.0.0.1:8002": f"127.0.0.1:{second}",
+                },
+            )
+        )
+        return await run_proxy(port, [HAPROXY, "-f", str(file)])
+
+    return start
+
+
+def _sample(name: str, changes: dict[str, str]) -> str:
+    text = (SAMPLES / name).read_text()
+    for before, after in changes.items():
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    return text

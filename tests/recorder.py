@@ -1,0 +1,26 @@
+"""A database that records the statements that are sent to it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+
+from service.database.database import Database
+
+
+class Recorder(Database):
+    """The real database. A test can delay a statement, or make it fail, with ``before``."""
+
+    def __init__(self, url: str, *, connections: int = 10, timeout: float = 5) -> None:
+        super().__init__(url, connections=connections, timeout=timeout)
+        self.sent: list[tuple[str, tuple[Any, ...]]] = []
+        self.before: Callable[[str], Awaitable[None]] | None = None
+
+    async def run(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        self.sent.append((statement, arguments))
+        if self.before:
+            await self.before(statement)
+        return await super().run(statement, *arguments)
+
+    def count(self, statement: str) -> int:
+        return sum(sent == statement for sent, _ in self.sent)

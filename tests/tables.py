@@ -1,0 +1,43 @@
+"""The rows of the tables: inserts many at once, and reads all of them."""
+
+from typing import Final
+
+import asyncpg
+
+# Parameters: how many, and the password hash of all of them.
+INSERT_USERS: Final = """
+insert into users (username, email, password_hash)
+select
+    'user' || number,
+    'user' || number || '@example.com',
+    $2
+from generate_series(1, $1) as number
+order by number
+"""
+
+# Parameters: how many, their content, and the number of users. The users' posts alternate, as in production: those of
+# one user are on as many pages of the table.
+INSERT_POSTS: Final = """
+insert into posts (title, content, user_id)
+select
+    'Post ' || number,
+    $2,
+    1 + (number - 1) % $3
+from generate_series(1, $1) as number
+order by number
+"""
+
+
+async def fill(db: asyncpg.Connection, user_id: int, count: int) -> None:
+    """Insert many posts of a user without the API."""
+    await db.execute(
+        "insert into posts (title, content, user_id) select 'Post ' || n, 'Text', $1 from generate_series(1, $2) as n",
+        user_id,
+        count,
+    )
+
+
+async def all_rows(db: asyncpg.Connection) -> list[tuple[object, ...]]:
+    """All users and all posts. Tests compare them before and after a request."""
+    rows = [*await db.fetch("select * from users order by id"), *await db.fetch("select * from posts order by id")]
+    return [tuple(row) for row in rows]

@@ -1,0 +1,74 @@
+"""Random histories of connections, with a fixed seed; ``just fuzz-connections`` runs others at length."""
+
+import asyncio
+import gc
+from pathlib import Path
+
+import pytest
+
+from service.app import create_app
+from service.database import schema
+from service.settings import Settings
+from tests.conftest import Serve
+from tests.connections import phases
+from tests.connections import service as services
+from tests.connections.histories import draw
+from tests.connections.model import Circumstances
+from tests.connections.phases import DRAIN, SETTINGS
+from tests.connections.service import Service
+
+SEED = 1
+
+
+@pytest.mark.timeout(120)
+async def test_connections_follow_the_model(database_url: str, empty_database: str, tmp_path: Path) -> None:
+    await schema.migrate(empty_database)
+    draining = asyncio.create_task(phases.run_phase(DRAIN, SEED, empty_database, tmp_path / "drain", at_once=30))
+    service = Service(database_url, tmp_path / "calm", **SETTINGS)
+    try:
+        await service.start()
+        _, found = await phases.run_calm(service, SEED, histories=60, at_once=60)
+        found += await phases.stop(service)
+    finally:
+        service.kill()
+    _, found_by_draining = await draining
+
+    assert_none(found + service.complaints() + found_by_draining)
+
+
+@pytest.mark.timeout(120)
+async def test_no_task_and_no_connection_is_left_in_the_process(
+    serve: Serve, settings: Settings, database_url: str
+) -> None:
+    address = await serve(create_app(settings))
+    account = await services.register(address)
+    await services.insert_public_posts(database_url)
+    histories = [
+        history
+        for history in (draw(SEED, number, account) for number in range(100))
+        # Without those that end with a deadline: here no server runs that looks at the time.
+        if history.ending != "wait" and history.is_complete and not history.stalls
+    ]
+    await services.prepare(database_url, histories)
+    tasks = asyncio.all_tasks()
+
+    traces = await phases.play(histories, int(address.rpartition(":")[2]), at_once=40, patience=10)
+
+    assert_none(await phases.check(database_url, traces, Circumstances(client_timeout=20, keep_alive=75)))
+    async with asyncio.timeout(5):
+        while asyncio.all_tasks() - tasks or connections():
+            await asyncio.sleep(0.05)
+
+
+def assert_none(violations: list[str]) -> None:
+    if violations:
+        pytest.fail("\n\n".join(violations), pytrace=False)
+
+
+def connections() -> list[object]:
+    """What the process holds of its clients. Nothing waits for the garbage collector: it is not asked."""
+    return [
+        known
+        for known in gc.get_objects()
+        if isinstance(known, asyncio.Protocol) and type(known).__module__.startswith("service.")
+    ]

@@ -1,0 +1,1052 @@
+"""One connection: what a client may send and when, which requests are executed, and how the connection ends."""
+
+import asyncio
+import json
+import signal
+import time
+from asyncio.subprocess import Process
+from contextlib import ExitStack, suppress
+from typing import Final
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from tests.people import Person, assert_problem
+from tests.processes import Start, answers, output
+from tests.raw_http import Answer, Client, chunked, get, pieces_of, post, statuses
+from tests.waiting import WAITERS
+
+KIB: Final = 1024
+CLOSE: Final = b"Connection: close\r\n"
+CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+EXPECT: Final = b"Expect: 100-continue\r\n"
+UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+TEN: Final = b"Content-Length: 10\r\n"
+POST: Final = b'{"title": "T", "content": "C"}'
+
+# Halves of requests. The first gets its response, a 401, before its body is complete; the second needs its body.
+EARLY: Final = post(TEN, b"{}", b"/posts")
+UNFINISHED: Final = post(TEN, b"{}")
+REST: Final = b" " * 8
+
+# A step of a history: bytes to send, seconds to wait, or the status of a response to wait for.
+Step = bytes | float | int
+
+
+async def serving(start: Start, visitor: httpx.AsyncClient, database_url: str, **settings: str) -> Process:
+    process = await start("service", DATABASE_URL=database_url, **settings)
+    await answers(visitor)
+    return process
+
+
+async def terminated(process: Process) -> float:
+    """The seconds from SIGTERM to an orderly end."""
+    begun = time.monotonic()
+    process.terminate()
+    said = await output(process)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said, said
+    assert " ERROR " not in said, said
+    return time.monotonic() - begun
+
+
+async def play(address: str, *steps: Step) -> list[int | str]:
+    """Go through a history; the statuses of the responses for which it waits, or what happened instead."""
+    found: list[int | str] = []
+    with Client(address) as client:
+        try:
+            for step in steps:
+                if isinstance(step, bytes):
+                    await client.send(step)
+                elif isinstance(step, float):
+                    await asyncio.sleep(step)
+                else:
+                    found.append((await client.answer()).status)
+        except (ConnectionError, TimeoutError) as error:
+            found.append(type(error).__name__)
+    return found
+
+
+async def play_all(address: str, histories: dict[str, tuple[Step, ...]]) -> dict[str, list[int | str]]:
+    """Go through all histories at once; the outcomes that differ from what the histories wait for."""
+    played = await asyncio.gather(*(play(address, *steps) for steps in histories.values()))
+    expected = [[step for step in steps if isinstance(step, int)] for steps in histories.values()]
+    return {name: found for name, found, wanted in zip(histories, played, expected, strict=True) if found != wanted}
+
+
+def bearer(person: Person) -> bytes:
+    return b"Authorization: Bearer " + person.token.encode() + b"\r\n"
+
+
+def publish(person: Person, fields: bytes = b"") -> bytes:
+    return post(bearer(person) + b"Content-Length: %d\r\n" % len(POST) + fields, POST, b"/posts")
+
+
+async def count_posts(db: asyncpg.Connection) -> int:
+    count: int = await db.fetchval("select count(*) from posts")
+    return count
+
+
+def assert_last(answer: Answer) -> None:
+    assert answer.headers.get("connection") == "close"
+
+
+# --- Fault 1: a connection is not closed because its client pauses.
+
+
+async def test_a_client_may_pause_before_and_within_a_request(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    pause = 1.3  # longer than the second between two checks of the connections
+    whole, chunks = post(b"Content-Length: 2\r\n", b"{}"), chunked(b"2\r\n{}\r\n0\r\n\r\n")
+    histories: dict[str, tuple[Step, ...]] = {
+        "before anything": (pause, get(), 200, get(), 200),
+        "for three checks before anything": (3 * pause, get(), 200),
+        "after an empty line": (b"\r\n", pause, get(), 200),
+        "after one byte": (b"G", pause, get()[1:], 200),
+        "before and after one byte": (pause, b"G", pause, get()[1:], 200),
+        "before the end of the head": (get()[:-2], pause, get()[-2:], 200),
+        "before the body": (whole[:-2], pause, whole[-2:], 422),
+        "within the body": (whole[:-1], pause, whole[-1:], 422),
+        "within a chunk": (chunks[:-9], pause, chunks[-9:], 422),
+        "before the last chunk": (chunks[:-5], pause, chunks[-5:], 422),
+        "before the end of the trailers": (chunks[:-2], pause, chunks[-2:], 422),
+        "between two requests": (get(), 200, pause, get(), 200),
+        "between two requests, after an empty line": (get(), 200, b"\r\n", pause, get(), 200),
+        "within a pipelined request": (get() + get()[:10], 200, pause, get()[10:], 200),
+        "before the rest of a body that is not needed": (EARLY, 401, pause, REST + get(), 200),
+    }
+    await serving(start, visitor, database_url)
+
+    assert await play_all(str(visitor.base_url), histories) == {}
+
+
+async def test_a_connection_without_a_request_is_closed_without_a_response(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="2", KEEP_ALIVE_SECONDS="2")
+    begun = time.monotonic()
+    with Client(str(visitor.base_url)) as silent, Client(str(visitor.base_url)) as empty:
+        await empty.send(b"\r\n")
+        ends = [await silent.rest(), await empty.rest()]
+
+    assert ends == [[], []]
+    assert 2 <= time.monotonic() - begun < 8
+
+
+# --- Fault 2: what belongs to no body is bounded, in pieces of any size, and blocks nobody.
+
+ENDLESS: Final[dict[str, tuple[bytes, bytes]]] = {
+    "a method": (b"", b"G"),
+    "a target": (b"GET /", b"y"),
+    "a version": (b"GET / HTTP/1.", b"1"),
+    "the name of a header field": (get()[:-2], b"y"),
+    "the value of a header field": (get()[:-2] + b"X: ", b"y"),
+    "white space before the value of a header field": (get()[:-2] + b"X:", b" "),
+    "header fields": (get()[:-2], b"X: y\r\n"),
+    "header fields without a value": (get()[:-2], b"X:\r\n"),
+    "header fields of an upgrade": (get(fields=UPGRADE)[:-2], b"X: y\r\n"),
+    "empty lines": (b"", b"\r\n"),
+    "the size of a chunk": (chunked(b""), b"0"),
+    "the size of another chunk": (chunked(b"2\r\n{}\r\n"), b"0"),
+    "the name of a chunk extension": (chunked(b"2;"), b"y"),
+    "the value of a chunk extension": (chunked(b"2;x="), b"y"),
+    "a quoted chunk extension": (chunked(b'2;x="'), b"y"),
+    "chunk extensions": (chunked(b"2"), b";x=y"),
+    "an extension of the last chunk": (chunked(b"2\r\n{}\r\n0;x="), b"y"),
+    "the name of a trailer field": (chunked(b"2\r\n{}\r\n0\r\n"), b"y"),
+    "the value of a trailer field": (chunked(b"2\r\n{}\r\n0\r\nX: "), b"y"),
+    "trailer fields": (chunked(b"2\r\n{}\r\n0\r\n"), b"X: y\r\n"),
+    "trailer fields without a value": (chunked(b"2\r\n{}\r\n0\r\n"), b"X:\r\n"),
+    "a trailer of an empty body": (chunked(b"0\r\nX: "), b"y"),
+    "a trailer of an upgrade": (post(UPGRADE + CHUNKED, b"2\r\n{}\r\n0\r\nX: "), b"y"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_a_head_a_chunk_s_line_and_a_trailer_are_bounded(address: str, name: str) -> None:
+    begin, unit = ENDLESS[name]
+    sent = begin + unit * (96 * KIB // len(unit))
+
+    for size in (13, 1000, 16 * KIB + 1, len(sent)):
+        with Client(address) as client:
+            await client.send(*pieces_of(sent, size))
+            found = await client.rest()
+
+        assert statuses(found) in ([400], [431])
+        assert_last(found[0])
+        assert found[0].headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("name", [name for name in ENDLESS if "chunk" in name or "trailer" in name])
+async def test_what_follows_an_early_response_is_bounded_as_well(address: str, name: str) -> None:
+    begin, unit = ENDLESS[name]
+    early = begin.replace(b"/auth/register", b"/posts")
+    head, end, body = early.partition(b"\r\n\r\n")
+
+    with Client(address) as client:
+        await client.send(head + end)
+        first = await client.answer()
+        await client.send(body + unit * (96 * KIB // len(unit)))
+        others = await client.rest()
+
+    assert (first.status, others) == (401, [])
+
+
+async def test_what_follows_a_request_that_is_answered_is_bounded(address: str) -> None:
+    for begin, unit in ENDLESS.values():
+        with Client(address) as client:
+            assert await client.ask(get()) == 200
+            await client.send(begin + unit * (96 * KIB // len(unit)))
+            found = await client.rest()
+
+        assert statuses(found) in ([400], [431])
+
+
+FORTY_KB: Final = b"y" * 40_000
+
+
+@pytest.mark.parametrize("size", [13, 1000, 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"2;x=" + FORTY_KB + b"\r\n{}\r\n0\r\n\r\n",
+        b'2;x="' + FORTY_KB + b'"\r\n{}\r\n0\r\n\r\n',
+        b"2\r\n{}\r\n0;x=" + FORTY_KB + b"\r\n\r\n",
+        b"2\r\n{}\r\n0\r\nX: " + FORTY_KB + b"\r\n\r\n",
+        b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 900 + b"\r\n",
+        b"2\r\n{}\r\n0\r\n" + b"X:" + b" " * 40_000 + b"y\r\n\r\n",
+        (b"1;x=" + FORTY_KB + b"\r\n \r\n") * 8 + b"2\r\n{}\r\n0\r\nX: " + FORTY_KB + b"\r\n\r\n",
+    ],
+    ids=["extension", "quoted extension", "last extension", "trailer", "trailers", "white space", "all of them"],
+)
+async def test_chunk_extensions_and_trailers_within_the_bounds_are_ignored(
+    address: str, body: bytes, size: int
+) -> None:
+    with Client(address) as client:
+        await client.send(*pieces_of(chunked(body), size))
+        first = (await client.answer()).status
+
+        assert (first, await client.ask(get())) == (422, 200)
+
+
+async def test_nobody_waits_for_an_endless_head_or_trailer(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    await serving(start, visitor, database_url)
+    slow: dict[str, float] = {}
+    with Client(str(visitor.base_url)) as other:
+        for name in ("a target", "the value of a header field", "chunk extensions", "the value of a trailer field"):
+            begin, unit = ENDLESS[name]
+            with Client(str(visitor.base_url)) as client:
+                sending = asyncio.create_task(client.send(begin + unit * (32 * KIB * KIB // len(unit))))
+                while not sending.done():
+                    begun = time.monotonic()
+                    assert await other.ask(get()) == 200
+                    slow[name] = max(slow.get(name, 0), time.monotonic() - begun)
+                with suppress(ConnectionError):  # the server does not read on for ever
+                    await sending
+
+    assert {name: took for name, took in slow.items() if took > 1} == {}
+
+
+# --- Fault 3: an early response leaves the connection in a valid state.
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (),
+        (b"\r\n",),
+        (get(), 200),
+        (EARLY, 401),
+        (EARLY.replace(b"{}", b"{}" * 5), 401),
+        (post(TEN + EXPECT, b"", b"/posts"), 401),
+        (post(CHUNKED, b"2\r\n{}\r\n", b"/posts"), 401),
+        (post(b"Content-Length: 2000000\r\n", b" " * 100_000), 413),
+        (post(CLOSE + TEN, b"{}", b"/posts"), 401),
+        (chunked(b"zz\r\n"), 400),
+        (get() + EARLY, 200, 401),
+    ],
+    ids=[
+        "new",
+        "an empty line",
+        "idle",
+        "an early response",
+        "an early response and the whole body",
+        "an early response to a client that waits",
+        "an early response to chunks",
+        "too large a body",
+        "an announced close",
+        "a malformed body",
+        "an early response to a pipelined request",
+    ],
+)
+async def test_a_connection_on_which_nothing_runs_does_not_delay_the_end(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, steps: tuple[Step, ...]
+) -> None:
+    process = await serving(start, visitor, database_url)
+    with Client(str(visitor.base_url)) as client:
+        for step in steps:
+            if isinstance(step, bytes):
+                await client.send(step)
+            else:
+                assert (await client.answer()).status == step
+        took = await terminated(process)
+
+        assert await client.rest() == []
+    assert took < 3
+
+
+async def test_requests_that_never_arrive_delay_the_end_by_a_bounded_time(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await serving(start, visitor, database_url)
+    halves = [get()[:10], UNFINISHED, chunked(b"2\r\n{}\r\n"), get() + UNFINISHED]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in halves]
+        for client, half in zip(clients, halves, strict=True):
+            await client.send(half)
+        assert (await clients[-1].answer()).status == 200
+        took = await terminated(process)
+        ends = [await client.rest() for client in clients]
+
+    assert took < 7
+    for end in ends:
+        assert statuses(end) in ([], [408], [503])
+
+
+async def test_the_idle_timeout_starts_when_response_and_body_are_complete(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="2")
+    histories: dict[str, tuple[Step, ...]] = {
+        "the body comes late": (EARLY, 401, 4.0, REST, 1.0, get(), 200),
+        "the body trickles": (EARLY, 401, *(1.0, b" ") * 7, b" " + get(), 200),
+        "the body and a request come late": (EARLY, 401, 4.0, REST + get(), 200),
+        "chunks come late": (
+            *(post(CHUNKED, b"2\r\n{}\r\n", b"/posts"), 401, 4.0, b"0\r\n", 1.0),
+            *(b"\r\n", 1.0, get(), 200),
+        ),
+    }
+
+    assert await play_all(str(visitor.base_url), histories) == {}
+
+
+async def test_a_body_that_nobody_needs_has_to_arrive_in_time_too(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="60")
+    begun = time.monotonic()
+    with Client(str(visitor.base_url)) as silent, Client(str(visitor.base_url)) as endless:
+        await silent.send(EARLY)
+        await endless.send(post(CHUNKED, b"2\r\n{}\r\n", b"/posts"))
+        found = [[(await client.answer()).status] for client in (silent, endless)]
+
+        async def trickle() -> None:
+            with suppress(ConnectionError):
+                while True:
+                    await endless.send(b"1\r\n \r\n")
+                    await asyncio.sleep(0.1)
+
+        trickling = asyncio.create_task(trickle())
+        ends = [await silent.rest(), await endless.rest()]
+        took = time.monotonic() - begun
+        trickling.cancel()
+
+    assert (found, ends) == ([[401], [401]], [[], []])
+    assert took < 8
+
+
+async def test_an_idle_connection_is_closed_also_after_an_early_response(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1")
+    begun = time.monotonic()
+    with Client(str(visitor.base_url)) as client:
+        assert await client.ask(EARLY) == 401
+        await client.send(REST)
+        end = await client.rest()
+
+    assert end == []
+    assert 1 <= time.monotonic() - begun < 6
+
+
+async def test_a_client_that_closes_its_half_within_a_body_that_nobody_needs_is_disconnected(address: str) -> None:
+    with Client(address) as client:
+        assert await client.ask(EARLY) == 401
+        client.half_close()
+
+        assert await client.rest() == []
+
+
+# --- Fault 4: a request is executed if and only if it is answered.
+
+# Requests whose response announces that the connection is closed, and their statuses.
+CLOSING: Final[dict[str, tuple[bytes, int]]] = {
+    "the client wants it": (get(fields=CLOSE), 200),
+    "the client wants it among others": (get(fields=b"Connection: x, Close\r\n"), 200),
+    "HTTP/1.0": (b"GET / HTTP/1.0\r\nHost: x\r\n\r\n", 200),
+    "HTTP/1.0 that would keep it": (b"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", 200),
+    "an upgrade": (get(fields=b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n"), 200),
+    "a body": (post(CLOSE + b"Content-Length: 2\r\n", b"{}"), 422),
+    "chunks": (post(CLOSE + CHUNKED, b"2\r\n{}\r\n0\r\nX: y\r\n\r\n"), 422),
+    "a body that nobody needs": (post(CLOSE + b"Content-Length: 2\r\n", b"{}", b"/posts"), 401),
+    "too large a body": (post(CLOSE + b"Content-Length: 2000000\r\n", b" " * 2_000_000), 413),
+    "a malformed chunk": (chunked(b"zz\r\n"), 400),
+    "two lengths": (post(b"Content-Length: 2\r\nContent-Length: 3\r\n", b"{}"), 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "an unknown method": (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a tunnel": (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "too large a head": (get(fields=b"X: " + b"y" * 100_000 + b"\r\n"), 431),
+}
+
+
+@pytest.mark.parametrize("name", CLOSING)
+async def test_no_request_is_executed_after_a_response_that_announces_the_close(
+    address: str, alice: Person, db: asyncpg.Connection, name: str
+) -> None:
+    (closing, status), after = CLOSING[name], publish(alice)
+    ways: dict[str, tuple[bytes | None, ...]] = {  # None waits for the response
+        "in one segment": (closing + after,),
+        "with one more byte": (closing + after + b"G",),
+        "with two more requests": (closing + after * 3,),
+        "with half of another": (closing + after + after[:-5],),
+        "in a segment of its own": (closing, after),
+        "in two segments": (closing + after[:30], after[30:]),
+        "after the response": (closing, None, after),
+        "half of it after the response": (closing + after[:-5], None, after[-5:]),
+    }
+    for way, steps in ways.items():
+        found = []
+        with Client(address) as client:
+            for step in steps:
+                if step:
+                    await client.send(step)
+                else:
+                    found.append(await client.answer())
+            found += await client.rest()
+
+        assert statuses(found) == [status], way
+        assert_last(found[-1])
+    await alice.publish()  # those before it would be stored by now
+    assert await count_posts(db) == 1
+
+
+async def test_requests_before_the_announced_close_are_all_executed(
+    address: str, alice: Person, db: asyncpg.Connection
+) -> None:
+    with Client(address) as client:
+        await client.send(publish(alice) * 3 + publish(alice, CLOSE) + publish(alice) * 3)
+        found = await client.rest()
+
+    assert statuses(found) == [201] * 4
+    assert_last(found[-1])
+    assert await count_posts(db) == 4
+
+
+@pytest.mark.parametrize("size", [2, 100_000])
+async def test_a_connection_is_kept_after_an_early_response(
+    address: str, alice: Person, db: asyncpg.Connection, size: int
+) -> None:
+    body = b"Content-Length: %d\r\n" % size
+    with Client(address) as client:
+        for _ in range(3):
+            assert await client.ask(post(body, b"", b"/posts")) == 401
+            await client.send(b" " * (size - 1))
+            await client.send(b" " + publish(alice))
+            assert (await client.answer()).status == 201
+            assert await client.ask(post(CHUNKED, b"", b"/posts")) == 401
+            await client.send(b"%x;x=y\r\n" % size + b" " * size, b"\r\n0\r\nX: y\r\n", b"\r\n" + publish(alice))
+            assert (await client.answer()).status == 201
+            assert await client.ask(post(body, b"", b"/posts") + b" " * size + publish(alice)) == 401
+            assert (await client.answer()).status == 201
+
+    assert await count_posts(db) == 9
+
+
+async def test_five_thousand_pipelined_requests_are_all_answered(address: str) -> None:
+    with Client(address) as client:
+        _, found = await asyncio.gather(client.send(get() * 5000 + get(fields=CLOSE)), client.rest())
+
+    assert statuses(found) == [200] * 5001
+
+
+async def test_a_flood_of_pipelined_requests_is_held_back_and_not_stored(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    process = await serving(start, visitor, database_url)
+    before = psutil.Process(process.pid).memory_info().rss
+    request = get(fields=b"X: " + b"y" * 1000 + b"\r\n")
+    count = 20_000
+    with Client(str(visitor.base_url)) as client:
+        async with db.transaction():
+            await db.execute("lock table posts in access exclusive mode")
+            await client.send(get(b"/posts"))
+            while not await db.fetchval(WAITERS):
+                await asyncio.sleep(0.01)
+            sending = asyncio.create_task(client.send(request * count + get(fields=CLOSE)))
+            await asyncio.wait([sending], timeout=1.5)
+            held_back = not sending.done()
+            grown = psutil.Process(process.pid).memory_info().rss - before
+        _, found = await asyncio.gather(sending, client.rest())
+
+    assert held_back
+    assert grown < 10 * KIB * KIB
+    assert statuses(found) == [200] * (count + 2)
+
+
+async def test_a_request_is_executed_or_not_answered_during_a_drain(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    process = await serving(start, visitor, database_url, DRAIN_SECONDS="4")
+    alice = await Person.register(visitor, "alice")
+    kept = [await alice.publish() for _ in range(2)]
+    deletes = [
+        b"DELETE /posts/%d HTTP/1.1\r\nHost: x\r\n" % post["id"] + bearer(alice) + TEN + b"\r\n12345" for post in kept
+    ]
+    after = {
+        "half a DELETE": deletes[0],
+        "a DELETE in two segments": deletes[1],
+        "a POST": publish(alice),
+        "a POST and a byte": publish(alice) + b"G",
+        "three POSTs": publish(alice) * 3,
+    }
+    with ExitStack() as stack:
+        old = {name: stack.enter_context(Client(str(visitor.base_url))) for name in after}
+        for client in old.values():
+            assert await client.ask(get()) == 200
+        process.terminate()
+        while (await visitor.get("/")).headers.get("connection") != "close":
+            await asyncio.sleep(0.01)
+        new = {name: stack.enter_context(Client(str(visitor.base_url))) for name in after}
+        for clients in (old, new):
+            for name, client in clients.items():
+                if name == "a DELETE in two segments":
+                    await client.send(get() + after[name][:-3], after[name][-3:])
+                else:
+                    await client.send(get() + after[name])
+        found = {
+            f"{name}, {age}": await client.rest()
+            for age, clients in (("old", old), ("new", new))
+            for name, client in clients.items()
+        }
+    said = await output(process)
+
+    assert {name: statuses(ends) for name, ends in found.items()} == {name: [200] for name in found}
+    for [last] in found.values():
+        assert_last(last)
+    assert [row["id"] for row in await db.fetch("select id from posts order by id")] == [post["id"] for post in kept]
+    assert process.returncode == 0
+    assert "Traceback" not in said
+
+
+async def test_a_pipelined_request_is_executed_or_not_answered_when_the_process_stops(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    process = await serving(start, visitor, database_url, DRAIN_SECONDS="1")
+    alice = await Person.register(visitor, "alice")
+    with Client(str(visitor.base_url)) as client:
+        async with db.transaction():
+            await db.execute("lock table posts in exclusive mode")
+            await client.send(publish(alice) * 5)
+            while not await db.fetchval(WAITERS):
+                await asyncio.sleep(0.01)
+            process.terminate()
+            while (await visitor.get("/")).headers.get("connection") != "close":
+                await asyncio.sleep(0.01)
+        found = await client.rest()
+    await output(process)
+
+    assert set(statuses(found)) == {201}
+    assert_last(found[-1])
+    assert await count_posts(db) == len(found)
+
+
+MALFORMED: Final = {
+    "a size": b"zz\r\n",
+    "a size after a chunk": b"2\r\n{}\r\nzz\r\n",
+    "the end of a chunk": b"1\r\n{}\r\n0\r\n\r\n",
+    "a trailer": b"2\r\n{}\r\n0\r\nX : y\r\n\r\n",
+    "a name of a trailer": b"2\r\n{}\r\n0\r\n: y\r\n\r\n",
+    "an extension": b"2;\x00\r\n{}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("target", [b"/posts", b"/auth/register"], ids=["early", "late"])
+async def test_a_request_with_a_malformed_body_gets_one_response(address: str, name: str, target: bytes) -> None:
+    head, body = post(CHUNKED, b"", target), MALFORMED[name]
+    with Client(address) as client:
+        await client.send(head + body + get())
+        at_once = await client.rest()
+    with Client(address) as client:
+        await client.send(head.replace(CHUNKED, CHUNKED + EXPECT))
+        first = await client.answer()  # the app waits for the body, or has answered without it
+        await client.send(body + get())
+        later = [first, *await client.rest()]
+
+    assert statuses(at_once) in ([400], [401])
+    assert statuses(later) == ([401] if target == b"/posts" else [100, 400])
+    assert_last(at_once[-1])
+
+
+# --- Fault 5: a trailer field is not a header field.
+
+TRAILERS: Final = [
+    b"Content-Type: text/plain",
+    b"Content-Encoding: gzip",
+    b"Host: other",
+    b"Expect: 100-continue",
+    b"Expect: nonsense",
+    b"Authorization: Bearer nonsense",
+]
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+async def test_a_trailer_changes_nothing(address: str, db: asyncpg.Connection, trailer: bytes, *, later: bool) -> None:
+    account = json.dumps({"username": "alice", "email": "alice@example.com", "password": "correct horse"}).encode()
+    chunk = b"%x\r\n" % len(account) + account + b"\r\n0\r\n"
+    end = trailer + b"\r\n\r\n"
+    with Client(address) as client:
+        if later:
+            assert await client.ask(post(CHUNKED + EXPECT)) == 100  # the app reads the body
+            await client.send(chunk, end)
+        else:
+            await client.send(chunked(chunk + end))
+        answer = await client.answer()
+        stored = await db.fetchval("select count(*) from users")
+        assert (answer.status, stored, answer.headers.get("connection")) == (201, 1, None), answer.body
+        assert await client.ask(get()) == 200
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        b"Content-Length: 5",
+        b"Content-Length: 99999999",
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: gzip",
+        b"Connection: close",
+        b"Connection: keep-alive",
+        b"Connection: Upgrade\r\nUpgrade: h2c",
+    ],
+)
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+async def test_a_trailer_that_would_frame_a_message_is_malformed(
+    address: str, db: asyncpg.Connection, trailer: bytes, *, later: bool
+) -> None:
+    account = json.dumps({"username": "alice", "email": "alice@example.com", "password": "correct horse"}).encode()
+    head = CHUNKED + (EXPECT if later else b"")
+    chunk = b"%x\r\n" % len(account) + account + b"\r\n0\r\n"
+    with Client(address) as client:
+        if later:
+            assert await client.ask(post(head)) == 100
+            await client.send(chunk + trailer + b"\r\n\r\n")
+        else:
+            await client.send(chunked(chunk + trailer + b"\r\n\r\n"))
+        refused = await client.answer()
+
+        rest = await client.rest()
+
+    assert refused.status == 400
+    assert_last(refused)
+    assert rest == []
+    assert await db.fetchval("select count(*) from users") == 0
+
+
+@pytest.mark.parametrize("method", [b"POST /posts", b"PATCH /posts/%d", b"DELETE /posts/%d", b"GET /users/me"])
+@pytest.mark.parametrize("body", [b"", b"%x\r\n%s\r\n" % (len(POST), POST)], ids=["no body", "a body"])
+async def test_a_trailer_authorizes_nothing(
+    address: str, alice: Person, db: asyncpg.Connection, method: bytes, body: bytes
+) -> None:
+    kept = await alice.publish()
+    line = method.replace(b"%d", b"%d" % kept["id"]) + b" HTTP/1.1\r\nHost: x\r\n"
+    trailers = bearer(alice) + b"\r\n"
+    with Client(address) as client:
+        for own in (b"", b"Authorization: Bearer nonsense\r\n"):
+            assert await client.ask(line + own + CHUNKED + b"\r\n" + body + b"0\r\n" + trailers) == 401
+            assert await client.ask(line + own + CHUNKED + b"\r\n" + body + b"0\r\n") == 401
+            await client.send(trailers)
+
+    assert await count_posts(db) == 1
+    assert await alice.read(kept["id"]) == kept
+
+
+# --- Fault 7: a timeout counts only what the client could have done.
+
+
+LARGE_PAGE: Final = """
+insert into posts (title, content, user_id) select 'T', repeat('x', 600000), $1 from generate_series(1, 50)
+"""
+
+
+async def read_slowly(client: Client, seconds: int) -> None:
+    """Read a page of 30 MB, at first 0.4 MB a second."""
+    await client.send(get(b"/posts"))
+    read = 0
+    for _ in range(10 * seconds):
+        read += len(await client.receive(40_000))
+        await asyncio.sleep(0.1)
+    while read < 30_000_000:
+        more = len(await client.receive(KIB * KIB))
+        assert more, f"closed after {read} bytes"
+        read += more
+
+
+async def test_a_slow_reader_may_send_its_next_request_after_the_response(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="3")
+    await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
+    with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
+        await read_slowly(client, seconds=5)  # more than an idle connection is kept
+        await asyncio.sleep(1.5)  # less than that, and more than the second between two checks
+        await client.send(get())
+
+        assert b"HTTP/1.1 200" in await client.receive()
+
+
+async def test_a_reader_that_takes_some_of_the_response_all_the_time_is_not_disconnected(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="2")
+    await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
+    with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
+        await read_slowly(client, seconds=6)
+
+
+@pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunks"])
+async def test_a_body_that_waits_for_the_app_is_not_late(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, *, chunks: bool
+) -> None:
+    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    alice = await Person.register(visitor, "alice")
+    kept = await alice.publish()
+    body = b'{"title": "New"' + b" " * 900_000 + b"}"
+    fields = CHUNKED if chunks else b"Content-Length: %d\r\n" % len(body)
+    head = b"PATCH /posts/%d HTTP/1.1\r\nHost: x\r\n" % kept["id"] + bearer(alice) + fields + b"\r\n"
+    if chunks:
+        body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces_of(body, 50_000), b""])
+    with Client(str(visitor.base_url)) as client:
+        async with db.transaction():
+            await db.execute("lock table posts in access exclusive mode")
+            sending = asyncio.create_task(client.send(head + body))  # who owns the post is read before the body
+            await asyncio.sleep(3)  # three times as long as a client may take
+        await sending
+        answer = await client.answer()
+
+        assert (answer.status, await client.ask(get())) == (200, 200)
+    assert (await alice.read(kept["id"]))["title"] == "New"
+
+
+async def test_a_pipelined_request_is_not_late_while_another_runs(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    running = get(b"/posts")
+    with ExitStack() as stack:
+        whole, head, body, many = (stack.enter_context(Client(str(visitor.base_url))) for _ in range(4))
+        async with db.transaction():
+            await db.execute("lock table posts in access exclusive mode")
+            await whole.send(running + get())
+            await head.send(running + get()[:10])
+            await body.send(running + UNFINISHED)
+            await many.send(running + get() * 1000 + UNFINISHED)
+            await asyncio.sleep(3)
+        found = [[(await client.answer()).status] for client in (whole, head, body, many)]
+        await head.send(get()[10:])
+        await body.send(REST)
+        await many.send(REST)
+        for number, client in enumerate((whole, head, body, many)):
+            await client.send(get(fields=CLOSE))
+            found[number] += statuses(await client.rest())
+
+    assert found[:3] == [[200, 200, 200], [200, 200, 200], [200, 422, 200]]
+    assert found[3] == [200] * 1001 + [422, 200]
+
+
+async def test_a_late_client_gets_a_408_that_announces_the_close(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    alice = await Person.register(visitor, "alice")
+    late = {
+        "a head": (get()[:10], [408]),
+        "a body": (UNFINISHED, [408]),
+        "a chunk": (chunked(b"2\r\n{"), [408]),
+        "a trailer": (chunked(b"2\r\n{}\r\n0\r\nX: "), [408]),
+        "a pipelined head": (get() + get()[:10], [200, 408]),
+        "a pipelined body": (get() + UNFINISHED, [200, 408]),
+        "a body after 100": (post(TEN + EXPECT), [100, 408]),
+        "a body that is not needed": (EARLY, [401]),
+    }
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in late]
+        for client, (sent, _) in zip(clients, late.values(), strict=True):
+            await client.send(sent)
+        ends = [await asyncio.create_task(client.rest()) for client in clients]
+        took = time.monotonic() - begun
+        for client in clients:
+            with suppress(ConnectionError):
+                await client.send(REST + publish(alice))
+
+    assert dict(zip(late, map(statuses, ends), strict=True)) == {name: wanted for name, (_, wanted) in late.items()}
+    assert all(end[-1].headers.get("connection") == "close" for end in ends if end[-1].status == 408)
+    assert 1 <= took < 8
+    assert await count_posts(db) == 0
+
+
+async def test_what_was_sent_while_the_process_stood_still_is_not_late(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1", CLIENT_TIMEOUT_SECONDS="1")
+    await visitor.aclose()
+    address = str(visitor.base_url)
+    sent_before = [b"", get()[:10], UNFINISHED, EARLY, b"\r\n", chunked(b"2\r\n")]
+    sent_after = [get(), get()[10:], REST, REST + get(), get(), b"{}\r\n0\r\n\r\n"]
+    for _ in range(3):
+        with Client(address) as idle, ExitStack() as stack:
+            assert await idle.ask(get()) == 200
+            await idle.rest()
+            tick = time.monotonic()  # idle connections are closed at one
+            clients = [stack.enter_context(Client(address)) for _ in sent_before]
+            for client, sent in zip(clients, sent_before, strict=True):
+                assert await client.ask(get()) == 200
+                await client.send(sent)
+            await clients[3].answer()
+            await asyncio.sleep(max(0, tick + 0.94 - time.monotonic()))
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(2.5)
+            for client, sent in zip(clients, sent_after, strict=True):
+                await client.send(sent)
+            process.send_signal(signal.SIGCONT)
+
+            found = [(await client.answer()).status for client in clients]
+        assert found == [200, 200, 422, 200, 200, 422]
+
+
+# --- Fault 8: nothing that a client does writes a traceback or ends the process.
+
+RUDE: Final[dict[str, bytes]] = {
+    "a malformed chunk": chunked(b"zz\r\n"),
+    "a malformed chunk of a client that waits": post(CHUNKED + EXPECT, b"zz\r\n"),
+    "a malformed chunk of a client that waits, early": post(CHUNKED + EXPECT, b"zz\r\n", b"/posts"),
+    "too large a trailer of a client that waits": post(CHUNKED + EXPECT, b"0\r\nX: " + b"y" * 100_000),
+    "a malformed chunk of an upgrade": post(UPGRADE + CHUNKED + EXPECT, b"zz\r\n"),
+    "a body of a client that waits": post(TEN + EXPECT, b"{}"),
+    "a pipelined client that waits": get() + post(TEN + EXPECT),
+    "a pipelined malformed chunk": get() + post(CHUNKED + EXPECT, b"zz\r\n"),
+    "half a head": get()[:10],
+    "half a body": UNFINISHED,
+    "half a body that nobody needs": EARLY,
+    "an announced close": get(fields=CLOSE) + get(),
+    "a thousand requests": get() * 1000,
+    "a large body that nobody needs": post(b"Content-Length: 8000000\r\n", b" " * 1_000_000, b"/posts"),
+    "a large response": get(b"/posts"),
+    "nonsense": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+async def test_nothing_that_a_client_sends_or_leaves_out_writes_a_traceback(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+) -> None:
+    process = await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="1")
+    address = str(visitor.base_url)
+    alice = await Person.register(visitor, "alice")
+    await db.execute(
+        "insert into posts (title, content, user_id) select 'T', repeat('x', 400000), $1 from generate_series(1, 50)",
+        alice.id,
+    )
+
+    async def misbehave(sent: bytes, end: str, *, wait: bool) -> None:
+        with Client(address, receive_buffer=64 * KIB) as client, suppress(ConnectionError):
+            await asyncio.wait_for(client.send(sent), 5)
+            if wait:
+                await asyncio.wait([asyncio.create_task(client.receive(1))], timeout=5)
+            match end:
+                case "half-closes":
+                    client.half_close()
+                    await client.receive()
+                case "resets":
+                    client.reset()
+                case "half-closes and resets":
+                    client.half_close()
+                    client.reset()
+                case "stays":
+                    while await client.receive(KIB * KIB):
+                        pass
+
+    ends = ("half-closes", "resets", "half-closes and resets", "closes", "stays")
+    await asyncio.gather(
+        *(misbehave(sent, end, wait=wait) for sent in RUDE.values() for end in ends for wait in (False, True))
+    )
+
+    assert (await visitor.get("/")).status_code == 200
+    assert await terminated(process) < 7
+
+
+# --- Fault 9: one target, one resource.
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("//", "///", "/%2F", "/%2f", "//posts", "/%2Fposts", "/%2fposts", "/posts%2F", "/posts//", "/posts///"),
+        *("/posts//1", "/posts/%2F1", "/posts%2F1", "/posts%2f1", "/posts/1%2F", "/posts/1%2f", "/posts/1//"),
+        *("/posts/1/%2F", "/posts/1%2F/", "//posts/1", "/posts/./1", "/posts/1/..", "/posts%2F%2F1", "/posts/%31%2F"),
+        *("/users//me", "/users/me//", "/users%2Fme", "/users/me%2F", "//users/me", "/users/1%2F", "/health//live"),
+        *("/health%2Flive", "//health/live", "/docs//", "//docs", "/docs%2F", "/openapi.json%2F", "//openapi.json"),
+        *("//posts?limit=1", "/posts/1%2F?x=y", "http://x//posts", "http://x/posts/1%2F", "http://x//"),
+    ],
+)
+async def test_an_empty_segment_or_an_encoded_slash_matches_nothing(
+    address: str, alice: Person, db: asyncpg.Connection, target: str
+) -> None:
+    kept = await alice.publish()
+    assert kept["id"] == 1
+    found = {}
+    with Client(address) as client:
+        for method in ("GET", "PATCH", "DELETE", "POST"):
+            body = POST if method in {"PATCH", "POST"} else b""
+            head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n".encode()
+            await client.send(head + bearer(alice) + b"\r\n" + body)
+            found[method] = await client.answer()
+
+    assert found["GET"].status == 404
+    for answer in found.values():
+        assert answer.status in {404, 405}
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert await count_posts(db) == 1
+    assert await alice.read(1) == kept
+
+
+@pytest.mark.parametrize("path", ["/posts", "/posts/1", "/users/1", "/users/me", "/health/live"])
+@pytest.mark.parametrize("query", ["", "?limit=1"])
+async def test_one_slash_at_the_end_is_tolerated_without_a_redirect(
+    client: httpx.AsyncClient, alice: Person, path: str, query: str
+) -> None:
+    await alice.publish()
+
+    without = await client.get(path + query, headers=alice.headers)
+    with_slash = await client.get(f"{path}/{query}", headers=alice.headers)
+
+    assert without.status_code == 200
+    assert (with_slash.status_code, with_slash.content) == (without.status_code, without.content)
+
+
+async def test_a_post_is_written_with_a_slash_at_the_end(client: httpx.AsyncClient, alice: Person) -> None:
+    created = await client.post("/posts/", content=POST, headers=alice.headers)
+    target = f"/posts/{created.json()['id']}/"
+    changed = await client.patch(target, json={"title": "New"}, headers=alice.headers)
+    deleted = await client.delete(target, headers=alice.headers)
+
+    assert (created.status_code, changed.status_code, deleted.status_code) == (201, 200, 204)
+    assert_problem(await client.get(target), 404, "post_not_found")
+
+
+@pytest.mark.parametrize(
+    ("target", "same"),
+    [
+        ("http://x", "/"),
+        ("HTTP://X", "/"),
+        ("https://x", "/"),
+        ("http://x:80", "/"),
+        ("http://x?limit=1", "/?limit=1"),
+        ("http://x/", "/"),
+        ("http://x/?limit=1", "/?limit=1"),
+        ("http://x/posts", "/posts"),
+        ("http://x/posts/", "/posts"),
+        ("http://x/posts?limit=1", "/posts?limit=1"),
+        ("http://x:8000/posts?limit=0", "/posts?limit=0"),
+        ("http://[::1]/posts", "/posts"),
+        ("/?", "/"),
+        ("/posts?", "/posts"),
+    ],
+)
+async def test_an_absolute_target_names_the_same_as_its_path(
+    address: str, alice: Person, target: str, same: str
+) -> None:
+    for _ in range(2):
+        await alice.publish()
+    with Client(address) as client:
+        found = []
+        for requested in (target, same):
+            await client.send(get(requested.encode(), b"X-Request-ID: same\r\n"))
+            found.append(await client.answer())
+
+    assert (found[0].status, found[0].body) == (found[1].status, found[1].body)
+    assert found[1].status == (422 if "limit=0" in target else 200)
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://x", b"/", b"/posts"])
+async def test_options_name_what_is_allowed(address: str, target: bytes) -> None:
+    with Client(address) as client:
+        await client.send(b"OPTIONS " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await client.answer()
+
+        assert await client.ask(get()) == 200
+    assert answer.status in {200, 204}
+    assert {"get", "head", "options"} <= set(answer.headers["allow"].split(", "))
+
+
+@pytest.mark.parametrize(
+    "target", [b"*", b"posts", b"?limit=1", b"", b"x:80", b"http://", b"http:///posts", b"/posts\t", b"/ posts"]
+)
+async def test_what_is_no_target_of_a_get_is_refused(address: str, target: bytes) -> None:
+    with Client(address) as client:
+        await client.send(get(target))
+        answer = await client.answer()
+
+    assert answer.status in {400, 404}
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+# --- Fault 11: how long an idle connection is kept is a setting.
+
+
+async def test_an_idle_connection_is_kept_for_longer_than_a_load_balancer_rests(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    await serving(start, visitor, database_url)
+    pause = 8.0
+    histories: dict[str, tuple[Step, ...]] = {
+        "after a response": (get(), 200, pause, get(), 200, get(), 200),
+        "after an early response": (EARLY, 401, REST, pause, get(), 200),
+        "after an error": (get(b"/nothing"), 404, pause, get(), 200),
+        "after pipelined requests": (get() * 2, 200, 200, pause, get(), 200),
+        "before the first request": (pause, get(), 200),
+    }
+
+    assert await play_all(str(visitor.base_url), histories) == {}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_an_idle_connection_is_closed_after_the_seconds_of_the_setting(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
+) -> None:
+    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1", WORKERS=workers)
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in range(4)]
+        for client in clients:
+            assert await client.ask(get()) == 200
+        await clients[0].send(b"\r\n")
+        ends = [await client.rest() for client in clients]
+
+    assert ends == [[]] * 4
+    assert 1 <= time.monotonic() - begun < 4.5
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "none"])
+async def test_a_keep_alive_that_is_no_time_is_named(start: Start, database_url: str, value: str) -> None:
+    process = await start("service", DATABASE_URL=database_url, KEEP_ALIVE_SECONDS=value)
+
+    said = await output(process)
+
+    assert process.returncode == 1
+    assert "KEEP_ALIVE_SECONDS: must be " in said

@@ -1,0 +1,193 @@
+"""Signals that reach the service while it starts, serves, drains and stops."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from asyncio.subprocess import Process
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from tests.people import Person
+from tests.processes import Start, answers, ended, output, read_until
+from tests.waiting import WAITERS
+
+CTRL_C = {0, 130, -signal.SIGINT}  # the exit codes that a shell takes for an end by Ctrl-C, and that of an orderly stop
+
+
+def press_ctrl_c(process: Process) -> None:
+    """As a terminal does: to all processes of the group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+
+
+def assert_interrupted(process: Process, said: str) -> None:
+    """An end without a traceback, but for one of the interpreter before it has run anything of ours."""
+    frames = re.findall(r'File "([^"]+)"', said)
+    assert [frame for frame in frames if not frame.startswith("<frozen ")] == [], said
+    assert process.returncode in CTRL_C, said
+
+
+@pytest.fixture
+def databases_left() -> Iterator[list[psutil.Process]]:
+    """Processes of an embedded PostgreSQL that still run at the end of the test; they are ended."""
+    left: list[psutil.Process] = []
+    yield left
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def embedded(directory: Path) -> list[psutil.Process]:
+    """The processes of the embedded PostgreSQL with its data below a directory; they are in a session of their own."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if "postgres" in process.name() and Path(process.cwd()).is_relative_to(directory):
+                found.append(process)
+    return found
+
+
+DELAYS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)
+
+
+@pytest.mark.parametrize("command", ["service", "service.development"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_ctrl_c_during_the_start_ends_it_without_a_traceback(
+    start: Start, database_url: str, command: str, workers: str
+) -> None:
+    for delay in DELAYS:
+        # The interpreter reports each import: before the first of ours nobody can handle a signal.
+        process = await start(command, DATABASE_URL=database_url, WORKERS=workers, PYTHONPROFILEIMPORTTIME="1")
+        said = await read_until(process, "| service\n")
+        await asyncio.sleep(delay)
+        press_ctrl_c(process)
+
+        assert_interrupted(process, said + await output(process))
+
+
+async def test_ctrl_c_while_the_embedded_database_starts_leaves_nothing_behind(
+    start: Start, tmp_path: Path, databases_left: list[psutil.Process]
+) -> None:
+    for delay in (0.3, 0.6, 1.0, 1.5, 2.0, 3.0):
+        process = await start("service.development", PYTHONPROFILEIMPORTTIME="1")
+        said = await read_until(process, "| service\n")
+        await asyncio.sleep(delay)
+        press_ctrl_c(process)
+        said += await output(process)
+        _, alive = psutil.wait_procs(embedded(tmp_path), timeout=5)
+        databases_left += alive
+
+        assert_interrupted(process, said)
+        assert alive == []
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_second_ctrl_c_writes_no_traceback(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str, pause: float
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
+    await answers(visitor)
+    tree = psutil.Process(process.pid).children(recursive=True)
+
+    press_ctrl_c(process)
+    await asyncio.sleep(pause)
+    press_ctrl_c(process)
+
+    assert_interrupted(process, await output(process))
+    assert psutil.wait_procs(tree, timeout=5)[1] == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_impatient_ctrl_c_writes_no_traceback(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
+    await answers(visitor)
+    tree = psutil.Process(process.pid).children(recursive=True)
+
+    ending = asyncio.create_task(output(process))
+    while not ending.done():
+        press_ctrl_c(process)
+        await asyncio.sleep(0.02)
+
+    assert_interrupted(process, await ending)
+    assert psutil.wait_procs(tree, timeout=5)[1] == []
+
+
+@pytest.mark.parametrize("pause", [0.02, 0.2])
+async def test_impatient_ctrl_c_still_stops_the_embedded_database(
+    start: Start, visitor: httpx.AsyncClient, tmp_path: Path, databases_left: list[psutil.Process], pause: float
+) -> None:
+    process = await start("service.development")
+    await answers(visitor)
+    tree = embedded(tmp_path)
+
+    ending = asyncio.create_task(output(process))
+    while not ending.done():
+        press_ctrl_c(process)
+        await asyncio.sleep(pause)
+    _, alive = psutil.wait_procs(tree, timeout=5)
+    databases_left += alive
+
+    assert tree
+    assert_interrupted(process, await ending)
+    assert alive == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_hangup_drains(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, workers: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="1")
+    await answers(visitor)
+    alice = await Person.register(visitor, "alice")
+    async with db.transaction():
+        await db.execute("lock table posts in exclusive mode")
+        publishing = asyncio.create_task(alice.publish())
+        while not await db.fetchval(WAITERS):
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+        begun = time.monotonic()
+        async with asyncio.timeout(5):
+            while (await visitor.get("/health/ready")).status_code == 200:
+                await asyncio.sleep(0.01)
+        assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
+    post = await publishing
+
+    assert "Traceback" not in await ended(process, within=5)
+    assert time.monotonic() - begun > 0.9
+    assert await db.fetchval("select title from posts where id = $1", post["id"]) == post["title"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGHUP, signal.SIGHUP), (signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)],
+)
+async def test_a_second_signal_of_any_kind_ends_the_drain(
+    start: Start,
+    visitor: httpx.AsyncClient,
+    database_url: str,
+    workers: str,
+    first: signal.Signals,
+    second: signal.Signals,
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="50")
+    await answers(visitor)
+
+    process.send_signal(first)
+    async with asyncio.timeout(5):
+        while (await visitor.get("/health/ready")).status_code == 200:
+            await asyncio.sleep(0.01)
+    process.send_signal(second)
+
+    assert "Traceback" not in await ended(process, within=8)
