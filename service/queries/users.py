@@ -45,7 +45,7 @@ def _user(rows: Rows) -> User | None:
 
 # Users and the first page of each user's posts, in one round trip. A user's own row comes before their posts. It has
 # the username and the email address in the columns of title and content: columns of their own, repeated for every post,
-# would cost a tenth of the request. The first column says whose row it is, so all rows are sorted together by post id.
+# would cost a tenth of the request. The first column is the user's id, so all rows are sorted together by post id.
 SELECT_PROFILE: Final = """
 select
     id as user_id,

@@ -418,8 +418,10 @@ class Connection(asyncio.Protocol):
             self._start(self._waiting.popleft())
         elif self._input_ended:
             self._linger()
+            return
         else:
             self._enter(State.IDLE if self._fields is None else State.READING_HEAD)
+        if not self._waiting:
             unparsed, self._unparsed = self._unparsed, b""
             if unparsed:
                 self.data_received(unparsed)

@@ -225,7 +225,7 @@ class MessageFactory:
         if not self._chance(40):
             return b""
         chosen = self.random.choice(
-            [self._token, "X-Request-ID: from-a-trailer", "Connection: close", "Expect: 100-continue", "X: y"]
+            [self._token, "X-Request-ID: from-a-trailer", "Host: other", "Expect: 100-continue", "X: y"]
         )
         message.features.append(f"trailer {chosen[:14]}")
         return f"{chosen}\r\n".encode()
@@ -284,6 +284,8 @@ BODY_FAULTS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "chunk beyond its size": lambda _: b"1\r\n{}\r\n0\r\n\r\n",
     "bare LF": lambda _: b"2\n{}\n0\n\n",
     "trailer without a colon": lambda _: b"2\r\n{}\r\n0\r\nX\r\n\r\n",
+    "Connection in a trailer": lambda _: b"2\r\n{}\r\n0\r\nConnection: close\r\n\r\n",
+    "Content-Length in a trailer": lambda _: b"2\r\n{}\r\n0\r\nContent-Length: 5\r\n\r\n",
     "long extension": lambda body: b"1;" + b"e" * TOO_LONG + b"\r\n \r\n" + body,
     "long trailer": lambda _: b"2\r\n{}\r\n0\r\nX: " + b"y" * TOO_LONG + b"\r\n\r\n",
     "long list of trailers": lambda _: b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * (TOO_LONG // 6) + b"\r\n",

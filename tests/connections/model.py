@@ -245,6 +245,7 @@ class Checker:
             message.closes
             or message.broken
             or message.early
+            or (message.expects and not response.continued)  # the client may leave out the body
             or response.status == 408
             or response.ended > self.around.terminated
             or (bool(self.trace.half_closed_at) and number == len(self.messages) - 1)

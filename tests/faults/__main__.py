@@ -22,7 +22,7 @@ from tests.bench.options import progress, table
 from tests.faults import clients, cluster, database
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import Fault, Target, small_file_system
-from tests.faults.load import GOOD, POSTS, USERS, Load, Response, Writes, count_writes
+from tests.faults.load import GOOD, POSTS, USERS, Load, Response, WriteCounts, count_writes
 from tests.tables import INSERT_POSTS, INSERT_USERS
 
 FAULTS: Final = (*database.FAULTS, *clients.FAULTS)
@@ -54,7 +54,7 @@ class Outcome(Struct):
     statuses: dict[str, int]
     longest_response: float
     recovery: float
-    writes: Writes
+    writes: WriteCounts
 
     @property
     def failed(self) -> bool:
@@ -144,7 +144,7 @@ async def measure(fault: Fault, postgres: Cluster, small_volume: Path | None) ->
         return _outcome(load.responses, repaired_at, await count_writes(postgres.url(fault.name), load.responses))
 
 
-def _outcome(responses: list[Response], repaired_at: float, writes: Writes) -> Outcome:
+def _outcome(responses: list[Response], repaired_at: float, writes: WriteCounts) -> Outcome:
     last_refused = max((response.ended for response in responses if response.status not in GOOD), default=repaired_at)
     statuses = Counter(response.status for response in responses)
     longest_response = max(response.ended - response.begun for response in responses)

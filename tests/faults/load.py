@@ -138,7 +138,7 @@ def _request(line: str, *headers: str, body: str = "", content_type: str = "appl
     return "\r\n".join([f"{line} HTTP/1.1", "host: faults", *headers, "", body]).encode()
 
 
-class Writes(Struct):
+class WriteCounts(Struct):
     """How many writes were acknowledged, how many of those are missing, and how many of all are stored twice."""
 
     acknowledged: int
@@ -146,7 +146,7 @@ class Writes(Struct):
     doubled: int
 
 
-async def count_writes(url: str, responses: list[Response]) -> Writes:
+async def count_writes(url: str, responses: list[Response]) -> WriteCounts:
     connection = await asyncpg.connect(url)
     posts = Counter(row["title"] for row in await connection.fetch("select title from posts where id > $1", POSTS))
     patched = await connection.fetch("select id from posts where title = 'patched ' || id")
@@ -157,4 +157,4 @@ async def count_writes(url: str, responses: list[Response]) -> Writes:
     lost = [
         response for response in acknowledged if f"{name[response.kind]} {response.number}" not in there[response.kind]
     ]
-    return Writes(len(acknowledged), len(lost), sum(times > 1 for times in posts.values()))
+    return WriteCounts(len(acknowledged), len(lost), sum(times > 1 for times in posts.values()))
