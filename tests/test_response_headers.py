@@ -164,7 +164,7 @@ async def test_a_500_can_be_found_in_the_log(
     ("sent", "status", "code"),
     [
         (b"nonsense\r\n\r\n", 400, "bad_request"),
-        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400, "host_missing"),
         (get(fields=b"X: " + b"x" * 100_000 + b"\r\n"), 431, "request_header_fields_too_large"),
     ],
     ids=["not HTTP", "no Host", "a head that is too large"],
