@@ -51,10 +51,6 @@ def request_id(scope: Scope) -> bytes:
     return generated
 
 
-def with_request_id(head: list[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
-    return [*head, (REQUEST_ID, request_id(scope))]
-
-
 def with_common_headers(send: Send, scope: Scope) -> Send:
     """Return a ``send`` that adds the fields of this module to a response of one of Litestar's own classes."""
 
@@ -64,7 +60,7 @@ def with_common_headers(send: Send, scope: Scope) -> Send:
             present = {name for name, _ in head}
             common = [(name.lower().encode(), value.encode()) for name, value in COMMON_HEADERS.items()]
             head += [field for field in common if field[0] not in present]
-            message["headers"] = head if REQUEST_ID in present else with_request_id(head, scope)
+            message["headers"] = head if REQUEST_ID in present else [*head, (REQUEST_ID, request_id(scope))]
         await send(message)
 
     return send_with_headers

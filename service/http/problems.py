@@ -19,7 +19,7 @@ from service.errors import (
     ServiceError,
     UnsupportedGrantType,
 )
-from service.http.headers import NO_STORE, request_id, with_request_id
+from service.http.headers import NO_STORE, request_id
 from service.http.responses import Response, head_of, send_whole
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -130,7 +130,6 @@ def problem_app(error: type[ServiceError]) -> ASGIApp:
 
     async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
         problem = describe(error, scope)
-        head = with_request_id(head_of(MEDIA_TYPE, error.headers), scope)
-        await send_whole(send, problem.status, head, json.encode(problem))
+        await send_whole(scope, send, problem.status, head_of(MEDIA_TYPE, error.headers), json.encode(problem))
 
     return answer

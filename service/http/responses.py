@@ -9,7 +9,7 @@ import litestar
 import msgspec
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from service.http.headers import COMMON_HEADERS, with_request_id
+from service.http.headers import COMMON_HEADERS, REQUEST_ID, request_id
 
 T = TypeVar("T")
 Head = list[tuple[bytes, bytes]]
@@ -35,23 +35,23 @@ def encode(content: object) -> bytes:
 
 def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
     """The header fields of a response as ASGI has them, but for its request id and the length of its body."""
-    return extend(_common_head(media_type), headers)
+    named = {"content-type": media_type} if media_type else {}
+    named |= {name.lower(): value for name, value in (*COMMON_HEADERS.items(), *headers.items())}
+    return [(name.encode(), value.encode()) for name, value in named.items()]
 
 
 @lru_cache
-def _common_head(media_type: str | None) -> Head:
-    named = {"content-type": media_type, **COMMON_HEADERS} if media_type else COMMON_HEADERS
-    return [(name.lower().encode(), value.encode()) for name, value in named.items()]
+def _common_head(media_type: str, headers: tuple[tuple[str, str], ...]) -> tuple[Head, frozenset[bytes]]:
+    """What the responses of a route have in common, and the names of these fields."""
+    head = head_of(media_type, dict(headers))
+    return head, frozenset(name for name, _ in head)
 
 
-def extend(head: Head, headers: Mapping[str, str]) -> Head:
-    """``head`` with further header fields, which replace those with the same names."""
-    more = {name.lower().encode(): value.encode() for name, value in headers.items()}
-    return [*(field for field in head if field[0] not in more), *more.items()]
-
-
-async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
-    headers = [*head, (b"content-length", b"%d" % len(body))] if body else head
+async def send_whole(scope: Scope, send: Send, status: int, head: Head, body: bytes) -> None:
+    """Send a response with the header fields of ``head``, its request id and the length of its body."""
+    headers = [*head, (REQUEST_ID, request_id(scope))]
+    if body:
+        headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -88,10 +88,14 @@ class Response(litestar.Response[T]):
     ) -> ASGIApp:
         """Encode the content now; what the route says of all its responses counts where this one says nothing."""
         status = self.status_code or status_code or HTTPStatus.OK
-        head = head_of(self.media_type or media_type or JSON, {**(headers or {}), **self.headers})
+        head, names = _common_head(self.media_type or media_type or JSON, tuple(headers.items()) if headers else ())
+        if self.headers:
+            own = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+            replaced = {name for name, _ in own if name in names}
+            head = [*(field for field in head if field[0] not in replaced), *own] if replaced else [*head, *own]
         body = encode(self.content)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
-            await send_whole(send, status, with_request_id(head, scope), body)
+            await send_whole(scope, send, status, head, body)
 
         return respond

@@ -11,7 +11,7 @@ from litestar.exceptions import ImproperlyConfiguredException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, ExceptionHandlersMap, Middleware, Receive, Scope, Send
 
-from service.http.headers import with_common_headers, with_request_id
+from service.http.headers import with_common_headers
 from service.http.requests import Request
 from service.http.responses import JSON, Response, encode, head_of, send_whole
 from service.structs.fields import parse_id
@@ -73,7 +73,7 @@ class Route(HTTPRouteHandler):
             await respond(scope, receive, send if isinstance(returned, Response) else with_common_headers(send, scope))
         else:
             body = b"" if returned is None else encode(returned)
-            await send_whole(send, self.status_code, with_request_id(self._head, scope), body)
+            await send_whole(scope, send, self.status_code, self._head, body)
 
 
 # HEAD answers wherever GET does (RFC 9110, section 9.3.2); the server leaves out the body.
