@@ -69,9 +69,10 @@ async def test_the_page_is_whole_behind_a_proxy(prefixed: httpx.AsyncClient, sla
         assert file.status_code == 200, file.url
 
 
-async def test_the_document_leads_to_the_service_behind_a_proxy(prefixed: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_the_document_leads_to_the_service_behind_a_proxy(prefixed: httpx.AsyncClient, slash: str) -> None:
     await prefixed.post("/auth/register", json=PERSON)
-    response = await prefixed.get("/openapi.json")
+    response = await prefixed.get(f"/openapi.json{slash}")
     document = response.json()
 
     [server] = document["servers"]

@@ -44,7 +44,7 @@ class AuthController(Controller):
     async def login(self, request: Request) -> AccessToken:
         """Exchange a username and a password for an access token (OAuth 2, password grant).
 
-        **Authorize** at the top of this page does it too, and sends the token with each request.
+        On the API page, **Authorize** does the same, and sends the token with each request.
         """
         form = await request.form_of(PasswordGrant)
         account = await auth.select_credentials(request.db, form.username)

@@ -21,6 +21,8 @@ CONTENT_SECURITY_POLICY: Final = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+SERVER: Final = b'"servers":[{"url":"."}]'
+
 PAGE: Final = (DIRECTORY / "index.html").read_text(encoding="utf-8")
 
 FILES: Final = {
@@ -52,4 +54,7 @@ class DocsController(Controller):
 
     @get("/openapi.json")
     async def document(self, request: Request) -> Response[bytes]:
-        return Response(request.app.state["openapi"](), media_type="application/json")
+        document: bytes = request.app.state["openapi"]()
+        if root := relative(request.scope, ""):  # with a slash at the end, the document's own references are wrong
+            document = document.replace(SERVER, SERVER.replace(b".", root.encode()))
+        return Response(document, media_type="application/json")

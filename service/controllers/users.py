@@ -42,7 +42,10 @@ class UserController(Controller):
         fails_with=(UserNotFound,),
     )
     async def read_user(self, request: Request, user_id: FromPath[UserId]) -> Response[UserProfile]:
-        """A user and their first 50 posts, by id. While more follow, the `Link` header leads to the next page."""
+        """A user with their e-mail address and their first 50 posts, by id.
+
+        While more posts follow, the `Link` header leads to the next page.
+        """
         if (found := await users.select_profile(request.db, user_id, PROFILE_POSTS)) is None:
             raise UserNotFound
         profile, more = found

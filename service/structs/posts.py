@@ -25,7 +25,14 @@ class PostQuery(Struct, frozen=True, gc=False):
     """Which posts to list."""
 
     limit: Annotated[int, Meta(ge=1, le=100, description="The most posts on a page.")] = 50
-    after: Annotated[int, Meta(ge=0, le=MAX_ID, description="Only posts with a higher id than this.")] = 0
+    after: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MAX_ID,
+            description="Only posts with a higher id. For paging: a post with a smaller id may be committed later.",
+        ),
+    ] = 0
     user_id: Annotated[int, Meta(ge=1, le=MAX_ID, description="Only the posts of this user.")] | UnsetType = UNSET
 
 
