@@ -40,7 +40,6 @@ def main(arguments: list[str]) -> None:
         migrate(chosen)
     else:
         serve(chosen)
-    handle_stop_signals(signal.SIG_IGN)  # the process ends in any case
 
 
 def load_settings() -> Settings:

@@ -56,16 +56,19 @@ def _database() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             commands.fail(f"Another `just up` uses {_display(directory)}: stop it, or set another DATA_DIRECTORY")
-        # The package would leave the server to other processes that use it. The lock excludes them: we stop it.
+        # Signals wait until the server has started: a new data directory that is half made is of no use. The package
+        # would leave the server to other processes that use it. The lock excludes them: we stop it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, server.STOP_SIGNALS)
         try:
             postgres = get_server(directory, cleanup_mode=None)
         except (OSError, SubprocessError):
             commands.fail(
                 f"PostgreSQL cannot be started with its data in {_display(directory)}: see its messages above"
             )
-        print(f"Database  embedded PostgreSQL, its data in {_display(directory)}", flush=True)  # noqa: T201
-        os.environ["DATABASE_URL"] = postgres.get_uri()
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, server.STOP_SIGNALS)
+            print(f"Database  embedded PostgreSQL, its data in {_display(directory)}", flush=True)  # noqa: T201
+            os.environ["DATABASE_URL"] = postgres.get_uri()
             yield
         finally:
             commands.handle_stop_signals(signal.SIG_IGN)  # pg_ctl inherits this: a second Ctrl-C must not stop it

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.people import Person, assert_problem
-from tests.processes import Start, answers, output
+from tests.processes import Start, answers, ended, output
 from tests.raw_http import Answer, Client, chunked, get, pieces_of, post, statuses
 from tests.waiting import WAITERS
 
@@ -39,17 +39,6 @@ async def serving(start: Start, visitor: httpx.AsyncClient, database_url: str, *
     process = await start("service", DATABASE_URL=database_url, **settings)
     await answers(visitor)
     return process
-
-
-async def terminated(process: Process) -> float:
-    """The seconds from SIGTERM to an orderly end."""
-    begun = time.monotonic()
-    process.terminate()
-    said = await output(process)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said, said
-    assert " ERROR " not in said, said
-    return time.monotonic() - begun
 
 
 async def play(address: str, *steps: Step) -> list[int | str]:
@@ -103,7 +92,7 @@ async def test_a_client_may_pause_before_and_within_a_request(
     whole, chunks = post(b"Content-Length: 2\r\n", b"{}"), chunked(b"2\r\n{}\r\n0\r\n\r\n")
     histories: dict[str, tuple[Step, ...]] = {
         "before anything": (pause, get(), 200, get(), 200),
-        "for three checks before anything": (3 * pause, get(), 200),
+        "for two checks before anything": (2 * pause, get(), 200),
         "after an empty line": (b"\r\n", pause, get(), 200),
         "after one byte": (b"G", pause, get()[1:], 200),
         "before and after one byte": (pause, b"G", pause, get()[1:], 200),
@@ -165,44 +154,44 @@ ENDLESS: Final[dict[str, tuple[bytes, bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ENDLESS)
-async def test_a_head_a_chunk_s_line_and_a_trailer_are_bounded(address: str, name: str) -> None:
+def endless(name: str, size: int = 96 * KIB) -> bytes:
     begin, unit = ENDLESS[name]
-    sent = begin + unit * (96 * KIB // len(unit))
+    return begin + unit * (size // len(unit))
 
-    for size in (13, 1000, 16 * KIB + 1, len(sent)):
+
+@pytest.mark.parametrize("size", [13, 1000, 16 * KIB + 1, 100 * KIB])
+async def test_a_head_a_chunk_s_line_and_a_trailer_are_bounded(address: str, size: int) -> None:
+    for name in ENDLESS:
         with Client(address) as client:
-            await client.send(*pieces_of(sent, size))
+            await client.send(*pieces_of(endless(name), size))
             found = await client.rest()
 
-        assert statuses(found) in ([400], [431])
+        assert statuses(found) in ([400], [431]), name
         assert_last(found[0])
         assert found[0].headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("name", [name for name in ENDLESS if "chunk" in name or "trailer" in name])
-async def test_what_follows_an_early_response_is_bounded_as_well(address: str, name: str) -> None:
-    begin, unit = ENDLESS[name]
-    early = begin.replace(b"/auth/register", b"/posts")
-    head, end, body = early.partition(b"\r\n\r\n")
-
-    with Client(address) as client:
-        await client.send(head + end)
-        first = await client.answer()
-        await client.send(body + unit * (96 * KIB // len(unit)))
-        others = await client.rest()
-
-    assert (first.status, others) == (401, [])
-
-
-async def test_what_follows_a_request_that_is_answered_is_bounded(address: str) -> None:
-    for begin, unit in ENDLESS.values():
+async def test_what_follows_a_complete_request_is_bounded_as_well(address: str) -> None:
+    for name in ENDLESS:
         with Client(address) as client:
             assert await client.ask(get()) == 200
-            await client.send(begin + unit * (96 * KIB // len(unit)))
+            await client.send(endless(name))
             found = await client.rest()
 
-        assert statuses(found) in ([400], [431])
+        assert statuses(found) in ([400], [431]), name
+
+
+async def test_what_follows_an_early_response_is_bounded_as_well(address: str) -> None:
+    for name, (begin, _) in ENDLESS.items():
+        if b"chunked" not in begin:
+            continue
+        head, end, body = endless(name).replace(b"/auth/register", b"/posts").partition(b"\r\n\r\n")
+        with Client(address) as client:
+            await client.send(head + end)
+            first = await client.answer()
+            await client.send(body)
+
+            assert (first.status, await client.rest()) == (401, []), name
 
 
 FORTY_KB: Final = b"y" * 40_000
@@ -239,9 +228,8 @@ async def test_nobody_waits_for_an_endless_head_or_trailer(
     slow: dict[str, float] = {}
     with Client(str(visitor.base_url)) as other:
         for name in ("a target", "the value of a header field", "chunk extensions", "the value of a trailer field"):
-            begin, unit = ENDLESS[name]
             with Client(str(visitor.base_url)) as client:
-                sending = asyncio.create_task(client.send(begin + unit * (32 * KIB * KIB // len(unit))))
+                sending = asyncio.create_task(client.send(endless(name, 32 * KIB * KIB)))
                 while not sending.done():
                     begun = time.monotonic()
                     assert await other.ask(get()) == 200
@@ -255,49 +243,42 @@ async def test_nobody_waits_for_an_endless_head_or_trailer(
 # --- Fault 3: an early response leaves the connection in a valid state.
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [
-        (),
-        (b"\r\n",),
-        (get(), 200),
+QUIET: Final[dict[str, list[tuple[Step, ...]]]] = {
+    "idle": [(), (b"\r\n",), (get(), 200), (EARLY + REST, 401)],
+    "the rest of a body is missing": [
         (EARLY, 401),
-        (EARLY.replace(b"{}", b"{}" * 5), 401),
+        (get() + EARLY, 200, 401),
         (post(TEN + EXPECT, b"", b"/posts"), 401),
         (post(CHUNKED, b"2\r\n{}\r\n", b"/posts"), 401),
         (post(b"Content-Length: 2000000\r\n", b" " * 100_000), 413),
+    ],
+    "the close is announced": [
         (post(CLOSE + TEN, b"{}", b"/posts"), 401),
         (chunked(b"zz\r\n"), 400),
-        (get() + EARLY, 200, 401),
+        (get(fields=CLOSE), 200),
     ],
-    ids=[
-        "new",
-        "an empty line",
-        "idle",
-        "an early response",
-        "an early response and the whole body",
-        "an early response to a client that waits",
-        "an early response to chunks",
-        "too large a body",
-        "an announced close",
-        "a malformed body",
-        "an early response to a pipelined request",
-    ],
-)
-async def test_a_connection_on_which_nothing_runs_does_not_delay_the_end(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, steps: tuple[Step, ...]
+}
+
+
+@pytest.mark.parametrize("name", QUIET)
+async def test_connections_on_which_nothing_runs_do_not_delay_the_end(
+    start: Start, visitor: httpx.AsyncClient, database_url: str, name: str
 ) -> None:
     process = await serving(start, visitor, database_url)
-    with Client(str(visitor.base_url)) as client:
-        for step in steps:
-            if isinstance(step, bytes):
-                await client.send(step)
-            else:
-                assert (await client.answer()).status == step
-        took = await terminated(process)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in QUIET[name]]
+        for client, steps in zip(clients, QUIET[name], strict=True):
+            for step in steps:
+                if isinstance(step, bytes):
+                    await client.send(step)
+                else:
+                    assert (await client.answer()).status == step
+        process.terminate()
+        said = await ended(process, within=3)
 
-        assert await client.rest() == []
-    assert took < 3
+        assert [await client.rest() for client in clients] == [[]] * len(clients)
+    assert "Traceback" not in said
+    assert " ERROR " not in said
 
 
 async def test_requests_that_never_arrive_delay_the_end_by_a_bounded_time(
@@ -310,10 +291,11 @@ async def test_requests_that_never_arrive_delay_the_end_by_a_bounded_time(
         for client, half in zip(clients, halves, strict=True):
             await client.send(half)
         assert (await clients[-1].answer()).status == 200
-        took = await terminated(process)
+        process.terminate()
+        said = await ended(process, within=7)
         ends = [await client.rest() for client in clients]
 
-    assert took < 7
+    assert "Traceback" not in said
     for end in ends:
         assert statuses(end) in ([], [408], [503])
 
@@ -323,12 +305,12 @@ async def test_the_idle_timeout_starts_when_response_and_body_are_complete(
 ) -> None:
     await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="2")
     histories: dict[str, tuple[Step, ...]] = {
-        "the body comes late": (EARLY, 401, 4.0, REST, 1.0, get(), 200),
-        "the body trickles": (EARLY, 401, *(1.0, b" ") * 7, b" " + get(), 200),
-        "the body and a request come late": (EARLY, 401, 4.0, REST + get(), 200),
+        "the body comes late": (EARLY, 401, 4.2, REST, 1.0, get(), 200),
+        "the body trickles": (EARLY, 401, *(0.6, b" ") * 7, b" " + get(), 200),
+        "the body and a request come late": (EARLY, 401, 4.2, REST + get(), 200),
         "chunks come late": (
-            *(post(CHUNKED, b"2\r\n{}\r\n", b"/posts"), 401, 4.0, b"0\r\n", 1.0),
-            *(b"\r\n", 1.0, get(), 200),
+            *(post(CHUNKED, b"2\r\n{}\r\n", b"/posts"), 401, 4.2, b"0\r\n", 0.5),
+            *(b"\r\n", 0.5, get(), 200),
         ),
     }
 
@@ -480,7 +462,7 @@ async def test_a_flood_of_pipelined_requests_is_held_back_and_not_stored(
     process = await serving(start, visitor, database_url)
     before = psutil.Process(process.pid).memory_info().rss
     request = get(fields=b"X: " + b"y" * 1000 + b"\r\n")
-    count = 20_000
+    count = 10_000
     with Client(str(visitor.base_url)) as client:
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
@@ -488,7 +470,7 @@ async def test_a_flood_of_pipelined_requests_is_held_back_and_not_stored(
             while not await db.fetchval(WAITERS):
                 await asyncio.sleep(0.01)
             sending = asyncio.create_task(client.send(request * count + get(fields=CLOSE)))
-            await asyncio.wait([sending], timeout=1.5)
+            await asyncio.wait([sending], timeout=1)
             held_back = not sending.done()
             grown = psutil.Process(process.pid).memory_info().rss - before
         _, found = await asyncio.gather(sending, client.rest())
@@ -501,7 +483,7 @@ async def test_a_flood_of_pipelined_requests_is_held_back_and_not_stored(
 async def test_a_request_is_executed_or_not_answered_during_a_drain(
     start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url, DRAIN_SECONDS="4")
+    process = await serving(start, visitor, database_url, DRAIN_SECONDS="2")
     alice = await Person.register(visitor, "alice")
     kept = [await alice.publish() for _ in range(2)]
     deletes = [
@@ -575,22 +557,22 @@ MALFORMED: Final = {
 }
 
 
-@pytest.mark.parametrize("name", MALFORMED)
 @pytest.mark.parametrize("target", [b"/posts", b"/auth/register"], ids=["early", "late"])
-async def test_a_request_with_a_malformed_body_gets_one_response(address: str, name: str, target: bytes) -> None:
-    head, body = post(CHUNKED, b"", target), MALFORMED[name]
-    with Client(address) as client:
-        await client.send(head + body + get())
-        at_once = await client.rest()
-    with Client(address) as client:
-        await client.send(head.replace(CHUNKED, CHUNKED + EXPECT))
-        first = await client.answer()  # the app waits for the body, or has answered without it
-        await client.send(body + get())
-        later = [first, *await client.rest()]
+async def test_a_request_with_a_malformed_body_gets_one_response(address: str, target: bytes) -> None:
+    head = post(CHUNKED, b"", target)
+    for name, body in MALFORMED.items():
+        with Client(address) as client:
+            await client.send(head + body + get())
+            at_once = await client.rest()
+        with Client(address) as client:
+            await client.send(head.replace(CHUNKED, CHUNKED + EXPECT))
+            first = await client.answer()  # the app waits for the body, or has answered without it
+            await client.send(body + get())
+            later = [first, *await client.rest()]
 
-    assert statuses(at_once) in ([400], [401])
-    assert statuses(later) == ([401] if target == b"/posts" else [100, 400])
-    assert_last(at_once[-1])
+        assert statuses(at_once) in ([400], [401]), name
+        assert statuses(later) == ([401] if target == b"/posts" else [100, 400]), name
+        assert_last(at_once[-1])
 
 
 # --- Fault 5: a trailer field is not a header field.
@@ -605,27 +587,34 @@ TRAILERS: Final = [
 ]
 
 
-@pytest.mark.parametrize("trailer", TRAILERS)
-@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
-async def test_a_trailer_changes_nothing(address: str, db: asyncpg.Connection, trailer: bytes, *, later: bool) -> None:
+async def register(client: Client, trailer: bytes, *, later: bool) -> Answer:
+    """Register with a chunked body that is followed by the trailer, at once or while the app reads the body."""
     account = json.dumps({"username": "alice", "email": "alice@example.com", "password": "correct horse"}).encode()
-    chunk = b"%x\r\n" % len(account) + account + b"\r\n0\r\n"
-    end = trailer + b"\r\n\r\n"
+    body = b"%x\r\n" % len(account) + account + b"\r\n0\r\n" + trailer + b"\r\n\r\n"
+    if later:
+        assert await client.ask(post(CHUNKED + EXPECT)) == 100
+        await client.send(body)
+    else:
+        await client.send(chunked(body))
+    return await client.answer()
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("trailer", TRAILERS)
+async def test_a_trailer_changes_nothing(address: str, db: asyncpg.Connection, trailer: bytes, *, later: bool) -> None:
     with Client(address) as client:
-        if later:
-            assert await client.ask(post(CHUNKED + EXPECT)) == 100  # the app reads the body
-            await client.send(chunk, end)
-        else:
-            await client.send(chunked(chunk + end))
-        answer = await client.answer()
-        stored = await db.fetchval("select count(*) from users")
-        assert (answer.status, stored, answer.headers.get("connection")) == (201, 1, None), answer.body
+        answer = await register(client, trailer, later=later)
+
+        assert (answer.status, answer.headers.get("connection")) == (201, None), answer.body
         assert await client.ask(get()) == 200
+    assert await db.fetchval("select count(*) from users") == 1
 
 
-@pytest.mark.parametrize(
-    "trailer",
-    [
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+async def test_a_trailer_that_would_frame_a_message_is_malformed(
+    address: str, db: asyncpg.Connection, *, later: bool
+) -> None:
+    for trailer in (
         b"Content-Length: 5",
         b"Content-Length: 99999999",
         b"Transfer-Encoding: chunked",
@@ -633,36 +622,18 @@ async def test_a_trailer_changes_nothing(address: str, db: asyncpg.Connection, t
         b"Connection: close",
         b"Connection: keep-alive",
         b"Connection: Upgrade\r\nUpgrade: h2c",
-    ],
-)
-@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
-async def test_a_trailer_that_would_frame_a_message_is_malformed(
-    address: str, db: asyncpg.Connection, trailer: bytes, *, later: bool
-) -> None:
-    account = json.dumps({"username": "alice", "email": "alice@example.com", "password": "correct horse"}).encode()
-    head = CHUNKED + (EXPECT if later else b"")
-    chunk = b"%x\r\n" % len(account) + account + b"\r\n0\r\n"
-    with Client(address) as client:
-        if later:
-            assert await client.ask(post(head)) == 100
-            await client.send(chunk + trailer + b"\r\n\r\n")
-        else:
-            await client.send(chunked(chunk + trailer + b"\r\n\r\n"))
-        refused = await client.answer()
+    ):
+        with Client(address) as client:
+            answer = await register(client, trailer, later=later)
 
-        rest = await client.rest()
-
-    assert refused.status == 400
-    assert_last(refused)
-    assert rest == []
+            assert (answer.status, await client.rest()) == (400, []), trailer
+        assert_last(answer)
     assert await db.fetchval("select count(*) from users") == 0
 
 
 @pytest.mark.parametrize("method", [b"POST /posts", b"PATCH /posts/%d", b"DELETE /posts/%d", b"GET /users/me"])
-@pytest.mark.parametrize("body", [b"", b"%x\r\n%s\r\n" % (len(POST), POST)], ids=["no body", "a body"])
-async def test_a_trailer_authorizes_nothing(
-    address: str, alice: Person, db: asyncpg.Connection, method: bytes, body: bytes
-) -> None:
+async def test_a_trailer_authorizes_nothing(address: str, alice: Person, db: asyncpg.Connection, method: bytes) -> None:
+    body = b"%x\r\n%s\r\n" % (len(POST), POST)
     kept = await alice.publish()
     line = method.replace(b"%d", b"%d" % kept["id"]) + b" HTTP/1.1\r\nHost: x\r\n"
     trailers = bearer(alice) + b"\r\n"
@@ -700,11 +671,11 @@ async def read_slowly(client: Client, seconds: int) -> None:
 async def test_a_slow_reader_may_send_its_next_request_after_the_response(
     start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="3")
+    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="2")
     await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
     with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
-        await read_slowly(client, seconds=5)  # more than an idle connection is kept
-        await asyncio.sleep(1.5)  # less than that, and more than the second between two checks
+        await read_slowly(client, seconds=4)  # twice as long as an idle connection is kept
+        await asyncio.sleep(1.1)  # less than that, and more than the second between two checks
         await client.send(get())
 
         assert b"HTTP/1.1 200" in await client.receive()
@@ -713,10 +684,10 @@ async def test_a_slow_reader_may_send_its_next_request_after_the_response(
 async def test_a_reader_that_takes_some_of_the_response_all_the_time_is_not_disconnected(
     start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="2")
+    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
     await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
     with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
-        await read_slowly(client, seconds=6)
+        await read_slowly(client, seconds=4)
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunks"])
@@ -735,7 +706,7 @@ async def test_a_body_that_waits_for_the_app_is_not_late(
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             sending = asyncio.create_task(client.send(head + body))  # who owns the post is read before the body
-            await asyncio.sleep(3)  # three times as long as a client may take
+            await asyncio.sleep(2.2)  # longer than a client may take, and its next check
         await sending
         answer = await client.answer()
 
@@ -756,7 +727,7 @@ async def test_a_pipelined_request_is_not_late_while_another_runs(
             await head.send(running + get()[:10])
             await body.send(running + UNFINISHED)
             await many.send(running + get() * 1000 + UNFINISHED)
-            await asyncio.sleep(3)
+            await asyncio.sleep(2.2)
         found = [[(await client.answer()).status] for client in (whole, head, body, many)]
         await head.send(get()[10:])
         await body.send(REST)
@@ -809,7 +780,7 @@ async def test_what_was_sent_while_the_process_stood_still_is_not_late(
     address = str(visitor.base_url)
     sent_before = [b"", get()[:10], UNFINISHED, EARLY, b"\r\n", chunked(b"2\r\n")]
     sent_after = [get(), get()[10:], REST, REST + get(), get(), b"{}\r\n0\r\n\r\n"]
-    for _ in range(3):
+    for _ in range(2):
         with Client(address) as idle, ExitStack() as stack:
             assert await idle.ask(get()) == 200
             await idle.rest()
@@ -821,7 +792,7 @@ async def test_what_was_sent_while_the_process_stood_still_is_not_late(
             await clients[3].answer()
             await asyncio.sleep(max(0, tick + 0.94 - time.monotonic()))
             process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.5)
             for client, sent in zip(clients, sent_after, strict=True):
                 await client.send(sent)
             process.send_signal(signal.SIGCONT)
@@ -887,40 +858,44 @@ async def test_nothing_that_a_client_sends_or_leaves_out_writes_a_traceback(
     )
 
     assert (await visitor.get("/")).status_code == 200
-    assert await terminated(process) < 7
+    process.terminate()
+    said = await ended(process, within=7)
+    assert "Traceback" not in said, said
+    assert " ERROR " not in said, said
 
 
 # --- Fault 9: one target, one resource.
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        *("//", "///", "/%2F", "/%2f", "//posts", "/%2Fposts", "/%2fposts", "/posts%2F", "/posts//", "/posts///"),
-        *("/posts//1", "/posts/%2F1", "/posts%2F1", "/posts%2f1", "/posts/1%2F", "/posts/1%2f", "/posts/1//"),
-        *("/posts/1/%2F", "/posts/1%2F/", "//posts/1", "/posts/./1", "/posts/1/..", "/posts%2F%2F1", "/posts/%31%2F"),
-        *("/users//me", "/users/me//", "/users%2Fme", "/users/me%2F", "//users/me", "/users/1%2F", "/health//live"),
-        *("/health%2Flive", "//health/live", "/docs//", "//docs", "/docs%2F", "/openapi.json%2F", "//openapi.json"),
-        *("//posts?limit=1", "/posts/1%2F?x=y", "http://x//posts", "http://x/posts/1%2F", "http://x//"),
-    ],
-)
+NOTHING: Final = [
+    *("//", "///", "/%2F", "/%2f", "//posts", "/%2Fposts", "/%2fposts", "/posts%2F", "/posts//", "/posts///"),
+    *("/posts//1", "/posts/%2F1", "/posts%2F1", "/posts%2f1", "/posts/1%2F", "/posts/1%2f", "/posts/1//"),
+    *("/posts/1/%2F", "/posts/1%2F/", "//posts/1", "/posts/./1", "/posts/1/..", "/posts%2F%2F1", "/posts/%31%2F"),
+    *("/users//me", "/users/me//", "/users%2Fme", "/users/me%2F", "//users/me", "/users/1%2F", "/health//live"),
+    *("/health%2Flive", "//health/live", "/docs//", "//docs", "/docs%2F", "/openapi.json%2F", "//openapi.json"),
+    *("//posts?limit=1", "/posts/1%2F?x=y", "http://x//posts", "http://x/posts/1%2F", "http://x//"),
+]
+
+
 async def test_an_empty_segment_or_an_encoded_slash_matches_nothing(
-    address: str, alice: Person, db: asyncpg.Connection, target: str
+    address: str, alice: Person, db: asyncpg.Connection
 ) -> None:
     kept = await alice.publish()
     assert kept["id"] == 1
-    found = {}
-    with Client(address) as client:
-        for method in ("GET", "PATCH", "DELETE", "POST"):
-            body = POST if method in {"PATCH", "POST"} else b""
-            head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n".encode()
-            await client.send(head + bearer(alice) + b"\r\n" + body)
-            found[method] = await client.answer()
 
-    assert found["GET"].status == 404
-    for answer in found.values():
-        assert answer.status in {404, 405}
-        assert answer.headers["content-type"] == "application/problem+json"
+    found: dict[str, int] = {}
+    with Client(address) as client:
+        for method in ("GET", "PATCH", "POST", "DELETE"):
+            for target in NOTHING:
+                head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(POST)}\r\n".encode()
+                await client.send(head + bearer(alice) + b"\r\n" + POST)
+                answer = await client.answer()
+                if answer.headers["content-type"] != "application/problem+json" or answer.status not in {404, 405}:
+                    found[f"{method} {target}"] = answer.status
+                elif method == "GET" and answer.status != 404:
+                    found[target] = answer.status
+
+    assert found == {}
     assert await count_posts(db) == 1
     assert await alice.read(1) == kept
 
@@ -1013,7 +988,7 @@ async def test_an_idle_connection_is_kept_for_longer_than_a_load_balancer_rests(
     start: Start, visitor: httpx.AsyncClient, database_url: str
 ) -> None:
     await serving(start, visitor, database_url)
-    pause = 8.0
+    pause = 6.5  # 5 s are the default of uvicorn
     histories: dict[str, tuple[Step, ...]] = {
         "after a response": (get(), 200, pause, get(), 200, get(), 200),
         "after an early response": (EARLY, 401, REST, pause, get(), 200),

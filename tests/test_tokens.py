@@ -1,12 +1,17 @@
 """Access tokens: how they are verified, and which results are cached."""
 
+import string
 import time
+from collections.abc import Iterator
 
+import httpx
 import jwt
 import pytest
+from jwt.utils import base64url_decode
 
 from service.errors import InvalidToken
 from service.security.tokens import ALGORITHM, ISSUER, MAX_LENGTH, Tokens
+from tests.people import Person, assert_problem
 
 KEY = b"k" * 32
 
@@ -66,3 +71,50 @@ def test_a_token_over_the_maximum_length_is_refused_though_it_is_valid() -> None
     assert tokens.read(valid_token(MAX_LENGTH)) == 7
     with pytest.raises(InvalidToken):
         tokens.read(valid_token(MAX_LENGTH + 1))
+
+
+BASE64URL = string.ascii_letters + string.digits + "-_"
+
+
+def other_spellings(token: str) -> Iterator[str]:
+    """Other texts that a lenient decoder takes for this token, and texts like those."""
+    head, claims, signature = token.split(".")
+    signed, half = f"{head}.{claims}.", len(signature) // 2
+    same = base64url_decode(signature)
+    # Two bits of the last character encode nothing.
+    for last in BASE64URL:
+        if last != signature[-1] and base64url_decode(signature[:-1] + last) == same:
+            yield signed + signature[:-1] + last
+    for padding in ("=", "==", "===", "====", "=A", "=" * 100):
+        yield token + padding
+    # Characters outside the alphabet, which a lenient decoder skips. A header field can contain all of these.
+    for other in "=!*~.,:;%$#@ \t\"'()[]{}<>?|\\^`\x80\xa0\xff":
+        yield signed + signature[:half] + other + signature[half:]
+        yield signed + other + signature
+    yield token + "!"
+    yield token + "%3D"
+    # The alphabet of ordinary base64.
+    if "-" in signature or "_" in signature:
+        yield signed + signature.replace("-", "+").replace("_", "/")
+    yield from (f"{head}=.{claims}.{signature}", f"{head}.{claims}=.{signature}", f"{token}.", f".{token}")
+
+
+def test_every_token_has_one_spelling() -> None:
+    tokens = Tokens(KEY, lifetime=60)
+    # Other users have other signatures; some contain the two characters that ordinary base64 does not have.
+    for user_id in range(1, 20):
+        token = tokens.issue(user_id)
+        for other in other_spellings(token):
+            with pytest.raises(InvalidToken):
+                tokens.read(other)
+
+        assert tokens.read(token) == user_id
+
+
+async def test_a_request_with_another_spelling_of_a_token_is_refused(client: httpx.AsyncClient, alice: Person) -> None:
+    for other in other_spellings(alice.token):
+        header = b"Bearer " + other.encode("latin-1")
+        response = await client.get("/users/me", headers=[(b"Authorization", header)])
+
+        assert_problem(response, 401, "invalid_token", "Could not validate credentials")
+    assert (await client.get("/users/me", headers=alice.headers)).json() == alice.account

@@ -16,7 +16,7 @@ from service.server.supervisor import Supervisor, WorkerProcess
 from service.settings import Settings
 
 # multiprocess.Process is ours as soon as the supervisor is imported.
-UvicornProcess = WorkerProcess.__bases__[0]
+UvicornProcess: Any = WorkerProcess.__bases__[0]
 
 
 def test_the_installed_version_is_the_minor_version_that_is_pinned(repository: Path) -> None:

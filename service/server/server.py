@@ -90,13 +90,10 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on a signal. uvicorn's own raises it again at the end, which leaves a traceback."""
-        handlers = {number: signal.signal(number, self.handle_exit) for number in STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        """Stop on a signal. uvicorn raises it again at the end; here the process ends in any case, without a word."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self.handle_exit)
+        yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal calls it
         """Begin to drain; a second signal ends the drain."""

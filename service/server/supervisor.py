@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from functools import cached_property
+from multiprocessing import resource_tracker
 from typing import Final
 
 from uvicorn.config import STARTUP_FAILURE
@@ -94,7 +95,8 @@ class WorkerProcess(multiprocess.Process):
         config.connections[self.slot] = 0
 
     def start(self) -> None:
-        # A child inherits the mask.
+        # A child inherits the mask. multiprocessing's own helper process would reset it, so that one starts before.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
         try:
             super().start()

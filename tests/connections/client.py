@@ -15,6 +15,7 @@ from tests.connections.histories import NEVER, History
 
 SMALL: Final = 4096  # bytes of a small receive buffer
 CONTINUE_SECONDS: Final = 1.2
+HOLD_SECONDS: Final = 9  # longer than a server lingers
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, zero seconds
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([1-5]\d\d) [ -~]*")
 FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([ -~\t]*)")
@@ -108,7 +109,7 @@ class Trace(Struct):
     port: int = 0  # the client's
     sends: list[tuple[float, float, int]] = field(default_factory=list)  # before, after, and all bytes sent by then
     # Who ended it, and when: "eof" and "reset" the server, "closed" and "left" the client, "refused" nobody, "hung"
-    # nobody in time, "garbage" the server with what is no response.
+    # nobody in time, "garbage" the server with what is no response; "held" as "eof", and the server keeps its socket.
     ended: str = ""
     ended_at: float = 0
     send_failed_at: float = 0
@@ -200,9 +201,22 @@ class Client:
                         self.trace.half_closed_at = monotonic()
                         self.socket.shutdown(socket.SHUT_WR)
                     await reading
+                    if self.history.holds and self.trace.ended == "eof":
+                        await self._hold()
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def _hold(self) -> None:
+        """Look whether the server really closes a connection that it has ended."""
+        await asyncio.sleep(HOLD_SECONDS)
+        try:
+            for _ in range(2):  # the first is answered by a reset
+                await self.loop.sock_sendall(self.socket, b"x")
+                await asyncio.sleep(0.1)
+        except OSError:
+            return
+        self.trace.ended = "held"
 
     @property
     def _is_closing(self) -> bool:

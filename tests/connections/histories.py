@@ -35,6 +35,7 @@ class History(Struct):
     # Pauses in reading: after how many bytes of responses, and for how many seconds.
     stalls: list[tuple[int, float]]
     linger: float  # seconds between the last byte and a reset
+    holds: bool  # keeps its socket open when the server has closed the connection
 
     @property
     def data(self) -> bytes:
@@ -73,6 +74,8 @@ def draw(seed: int, number: int, account: Account) -> History:
         # Far from each other, because the kernel alone takes some megabytes.
         places = accumulate(random.choice([random.randint(0, 2_000_000), 6_000_000]) for _ in range(3))
         stalls = [(place, random.choice([0.3, 1, 1.5, 1.5, NEVER])) for place in places]
+    elif random.random() < 0.02:
+        messages = [factory.make_small() for _ in range(500)]
     else:
         messages = [factory.make() for _ in range(random.choice([1, 1, 2, 3, 4, 5, 10, 20]))]
     history = History(
@@ -84,6 +87,7 @@ def draw(seed: int, number: int, account: Account) -> History:
         small_buffer=bool(stalls) or random.random() < 0.1,
         stalls=stalls,
         linger=random.choice([0, 0, 0.001, 0.01, 0.1, 1]),
+        holds=random.random() < 0.1,
     )
     end = len(history.data)
     if random.random() < 0.12 or (history.ending == "reset" and random.random() < 0.5):

@@ -74,6 +74,10 @@ class MessageFactory:
         [draft] = self.random.choices(list(KINDS), list(KINDS.values()))
         return self._finish(draft(self), breakable=breakable)
 
+    def make_small(self) -> Message:
+        self.index += 1
+        return self._finish(self.root(), breakable=False)
+
     def make_large(self) -> Message:
         """A request with a response of 1 MB."""
         self.index += 1
@@ -131,7 +135,7 @@ class MessageFactory:
         return Draft("POST of no JSON", ("POST", "/posts"), {400}, [self._token], b'{"title": ')
 
     def _own(self) -> int:
-        return FIRST_OWN_POST + (self.seed * 10_000 + self.number) * 100 + self.index
+        return FIRST_OWN_POST + (self.seed * 10_000 + self.number) * 1000 + self.index
 
     def patch(self) -> Draft:
         marker, post_id = f"{self.label}.{self.index}", self._own()

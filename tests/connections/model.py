@@ -69,6 +69,8 @@ class Checker:
 
     def violations(self) -> Iterator[str]:
         trace = self.trace
+        if trace.ended == "held":
+            yield "the server has sent its FIN and still has the connection"
         if trace.ended == "garbage":
             yield f"the server sent what is no response: {trace.note}"
         if trace.ended == "refused":
@@ -226,11 +228,13 @@ class Checker:
         elif status == 503:
             allowed = {
                 "database_unavailable": around.is_away(self._first_byte(number), response.ended),
-                "overloaded": around.overload,
+                "overloaded": around.overload and message.kind != "live",
                 "stopping": response.ended > around.drained,
             }
             if not allowed.get(str(_problem(response).get("code")), message.method == "HEAD"):
                 yield f"503 without a cause: {response.body[:300]!r}"
+            if "retry-after" not in response.headers:
+                yield "503 without Retry-After"
         elif status == 400 and self._last_byte(number) == inf and self.trace.half_closed_at:
             pass
         else:

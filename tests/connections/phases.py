@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from math import inf
 from pathlib import Path
 from random import Random
@@ -30,7 +32,12 @@ FIRST_NUMBER: Final = 1000  # of a phase with a trouble; the histories of the ca
 PATIENCE: Final = 40  # seconds; no history takes longer
 STALL: Final = CLIENT_TIMEOUT + 6
 EXIT: Final = 5  # seconds that the running requests get when the service stops
-IDLE_EXIT: Final = 3  # seconds until a service without clients has stopped
+GONE: Final = 2  # seconds until the connections of clients that have gone are closed
+IDLE_EXIT: Final = 3  # seconds until a service without running requests has stopped
+
+
+GET: Final = b"GET / HTTP/1.1\r\nHost: model\r\n\r\n"
+POST_WITHOUT_ITS_BODY: Final = b"POST /posts HTTP/1.1\r\nHost: model\r\nContent-Length: 100\r\n\r\n{"
 
 
 class Run(Struct):
@@ -118,8 +125,10 @@ async def run_phase(
 
 async def check_end(service: Service) -> list[str]:
     """What is left when all clients have gone."""
+    async with idle_connections(service):
+        pass
     found = []
-    last = monotonic() + LATE
+    last = monotonic() + GONE
     while (left := service.connections()) and monotonic() < last:
         await asyncio.sleep(0.05)
     if left:
@@ -133,12 +142,25 @@ async def check_end(service: Service) -> list[str]:
 
 
 async def stop(service: Service, limit: float = IDLE_EXIT) -> list[str]:
-    """End the service by SIGTERM, when all clients have gone."""
+    """End the service by SIGTERM while it has connections on which no request is running."""
     limit += int(service.settings.get("DRAIN_SECONDS", "0"))
-    service.signal(signal.SIGTERM)
-    if (code := await service.wait(limit)) is None:
-        return [f"SIGTERM has not ended it within {limit} s"]
+    async with idle_connections(service):
+        service.signal(signal.SIGTERM)
+        if (code := await service.wait(limit)) is None:
+            return [f"SIGTERM has not ended it within {limit} s"]
     return [f"the exit code after SIGTERM is {code}"] if code else []
+
+
+@asynccontextmanager
+async def idle_connections(service: Service) -> AsyncIterator[None]:
+    """Nothing was sent, a request was answered, and a request was answered before its body came."""
+    with ExitStack() as stack:
+        for sent in (b"", GET, POST_WITHOUT_ITS_BODY):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=5))
+            connection.sendall(sent)
+            if sent:
+                await asyncio.to_thread(connection.recv, 1 << 16)
+        yield
 
 
 # Troubles.
