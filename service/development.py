@@ -9,6 +9,7 @@ if __name__ == "__main__":
 import fcntl
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,12 +57,18 @@ def _database() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             commands.fail(f"Another `just up` uses {_display(directory)}: stop it, or set another DATA_DIRECTORY")
-        # Signals wait until the server has started: a new data directory that is half made is of no use. The package
-        # would leave the server to other processes that use it. The lock excludes them: we stop it.
+        # Signals wait until the server has started, so that it is stopped in any case. The package would leave the
+        # server to other processes that use it. The lock excludes them: we stop it.
         signal.pthread_sigmask(signal.SIG_BLOCK, server.STOP_SIGNALS)
+        is_new = not directory.exists()
         try:
             postgres = get_server(directory, cleanup_mode=None)
         except (OSError, SubprocessError):
+            if interrupted := signal.sigpending().intersection(server.STOP_SIGNALS):
+                # Ctrl-C reaches initdb, too. What it has made so far would not start the next time.
+                if is_new:
+                    shutil.rmtree(directory, ignore_errors=True)
+                commands.leave(min(interrupted), None)
             commands.fail(
                 f"PostgreSQL cannot be started with its data in {_display(directory)}: see its messages above"
             )

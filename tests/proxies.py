@@ -29,6 +29,8 @@ error_log {directory}/error.log;
 events {{ worker_connections 1024; }}
 http {{
     access_log off;
+    # nginx started by root runs as a user who cannot write to these directories.
+    client_body_buffer_size 1m;
     client_body_temp_path {directory}/body;
     proxy_temp_path {directory}/proxy;
     fastcgi_temp_path {directory}/fastcgi;

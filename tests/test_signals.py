@@ -35,16 +35,6 @@ def assert_interrupted(process: Process, said: str) -> None:
     assert process.returncode in CTRL_C, said
 
 
-@pytest.fixture
-def databases_left() -> Iterator[list[psutil.Process]]:
-    """Processes of an embedded PostgreSQL that still run at the end of the test; they are ended."""
-    left: list[psutil.Process] = []
-    yield left
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
 def embedded(directory: Path) -> list[psutil.Process]:
     """The processes of the embedded PostgreSQL with its data below a directory; they are in a session of their own."""
     found = []
@@ -55,13 +45,13 @@ def embedded(directory: Path) -> list[psutil.Process]:
     return found
 
 
-async def interrupted(process: Process, delay: float) -> str:
-    """The output of a process that gets Ctrl-C some seconds after it has begun to run our code."""
-    # The interpreter reports each import. A program cannot handle a signal before it has imported this module.
-    said = await read_until(process, "| service\n", "| signal\n")
-    await asyncio.sleep(delay)
-    press_ctrl_c(process)
-    return said + await output(process)
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """The data directory of the service; an embedded PostgreSQL that still runs at the end of the test is ended."""
+    yield tmp_path / "data"
+    for process in embedded(tmp_path):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.mark.parametrize(("command", "workers"), [("service", "1"), ("service", "2"), ("service.development", "1")])
@@ -69,22 +59,29 @@ async def test_ctrl_c_during_the_start_ends_it_without_a_traceback(
     start: Start, database_url: str, command: str, workers: str
 ) -> None:
     for delay in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        # The interpreter reports each import. A program cannot handle a signal before it has imported this module.
         process = await start(command, DATABASE_URL=database_url, WORKERS=workers, PYTHONPROFILEIMPORTTIME="1")
-        assert_interrupted(process, await interrupted(process, delay))
+        said = await read_until(process, "| service\n", "| signal\n")
+        await asyncio.sleep(delay)
+        press_ctrl_c(process)
+
+        assert_interrupted(process, said + await output(process))
 
 
-@pytest.mark.parametrize("delay", [0.3, 0.6, 0.9, 1.2])
+@pytest.mark.parametrize("made", ["", "PG_VERSION", "global/pg_control", "base/4", "postmaster.pid"])
 async def test_ctrl_c_while_the_embedded_database_is_made_leaves_nothing_behind(
-    start: Start, tmp_path: Path, databases_left: list[psutil.Process], delay: float
+    directory: Path, start: Start, made: str
 ) -> None:
-    process = await start("service.development", PYTHONPROFILEIMPORTTIME="1")
+    process = await start("service.development")
+    async with asyncio.timeout(30):
+        while not (directory / "postgres" / made).exists():
+            await asyncio.sleep(0.001)
 
-    said = await interrupted(process, delay)
-    _, alive = psutil.wait_procs(embedded(tmp_path), timeout=5)
-    databases_left += alive
+    press_ctrl_c(process)
+    said = await output(process)
 
     assert_interrupted(process, said)
-    assert alive == []
+    assert psutil.wait_procs(embedded(directory), timeout=5)[1] == []
     again = await start("service.development")
     await read_until(again, "Uvicorn running")
 
@@ -123,22 +120,20 @@ async def test_impatient_ctrl_c_writes_no_traceback(
 
 
 async def test_impatient_ctrl_c_still_stops_the_embedded_database(
-    start: Start, visitor: httpx.AsyncClient, tmp_path: Path, databases_left: list[psutil.Process]
+    directory: Path, start: Start, visitor: httpx.AsyncClient
 ) -> None:
     process = await start("service.development")
     await answers(visitor)
-    tree = embedded(tmp_path)
+    tree = embedded(directory)
 
     ending = asyncio.create_task(output(process))
     while not ending.done():
         press_ctrl_c(process)
         await asyncio.sleep(0.05)
-    _, alive = psutil.wait_procs(tree, timeout=5)
-    databases_left += alive
 
     assert tree
     assert_interrupted(process, await ending)
-    assert alive == []
+    assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -56,7 +56,7 @@ def _listens(pid: int) -> bool:
     return any(known.status == psutil.CONN_LISTEN for known in psutil.Process(pid).net_connections("tcp"))
 
 
-@pytest.mark.parametrize(("number", "hung"), [(signal.SIGTERM, 1), (signal.SIGINT, 2), (signal.SIGHUP, 1)])
+@pytest.mark.parametrize(("number", "hung"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
 async def test_workers_that_hang_do_not_keep_the_supervisor_from_its_end(
     start: Start, visitor: httpx.AsyncClient, database_url: str, number: signal.Signals, hung: int
 ) -> None:

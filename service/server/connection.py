@@ -155,8 +155,7 @@ class Connection(asyncio.Protocol):
                 self._unsent_bytes = unsent
                 self._enter(State.SENDING)
             case State.SENDING:
-                self.transport.abort()
-                self._enter(State.CLOSED)
+                self.abort()
             case _:
                 self._close()
 
@@ -166,16 +165,18 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self.state is State.READING_BODY and self._current and self._current.complete:
             self._end_input()
-            self._respond_next()
+            self._finish()
         elif self.state is State.LINGERING:
             self._enter(State.LINGERING)  # with the deadline of a server that stops
 
     def abort_in_flight(self) -> None:
-        """Answer 503 instead of waiting any longer."""
+        """Answer 503 instead of waiting any longer, and for no client that still has to take its response."""
         if self.state is State.READING_HEAD:
             self._fail(Stopping)
-        elif self._current:
+        elif self._current and not self._current.complete:
             self._current.cancel()
+        elif self.state is State.SENDING:
+            self.abort()
 
     # The transport's events.
 
@@ -369,7 +370,7 @@ class Connection(asyncio.Protocol):
         exchange.end_body()
         if exchange is self._current:
             if exchange.complete:
-                self._respond_next()
+                self._finish()
             else:
                 self._enter(State.SENDING if self.drained else State.PROCESSING)
 
@@ -406,6 +407,10 @@ class Connection(asyncio.Protocol):
         elif self._receiving is self._current:
             self.resume_reading()
             return
+        self._finish()
+
+    def _finish(self) -> None:
+        """Go on as soon as the current response has been sent."""
         if self.drained:
             self._enter(State.SENDING)
         else:
@@ -441,7 +446,7 @@ class Connection(asyncio.Protocol):
         receiving.fail(error)
         if receiving is self._current:
             if receiving.complete:
-                self._respond_next()
+                self._finish()
             else:
                 self._enter(State.SENDING if self.drained else State.PROCESSING)
 
@@ -461,7 +466,10 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._enter(State.LINGERING)
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has gone
+            self._close()
         self.resume_reading()
 
     def _close(self) -> None:
@@ -475,7 +483,8 @@ class Connection(asyncio.Protocol):
             self.transport.write(data)
 
     def abort(self) -> None:
-        """Reset the connection: a response cannot be completed."""
+        """Close without sending the rest: a response cannot be completed, or the client does not take it."""
+        self._enter(State.CLOSED)
         self.transport.abort()
 
 

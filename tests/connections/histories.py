@@ -123,6 +123,11 @@ def _pause(random: Random, segments: list[Segment]) -> list[Segment]:
             segment.pause = random.choice([0, 0, 0.0001, 0.001, 0.01])
     if segments and random.random() < 0.35:
         for _ in range(random.randint(1, 2)):
-            random.choice(segments).pause = random.uniform(0, 3)
-    before = [Segment(0, pause=random.uniform(0, 3))] if random.random() < 0.2 else []
+            random.choice(segments).pause = _draw_pause(random)
+    before = [Segment(0, pause=_draw_pause(random))] if random.random() < 0.2 else []
     return before + segments
+
+
+def _draw_pause(random: Random) -> float:
+    """Any, or one that ends about when a server acts whose timeouts are 2 and 3 seconds."""
+    return random.choice([random.uniform(0, 3), random.uniform(1.9, 2.6), random.uniform(2.9, 3.6)])

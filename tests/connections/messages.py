@@ -13,7 +13,6 @@ PUBLIC_CONTENT: Final = "x" * 10_000  # a list of all of them is 1 MB
 FIRST_OWN_POST: Final = 1_000_000  # from here on each post is changed or deleted by one request
 
 FORM: Final = "Content-Type: application/x-www-form-urlencoded"
-TOO_LONG: Final = 100_000  # bytes of a head, an extension or a trailer
 
 
 class Account(Struct, frozen=True):
@@ -113,7 +112,7 @@ class MessageFactory:
 
     def _post(self, *fields: str, statuses: frozenset[int] = frozenset({201})) -> Draft:
         marker = f"{self.label}.{self.index}"
-        content = "c" * self.random.choice([1, 10, 1000, 50_000])
+        content = "c" * self.random.choice([1, 1, 10, 10, 1000, 1000, 50_000, 300_000])
         body = json.dumps({"title": marker, "content": content}).encode()
         return Draft("POST", ("POST", "/posts"), set(statuses), list(fields), body, marker)
 
@@ -236,7 +235,7 @@ class MessageFactory:
 
     def _break(self, lines: list[str], body: bytes, message: Message) -> bytes:
         message.broken = True
-        in_body = b"0\r\n" in body and "Transfer-Encoding: chunked" in lines and self._chance(60)
+        in_body = "Transfer-Encoding: chunked" in lines and self._chance(60)
         faults = BODY_FAULTS if in_body else HEAD_FAULTS
         name = self.random.choice(list(faults))
         message.features.append(f"broken: {name}")
@@ -244,7 +243,7 @@ class MessageFactory:
         message.statuses = {status} | (message.statuses if in_body and message.early else set())
         message.early = in_body and message.early
         if in_body:
-            return BODY_FAULTS[name](body)
+            return BODY_FAULTS[name]
         message.expects = False
         lines[:] = HEAD_FAULTS[name](lines)
         return body
@@ -270,6 +269,7 @@ KINDS: Final[dict[Draw, float]] = {
     MessageFactory.body_for_nothing: 4,
 }
 
+Y: Final = "y" * 100_000
 HEAD_FAULTS: Final[dict[str, Callable[[list[str]], list[str]]]] = {
     "no HTTP": lambda _: ["nonsense"],
     "no Host": lambda lines: [lines[0].replace("1.0", "1.1"), *(line for line in lines[1:] if line[:5] != "Host:")],
@@ -278,19 +278,20 @@ HEAD_FAULTS: Final[dict[str, Callable[[list[str]], list[str]]]] = {
     "NUL in a field": lambda lines: [*lines, "X: a\x00b"],
     "method in lower case": lambda lines: [lines[0].lower().replace("http/", "HTTP/"), *lines[1:]],
     "length and chunked": lambda lines: [*lines, "Content-Length: 3", "Transfer-Encoding: chunked"],
-    "long field": lambda lines: [*lines, "X: " + "y" * TOO_LONG],
-    "long target": lambda lines: [lines[0].replace(" HTTP/", "/" + "y" * TOO_LONG + " HTTP/"), *lines[1:]],
+    "long field": lambda lines: [*lines, f"X: {Y}"],
+    "long target": lambda lines: [lines[0].replace(" HTTP/", f"/{Y} HTTP/"), *lines[1:]],
 }
-
-LAST_CHUNK: Final = b"0\r\n"
-BODY_FAULTS: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "size is no number": lambda body: b"zz\r\n" + body,
-    "chunk beyond its size": lambda _: b"1\r\n{}\r\n0\r\n\r\n",
-    "bare LF": lambda _: b"2\n{}\n0\n\n",
-    "trailer without a colon": lambda _: b"2\r\n{}\r\n0\r\nX\r\n\r\n",
-    "Connection in a trailer": lambda _: b"2\r\n{}\r\n0\r\nConnection: close\r\n\r\n",
-    "Content-Length in a trailer": lambda _: b"2\r\n{}\r\n0\r\nContent-Length: 5\r\n\r\n",
-    "long extension": lambda body: b"1;" + b"e" * TOO_LONG + b"\r\n \r\n" + body,
-    "long trailer": lambda _: b"2\r\n{}\r\n0\r\nX: " + b"y" * TOO_LONG + b"\r\n\r\n",
-    "long list of trailers": lambda _: b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * (TOO_LONG // 6) + b"\r\n",
+CHUNK: Final = b"2\r\n{}\r\n"
+TRAILERS: Final = CHUNK + b"0\r\n"
+BODY_FAULTS: Final[dict[str, bytes]] = {
+    "size is no number": b"zz\r\n{}\r\n",
+    "chunk beyond its size": b"1\r\n{}\r\n0\r\n\r\n",
+    "bare LF": b"2\n{}\n0\n\n",
+    "trailer without a colon": TRAILERS + b"X\r\n\r\n",
+    "Connection in a trailer": TRAILERS + b"Connection: close\r\n\r\n",
+    "Content-Length in a trailer": TRAILERS + b"Content-Length: 5\r\n\r\n",
+    "long extension": CHUNK + b"1;" + b"e" * len(Y) + b"\r\n \r\n0\r\n\r\n",
+    "long trailer": TRAILERS + f"X: {Y}\r\n\r\n".encode(),
+    "long list of trailers": TRAILERS + b"X: y\r\n" * 20_000 + b"\r\n",
+    "long trailer of 8 MB": TRAILERS + f"X: {Y * 80}\r\n\r\n".encode(),
 }

@@ -32,6 +32,8 @@ FIRST_NUMBER: Final = 1000  # of a phase with a trouble; the histories of the ca
 PATIENCE: Final = 40  # seconds; no history takes longer
 STALL: Final = CLIENT_TIMEOUT + 6
 EXIT: Final = 5  # seconds that the running requests get when the service stops
+BLOCKED: Final = 2  # seconds that nobody waits for `GET /`
+BUSY: Final = 0.4  # seconds of CPU time that no idle process takes in a second
 GONE: Final = 2  # seconds until the connections of clients that have gone are closed
 IDLE_EXIT: Final = 3  # seconds until a service without running requests has stopped
 
@@ -93,9 +95,34 @@ async def run_calm(service: Service, seed: int, *, histories: int, at_once: int)
     around = Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE)
     drawn = [draw(seed, number, service.account) for number in range(histories)]
     await services.prepare(service.database_url, drawn)
-    traces = await play(drawn, service.port, at_once=at_once)
-    found = await check(service.database_url, traces, around)
+    async with probed(service) as found:
+        traces = await play(drawn, service.port, at_once=at_once)
+    found += await check(service.database_url, traces, around)
     return len(traces), found + await check_end(service)
+
+
+@asynccontextmanager
+async def probed(service: Service) -> AsyncIterator[list[str]]:
+    """No client keeps the others waiting; yields the violations."""
+    found: list[str] = []
+
+    async def probe() -> None:
+        while True:
+            began = monotonic()
+            with socket.socket() as connection:
+                connection.setblocking(False)  # noqa: FBT003 - as the method is
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(connection, ("127.0.0.1", service.port))
+                await loop.sock_sendall(connection, GET)
+                await loop.sock_recv(connection, 1 << 16)
+            if (seconds := monotonic() - began) > BLOCKED:
+                found.append(f"the process was blocked for {seconds:.1f} s")
+            await asyncio.sleep(0.2)
+
+    probing = asyncio.create_task(probe())
+    yield found
+    probing.cancel()
+    await asyncio.wait([probing])
 
 
 async def run_phase(
@@ -103,7 +130,7 @@ async def run_phase(
 ) -> tuple[int, list[str]]:
     """Run a phase on a server of its own; how many histories were played, and the violations."""
     around = Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE, overload=phase.overload)
-    service = Service(database_url, log, **SETTINGS, **phase.settings)
+    service = Service(database_url, log, **SETTINGS | phase.settings)
     run = Run(service, Random(seed), around, cluster)  # noqa: S311 - no secret
     try:
         await service.start()
@@ -133,6 +160,10 @@ async def check_end(service: Service) -> list[str]:
         await asyncio.sleep(0.05)
     if left:
         found.append(f"{left} connections are left after all clients have closed theirs")
+    used = service.cpu_seconds()
+    await asyncio.sleep(1)
+    if (used := service.cpu_seconds() - used) > BUSY:
+        found.append(f"{used:.2f} s of CPU time in a second without clients")
     connections, transactions = await services.sessions(service.database_url)
     if connections > POOL * service.workers:
         found.append(f"{connections} connections to the database")
@@ -180,6 +211,27 @@ async def drain(run: Run) -> None:
     limit = max(0, run.around.drained - monotonic()) + EXIT + LATE
     if (code := await run.service.wait(limit)) != 0:
         run.violations.append(f"{limit:.1f} s after SIGTERM the exit code is {code}")
+
+
+async def stop_without_database(run: Run) -> None:
+    """SIGTERM while statements hang for longer than a service that stops waits for them."""
+    assert run.cluster
+    await asyncio.sleep(run.random.uniform(0.5, 3))
+    begun = monotonic()
+    run.around.away.append((begun, inf))
+    run.cluster.freeze()
+    try:
+        await asyncio.sleep(run.random.uniform(0, 2))
+        await drain(run)
+    finally:
+        run.cluster.thaw()
+
+
+async def kill(run: Run) -> None:
+    await asyncio.sleep(run.random.uniform(0.5, 5))
+    run.around.terminated = run.around.drained = monotonic()
+    run.around.killed.append((run.around.drained, None))
+    run.service.kill()
 
 
 async def stand_still(run: Run) -> None:
@@ -238,6 +290,8 @@ PHASES: Final = (
     DRAIN,
     Phase("drain of two workers", drain, {"WORKERS": "2", "DRAIN_SECONDS": "1"}, histories=200),
     Phase("stop", drain, {"DRAIN_SECONDS": "0"}, histories=200),
+    Phase("stop without database", stop_without_database, {"DRAIN_SECONDS": "0", "DATABASE_TIMEOUT_SECONDS": "30"}),
+    Phase("kill", kill),
     Phase("process stands still", stand_still),
     Phase("worker lost", lose_a_worker, {"WORKERS": "2"}, expected=WORKER_ENDS),
     Phase("database lost", lose_the_database),

@@ -155,6 +155,9 @@ class Service:
         """Resident bytes."""
         return sum(int(process.memory_info().rss) for process in self.serving())
 
+    def cpu_seconds(self) -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in self.serving())
+
     def complaints(self, expected: str = "^$") -> list[str]:
         """Lines of the log that should not be there; ``expected`` is a regular expression."""
         lines = self.said().splitlines()
