@@ -1,7 +1,7 @@
--- Names are normalised (NFC) from this file on, at registration and at login. A stored name that is not would never be
--- found again. Of several accounts with the same normalised name, the one that has it already keeps it, else the oldest
--- gets it. Each of the others keeps its name, and nobody can log in to it until an operator gives it another one:
--- select id, username from users where username <> normalize(username).
+-- From now on names are normalised (NFC) at registration and at login, so a stored name that is not normalised would
+-- never be found. Of several accounts with the same normalised name, the one that has it already keeps it, else the
+-- oldest gets it. The others, and those whose normalised name would be too long, keep their names, and nobody can log
+-- in to them until an operator renames them: select id, username from users where username <> normalize(username).
 update users
 set username = normalize(username)
 where

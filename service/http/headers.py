@@ -25,7 +25,7 @@ _is_request_id: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
 class _Ids:
-    """What generated ids are made of: unlike random ids these cost next to nothing."""
+    """Generated ids are a random prefix, one per process, and a number: cheaper than a random id per request."""
 
     prefix: bytes
     count: "itertools.count[int]"
@@ -41,7 +41,7 @@ os.register_at_fork(after_in_child=_Ids.restart)  # a forked worker must not rep
 
 
 def request_id(scope: Scope) -> bytes:
-    """Return the id of a request: the client's own if it sent a usable one, else one that stays the same for it."""
+    """Return the id of a request: the client's own if it is valid, else a generated one that is kept in the scope."""
     for name, value in scope.get("headers", ()):
         if name == REQUEST_ID and _is_request_id(value):
             return value
@@ -56,7 +56,7 @@ def with_common_headers(send: Send, scope: Scope) -> Send:
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            head = list(message["headers"])
+            head = list(message.get("headers", ()))
             present = {name for name, _ in head}
             common = [(name.lower().encode(), value.encode()) for name, value in COMMON_HEADERS.items()]
             head += [field for field in common if field[0] not in present]

@@ -203,7 +203,7 @@ def _in_order(paths: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Sort paths and their operations by their place among ``names``; leave out HEAD, which is GET without a body."""
     places = {name: place for place, name in enumerate(names)}
     operations = sorted(
-        (places[operation["operationId"]], path, method, operation)
+        (places.get(operation["operationId"], len(places)), path, method, operation)
         for path, methods in paths.items()
         for method, operation in methods.items()
         if method != "head"

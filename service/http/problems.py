@@ -28,7 +28,7 @@ TOKEN_PATH: Final = "/auth/token"  # noqa: S105 - a path
 # As RFC 9110 has them, and Python from 3.13 on.
 _PHRASES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
 
-# The error codes of RFC 6749, section 5.2, by our own code, else by status, else by the hundred.
+# The error codes of RFC 6749, section 5.2, by our own code, else by the status, else by its first digit.
 _OAUTH_ERRORS: Final[dict[str | int, str]] = {
     IncorrectCredentials.code: "invalid_grant",
     UnsupportedGrantType.code: "unsupported_grant_type",
@@ -53,7 +53,9 @@ class Problem(Struct, frozen=True, kw_only=True):
     status: Annotated[int, Meta(description="The status code of the response.", examples=[404])]
     detail: Annotated[str, Meta(description="What went wrong, for people.", examples=["Post not found"])]
     code: Annotated[str, Meta(description="What went wrong, for programs; stable.", examples=["post_not_found"])]
-    request_id: Annotated[str, Meta(description="As in the header `X-Request-ID`; the service's log has it for a 500.")]
+    request_id: Annotated[
+        str, Meta(description="As in the header `X-Request-ID`. The service logs it with the cause of a 500.")
+    ]
     errors: Annotated[
         list[FaultyField] | UnsetType, Meta(description="With status 422: every field that breaks a rule.")
     ] = UNSET
