@@ -45,6 +45,11 @@ class NotForm(ServiceError):
     detail = "The body is not a form in UTF-8"
 
 
+class UnsupportedGrantType(ServiceError):
+    status, code = 400, "unsupported_grant_type"
+    detail = "The only grant type here is password"
+
+
 class ClientDisconnected(ServiceError):
     status, code = 400, "client_disconnected"
     detail = "The client left before its body was complete"

@@ -361,6 +361,10 @@ class Manual(Controller):
         done.append("computed")
         return {"computed": len(done)}
 
+    @get("/cached-json", cache=60)
+    async def cached_json(self) -> JSONResponse[Json]:
+        return JSONResponse({"cached": True})
+
     @get("/sync", sync_to_thread=False)
     def sync(self, number: FromQuery[int]) -> Json:
         return {"number": number}

@@ -70,6 +70,7 @@ FAILURES = [
         b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\n\xff\r\n--x--\r\n',
         {"Content-Type": "multipart/form-data; boundary=x"},
     ),
+    Failure(400, "unsupported_grant_type", "POST", "/auth/token", b"grant_type=client_credentials", FORM),
     Failure(401, "not_authenticated", "GET", "/users/me", detail="Not authenticated"),
     Failure(401, "invalid_token", "GET", "/users/me", None, {"Authorization": "Bearer x"}),
     Failure(401, "not_authenticated", "POST", "/posts", b"{", {"Authorization": ""}),
@@ -203,10 +204,11 @@ async def test_options_and_405_list_the_allowed_methods(client: httpx.AsyncClien
 
 async def test_head_returns_the_headers_of_get_without_the_body(client: httpx.AsyncClient, alice: Person) -> None:
     post = await alice.publish()
+    headers = alice.headers | {"X-Request-ID": "the-same"}
 
     for path in ("/", "/posts", f"/posts/{post['id']}", f"/users/{alice.id}", "/users/me", "/docs", "/posts/999"):
-        get = await client.get(path, headers=alice.headers)
-        head = await client.head(path, headers=alice.headers)
+        get = await client.get(path, headers=headers)
+        head = await client.head(path, headers=headers)
 
         assert (head.status_code, head.headers, head.content) == (get.status_code, get.headers, b"")
 

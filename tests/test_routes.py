@@ -593,7 +593,7 @@ async def test_the_document_shows_what_the_signatures_say(app: Litestar, client:
         "name": "limit",
         "in": "query",
         "required": False,
-        "description": "How many posts a page holds at the most.",
+        "description": "The most posts on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 50},
     }
     assert parameters["user_id"]["schema"] == {

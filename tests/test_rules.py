@@ -251,7 +251,7 @@ def test_all_messages_of_msgspec_are_known() -> None:
             "/auth/register",
             {"json": {"username": "a\0", "email": f"{'a' * 200}@example.com", "password": "p" * 129}},
             {
-                "/username": "must not contain U+0000",
+                "/username": "must not contain control or format characters",
                 "/email": "must have at most 120 characters",
                 "/password": "must have at most 128 characters",
             },
@@ -266,11 +266,11 @@ def test_all_messages_of_msgspec_are_known() -> None:
         (
             "POST",
             "/auth/token",
-            {"data": {"username": "a\0", "password": ["x", "y"], "grant_type": "implicit"}},
+            {"data": {"username": "a\0", "password": ["x", "y"], "grant_type": ["password", "password"]}},
             {
                 "/username": "must not contain U+0000",
                 "/password": "is given more than once",
-                "/grant_type": 'must be "password"',
+                "/grant_type": "is given more than once",
             },
         ),
         ("POST", "/auth/token", {"data": {"username": ""}}, {"/username": "is required", "/password": "is required"}),

@@ -4,6 +4,7 @@ from litestar import Controller
 from litestar.params import FromPath
 
 from service.errors import UserNotFound
+from service.http.headers import NO_STORE
 from service.http.links import NEXT_PAGE, next_page
 from service.http.requests import Request
 from service.http.responses import JSONResponse
@@ -18,19 +19,33 @@ PROFILE_POSTS = 50
 
 class UserController(Controller):
     path = "/users"
-    tags = ("users",)
+    tags = ("Users",)
 
-    @get("/me")
+    @get(
+        "/me",
+        summary="Read your own account",
+        response_description="Your account.",
+        cache_control=NO_STORE,
+    )
     async def read_own_account(self, request: Request) -> User:
-        """Read the account behind the token."""
+        """The account of the user whose access token is sent."""
         return await select_account(request.db, request.user)
 
-    @get("/{user_id:str}", public=True, response_headers=[NEXT_PAGE], fails_with=(UserNotFound,))
+    @get(
+        "/{user_id:str}",
+        public=True,
+        summary="Read a user's profile",
+        response_description="The user, with the first page of their posts.",
+        response_headers=[NEXT_PAGE],
+        fails_with=(UserNotFound,),
+    )
     async def read_user(self, request: Request, user_id: FromPath[UserId]) -> JSONResponse[UserProfile]:
-        """Read a user with the first page of their posts. While more follow, `Link` leads to the next page."""
+        """A user with their e-mail address and their first 50 posts, by id.
+
+        While more posts follow, the `Link` header leads to the next page.
+        """
         if (found := await users.select_profile(request.db, user_id, PROFILE_POSTS)) is None:
             raise UserNotFound
         profile, more = found
-        return JSONResponse(
-            profile, headers=next_page(profile.posts, more=more, limit=PROFILE_POSTS, user_id=profile.id)
-        )
+        link = next_page(request.scope, profile.posts, more=more, limit=PROFILE_POSTS, user_id=profile.id)
+        return JSONResponse(profile, headers=link)

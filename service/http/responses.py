@@ -1,6 +1,7 @@
 """Responses as this service sends them: a status, few headers, and JSON."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -12,8 +13,9 @@ from litestar.enums import MediaType
 from litestar.serialization import default_serializer
 from litestar.types import ASGIApp, Receive, Scope, Send, Serializer
 
+from service.http.headers import Head, complete
+
 T = TypeVar("T")
-Head = list[tuple[bytes, bytes]]
 
 JSON: Final = "application/json"
 # Responses that have no body (RFC 9110, sections 15.3.5 and 15.4.5).
@@ -37,9 +39,16 @@ def encode(content: object) -> bytes:
 
 
 def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
-    """The headers of a response as ASGI has them, but for the length of its body."""
+    """The header fields of a response as ASGI has them, except its request id and the length of its body."""
     named = {"content-type": media_type, **headers} if media_type else headers
-    return [(name.lower().encode(), value.encode()) for name, value in named.items()]
+    return complete((name.lower().encode(), value.encode()) for name, value in named.items())
+
+
+@lru_cache
+def _shared_head(media_type: str | None, headers: tuple[tuple[str, str], ...]) -> tuple[Head, frozenset[bytes]]:
+    """The header fields that all responses of a route have, and their names."""
+    head = head_of(media_type, dict(headers))
+    return head, frozenset(name for name, _ in head)
 
 
 async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
@@ -103,7 +112,7 @@ class JSONResponse(litestar.Response[T]):
         status_code: int | None = None,
         **more: Any,
     ) -> ASGIApp:
-        """Encode the content now. What the response says of itself comes before what its route says."""
+        """Encode the content now. A header of the response replaces the one of its route."""
         status = self.status_code or status_code or HTTPStatus.OK
         has_body = status not in WITHOUT_BODY
         if self.background or self.cookies or self.response_type_encoders or any(more.values()):
@@ -112,7 +121,11 @@ class JSONResponse(litestar.Response[T]):
             return super().to_asgi_response(
                 app, request, headers=headers, media_type=media_type, status_code=status_code, **more
             )
-        head = head_of(self.media_type if has_body else None, {**headers, **self.headers} if headers else self.headers)
+        head, names = _shared_head(self.media_type if has_body else None, tuple(headers.items()) if headers else ())
+        if self.headers:
+            own = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+            replaced = {name for name, _ in own if name in names}
+            head = [*(field for field in head if field[0] not in replaced), *own] if replaced else [*head, *own]
         body = self.content if isinstance(self.content, bytes) else encode(self.content)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001

@@ -63,10 +63,10 @@ class Route(HTTPRouteHandler):
 
     def create_kwargs_model(self, path_parameters: dict[str, Any]) -> Any:
         """Litestar calls this once for each path, after the registration and before it asks for the middleware."""
-        self._arguments = Arguments(self, path_parameters)
-        self._ids = [*self._arguments.ids.items()]
-        self.is_fast = not self._arguments.left and self._can_be_fast()
-        return LitestarArguments(super().create_kwargs_model(path_parameters), self._arguments)
+        self.arguments = Arguments(self, path_parameters)
+        self._ids = [*self.arguments.ids.items()]
+        self.is_fast = not self.arguments.left and self._can_be_fast()
+        return LitestarArguments(super().create_kwargs_model(path_parameters), self.arguments)
 
     def _can_be_fast(self) -> bool:
         """Whether the layers of the handler declare nothing between a request and the handler, or after it."""
@@ -118,12 +118,12 @@ class Route(HTTPRouteHandler):
         for guard in self.resolve_guards():
             await guard(request, self)  # type: ignore[misc]
         arguments = {name: read(scope["path_params"][name]) for name, read in self._ids}
-        if self._arguments.takes_request:
+        if self.arguments.takes_request:
             arguments["request"] = request
-        if self._arguments.reads_body:
-            arguments |= await self._arguments.read(request)
-        elif self._arguments.reads_parameters:
-            arguments |= self._arguments.read_parameters(request)
+        if self.arguments.reads_body:
+            arguments |= await self.arguments.read(request)
+        elif self.arguments.reads_parameters:
+            arguments |= self.arguments.read_parameters(request)
         returned = await self.fn(**arguments)
         if isinstance(returned, litestar.Response):
             respond = returned.to_asgi_response(

@@ -13,6 +13,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from service.errors import TooManyPasswords
+from service.structs.fields import MAX_PASSWORD_LENGTH, normalize
 
 T = TypeVar("T")
 
@@ -37,8 +38,8 @@ class Passwords:
         self._dummy_hash = self._hasher.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
-        """Hash a new password. Raises ``TooManyPasswords``."""
-        return await self._run(lambda: self._hasher.hash(password))
+        """Hash a password in its normal form. Raises ``TooManyPasswords``."""
+        return await self._run(lambda: self._hasher.hash(normalize(password, MAX_PASSWORD_LENGTH)))
 
     async def verify(self, password: str, stored: str | None) -> bool:
         """Whether the password has the stored hash. Raises ``TooManyPasswords``.
@@ -48,14 +49,25 @@ class Passwords:
         return await self._run(lambda: self._verify(password, stored or self._dummy_hash)) and stored is not None
 
     def _verify(self, password: str, stored: str) -> bool:
+        normalized = normalize(password, MAX_PASSWORD_LENGTH)
+        # Before passwords were normalised, they were hashed as they were typed.
+        return self._matches(normalized, stored) or (normalized != password and self._matches(password, stored))
+
+    def _matches(self, password: str, stored: str) -> bool:
         try:
             return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
             return False
 
-    def needs_rehash(self, stored: str) -> bool:
-        """Whether a hash was made with other settings than today's."""
-        return self._hasher.check_needs_rehash(stored)
+    async def needs_rehash(self, password: str, stored: str) -> bool:
+        """Whether the hash of a correct password was made with other settings, or before passwords were normalised.
+
+        Raises ``TooManyPasswords``.
+        """
+        if self._hasher.check_needs_rehash(stored):
+            return True
+        normalized = normalize(password, MAX_PASSWORD_LENGTH)
+        return normalized != password and not await self._run(lambda: self._matches(normalized, stored))
 
     async def _run(self, work: Callable[[], T]) -> T:
         if not self._free_slots:

@@ -56,8 +56,8 @@ _MAX_HELD_BYTES: Final = 64 * 1024
 # The parser acts on these also in a trailer section, where they must not be (RFC 9110, section 6.5.1).
 _NOT_IN_TRAILERS: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
 
-# Of what is not, or not completely, a request.
-_NO_SCOPE: Final = {"type": "http", "method": "GET", "http_version": "1.1", "headers": (), "state": {}}
+# The scope of what is not, or not completely, a request.
+_NO_SCOPE: Final = {"type": "http", "method": "GET", "http_version": "1.1", "headers": ()}
 
 TICK_SECONDS: Final = 0.25
 
@@ -452,7 +452,7 @@ class Connection(asyncio.Protocol):
         self._input_ended = True
         self._fields, self._unparsed = None, b""
         if receiving is None:
-            self._admit(Exchange(self, problem_app(error), _NO_SCOPE, keep_alive=False))
+            self._admit(Exchange(self, problem_app(error), _NO_SCOPE.copy(), keep_alive=False))
             return
         receiving.fail(error)
         if receiving is self._current:

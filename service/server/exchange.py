@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from litestar.types import ASGIApp
 
 from service.errors import InternalError, ServiceError
+from service.http.headers import request_id
 from service.http.problems import phrase, problem_app
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class Exchange:
         try:
             await self._app(self.scope, self.receive, self.send)
         except Exception:
-            logger.exception("%s %s failed", self.scope["method"], self.scope.get("path"))
+            request = self.scope["method"], self.scope.get("path"), request_id(self.scope).decode()
+            logger.exception("%s %s failed, request id %s", *request)
             await self._replace(InternalError)
         else:
             if not self.complete and not self._disconnected:

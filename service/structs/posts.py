@@ -10,24 +10,24 @@ from service.structs.fields import Content, Timestamp, Title
 class PostCreate(Struct):
     """A post to write."""
 
-    title: Title
-    content: Content
+    title: Annotated[Title, Meta(examples=["First post"])]
+    content: Annotated[Content, Meta(examples=["Hello, world."])]
 
 
 class PostUpdate(Struct):
     """The fields of a post to change; an absent one keeps its value."""
 
-    title: Title | UnsetType = UNSET
-    content: Content | UnsetType = UNSET
+    title: Annotated[Title, Meta(examples=["Edited"])] | UnsetType = UNSET
+    content: Annotated[Content, Meta(examples=["Hello again, world."])] | UnsetType = UNSET
 
 
 class Post(Struct, frozen=True, gc=False):
     """A post as stored."""
 
-    id: Annotated[int, Meta(examples=[7])]
+    id: Annotated[int, Meta(examples=[1])]
     title: Annotated[str, Meta(examples=["First post"])]
     content: Annotated[str, Meta(examples=["Hello, world."])]
-    user_id: Annotated[int, Meta(description="Its owner's id.", examples=[1])]
+    user_id: Annotated[int, Meta(description="The id of the owner.", examples=[1])]
     date_posted: Annotated[Timestamp, Meta(examples=["2026-11-22T12:25:55.978298Z"])]
 
 
