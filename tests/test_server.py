@@ -166,6 +166,15 @@ async def test_a_request_that_is_running_when_its_client_closes_one_half_is_answ
     assert [answer.status for answer in answers_in(received)] == [200, 200]
 
 
+async def test_a_malformed_head_behind_a_failed_request_has_its_own_error(address: str) -> None:
+    refused = post(b"Content-Length: 5000\r\n", b" " * 5000, b"/posts")
+
+    responses = await exchange(address, refused * 3 + b"GET / HTTP/1.1\r\n\r\n")
+
+    assert [response.status for response in responses] == [401, 401, 401, 400]
+    assert json.loads(responses[-1].body)["code"] == "host_missing"
+
+
 async def test_every_one_of_5000_pipelined_requests_is_answered(address: str) -> None:
     answers = await exchange(address, get() * 5000 + LAST)
 

@@ -21,7 +21,7 @@ import asyncio
 import urllib.parse
 from collections import deque
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 import httptools
 from litestar.types import ASGIApp
@@ -55,6 +55,9 @@ _MAX_HELD_BYTES: Final = 64 * 1024
 
 # The parser acts on these also in a trailer section, where they must not be (RFC 9110, section 6.5.1).
 _NOT_IN_TRAILERS: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+
+# Of what is not, or not completely, a request.
+_NO_SCOPE: Final = {"type": "http", "method": "GET", "http_version": "1.1", "headers": (), "state": {}}
 
 TICK_SECONDS: Final = 0.25
 
@@ -124,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._fields: Fields | None = None  # of the head that is arriving
         self._unparsed_bytes = 0  # since the parser's last event
+        self._refusal: type[ServiceError] = NotHTTP  # why the parser stops
         self._receiving: Exchange | None = None  # its body is arriving
         self._current: Exchange | None = None  # its response is the next
         self._waiting: deque[Exchange] = deque()  # behind the current one
@@ -174,7 +178,11 @@ class Connection(asyncio.Protocol):
         if self.state is State.READING_HEAD:
             self._fail(Stopping)
         elif self._current and not self._current.complete:
-            self._current.cancel()
+            self._end_input()
+            if self._current.abandon():
+                self._start(Exchange(self, problem_app(Stopping), self._current.scope, keep_alive=False))
+            else:
+                self.abort()
         elif self.state is State.SENDING:
             self.abort()
 
@@ -265,10 +273,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
             return
-        except httptools.HttpParserError as error:
-            # The type alone: a variable with the cause, whose traceback has this frame, would be a reference cycle.
-            kind = type(error.__context__)
-            self._fail(kind if issubclass(kind, ServiceError) else NotHTTP)
+        except httptools.HttpParserError:
+            self._fail(self._refusal)
             return
         if self._unparsed_bytes > MAX_UNPARSED_BYTES:
             self._fail(HeaderFieldsTooLarge)
@@ -286,6 +292,11 @@ class Connection(asyncio.Protocol):
         self._parser = self._new_parser()
         self._parse(b"\r\n".join([line, *fields, b"", rest]))
 
+    def _refuse(self, error: type[ServiceError]) -> NoReturn:
+        """Stop the parser, which raises an error of its own."""
+        self._refusal = error
+        raise error
+
     def on_message_begin(self) -> None:
         self._url = b""
         self._fields = []
@@ -298,24 +309,24 @@ class Connection(asyncio.Protocol):
         if self._fields is not None:
             self._fields.append((name, value))
         elif name in _NOT_IN_TRAILERS:
-            raise NotHTTP
+            self._refuse(NotHTTP)
         # Other trailer fields are ignored (RFC 9110, section 6.5.1).
 
     def on_headers_complete(self) -> None:
-        """Admit a request. Raises ``ServiceError`` for one that is not served."""
+        """Admit a request, or refuse it."""
         parser, fields = self._parser, self._fields or []
         method = parser.get_method()
         if parser.should_upgrade():
             if method == b"CONNECT":
-                raise NotAProxy
+                self._refuse(NotAProxy)
             return
         version = parser.get_http_version()
         if len(fields) > MAX_HEADER_FIELDS:
-            raise HeaderFieldsTooLarge
+            self._refuse(HeaderFieldsTooLarge)
         names = [name for name, _ in fields]
         hosts = names.count(b"host")
         if hosts != 1 and (hosts or version != "1.0"):
-            raise HostMissing
+            self._refuse(HostMissing)
         raw_path, query = self._target(method)
         path = raw_path.decode("ascii")
         scope = {
@@ -441,7 +452,7 @@ class Connection(asyncio.Protocol):
         self._input_ended = True
         self._fields, self._unparsed = None, b""
         if receiving is None:
-            self._admit(Exchange(self, problem_app(error), {"type": "http", "method": "GET"}, keep_alive=False))
+            self._admit(Exchange(self, problem_app(error), _NO_SCOPE, keep_alive=False))
             return
         receiving.fail(error)
         if receiving is self._current:

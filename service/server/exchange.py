@@ -1,15 +1,15 @@
 """One request and its response, as ASGI has them."""
 
 import asyncio
+import contextvars
 import logging
 import re
-import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar.types import ASGIApp
 
-from service.errors import InternalError, ServiceError, Stopping
+from service.errors import InternalError, ServiceError
 from service.http.problems import phrase, problem_app
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Exchange:
         self.complete = False  # the response has been written
         self._connection = connection
         self._app = app
-        self._scope = scope
+        self.scope = scope
         self._expects_continue = expects_continue
         self._body = bytearray()
         self._body_complete = False
@@ -51,20 +51,26 @@ class Exchange:
         self._head_sent = False
         self._chunked = False
         self._bodiless = False
-        self._missing_bytes = 0  # of the announced Content-Length
+        self._missing_bytes: int | None = None  # of the announced Content-Length
         self._task: asyncio.Task[None] | None = None
 
     # For the connection.
 
     def start(self) -> None:
         tasks = self._connection.shared.tasks
-        self._task = self._connection.loop.create_task(self._run())
+        # In a context of its own: a pipelined request is started by the one before it.
+        self._task = self._connection.loop.create_task(self._run(), context=contextvars.Context())
         tasks.add(self._task)
         self._task.add_done_callback(tasks.discard)
 
-    def cancel(self) -> None:
+    def abandon(self) -> bool:
+        """Take nothing more from the app, and cancel it; returns whether another response can be sent instead."""
+        self.disconnect()
         if self._task:
+            # Nobody waits for it: a statement is only cancelled when its database answers.
+            self._connection.shared.tasks.discard(self._task)
             self._task.cancel()
+        return not self._head_sent
 
     def add_body(self, piece: bytes) -> int:
         """Take a piece of the body; returns how many bytes the app has not taken yet."""
@@ -97,15 +103,13 @@ class Exchange:
 
     async def _run(self) -> None:
         try:
-            await self._app(self._scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            await self._replace(Stopping)
+            await self._app(self.scope, self.receive, self.send)
         except Exception:
-            logger.exception("%s %s failed", self._scope["method"], self._scope.get("path"))
+            logger.exception("%s %s failed", self.scope["method"], self.scope.get("path"))
             await self._replace(InternalError)
         else:
             if not self.complete and not self._disconnected:
-                logger.error("%s %s returned without a response", self._scope["method"], self._scope.get("path"))
+                logger.error("%s %s returned without a response", self.scope["method"], self.scope.get("path"))
                 await self._replace(InternalError)
 
     async def _replace(self, error: type[ServiceError]) -> None:
@@ -117,7 +121,7 @@ class Exchange:
             return
         self._start = None
         self.keep_alive = False
-        await problem_app(error)(self._scope, self.receive, self.send)
+        await problem_app(error)(self.scope, self.receive, self.send)
 
     async def receive(self) -> Any:
         """Return the next part of the body. Raises the ``ServiceError`` that cut it off."""
@@ -162,6 +166,7 @@ class Exchange:
             self._connection.write(data)
             return
         self.complete = True
+        self._wake()
         self._connection.write(data)
         self._connection.on_response_complete()
 
@@ -172,36 +177,32 @@ class Exchange:
         if self._chunked:
             chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             return head + chunk + (b"" if more else b"0\r\n\r\n")
-        self._missing_bytes -= len(body)
-        if self._missing_bytes < 0 or (self._missing_bytes and not more):
-            raise RuntimeError("the body is not as long as its Content-Length")
+        if self._missing_bytes is not None:
+            self._missing_bytes -= len(body)
+            if self._missing_bytes < 0 or (self._missing_bytes and not more):
+                raise RuntimeError("the body is not as long as its Content-Length")
         return head + body
 
     def _encode_head(self, size: int, *, more: bool) -> bytes:
         """The status line and the fields; decides how the body is delimited and whether the connection goes on."""
         status, connection = self._start["status"], self._connection
-        announced: int | None = None
         lines = [_STATUS_LINES[status]]
         for name, value in (*connection.shared.default_headers, *self._start.get("headers", ())):
             if _ILLEGAL_IN_FIELD.search(value):
                 raise RuntimeError(f"the header field {name!r} has a control character")
             if name == b"content-length":
-                announced = int(value)
+                self._missing_bytes = int(value)
             elif name == b"connection":
                 self.keep_alive &= b"close" not in value.lower()
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
-        self._bodiless = self._scope["method"] == "HEAD" or status in _BODILESS
-        if announced is None and not self._bodiless:
+        self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS
+        if self._missing_bytes is None and not self._bodiless:
             if not more:
-                announced = size
                 lines.append(b"content-length: %d\r\n" % size)
-            elif self._scope["http_version"] == "1.0":
-                announced = sys.maxsize  # the end of the connection delimits the body
-            else:
+            elif self.scope["http_version"] != "1.0":  # there, the end of the connection delimits the body
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
-        self._missing_bytes = announced or 0
         # A client that was not asked to go on may leave out the body, so what follows would be misread.
         if connection.shared.closing or (self._expects_continue and not self._body_complete):
             self.keep_alive = False
