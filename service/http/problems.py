@@ -130,7 +130,9 @@ def _cache_control(handler: object) -> dict[str, str]:
 def problem_app(error: type[ServiceError]) -> ASGIApp:
     """An app that answers every request with ``error``, also one whose head could not be read."""
 
-    async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
+    async def answer(scope: Any, _receive: Receive, send: Send) -> None:
+        # Such requests share one scope, but not their ids.
+        scope = {**scope, "state": dict(scope.get("state", {}))}
         problem = describe(error, scope)
         await send_whole(scope, send, problem.status, head_of(MEDIA_TYPE, error.headers), json.encode(problem))
 
