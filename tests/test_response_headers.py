@@ -211,5 +211,9 @@ async def test_the_servers_own_errors_carry_them(address: str, sent: bytes, stat
     assert_common_headers(
         httpx.Response(answer.status, headers=answer.headers, request=httpx.Request("GET", address)), "no-cache"
     )
-    [another] = await exchange(address, sent)
-    assert another.headers["x-request-id"] != answer.headers["x-request-id"]
+
+
+async def test_two_requests_that_cannot_be_read_have_two_ids(address: str) -> None:
+    first, second = [await exchange(address, b"nonsense\r\n\r\n") for _ in range(2)]
+
+    assert first[0].headers["x-request-id"] != second[0].headers["x-request-id"]

@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import logging
 import re
-import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,7 +52,7 @@ class Exchange:
         self._head_sent = False
         self._chunked = False
         self._bodiless = False
-        self._missing_bytes = 0  # of the announced Content-Length
+        self._missing_bytes: int | None = None  # of the announced Content-Length
         self._task: asyncio.Task[None] | None = None
 
     # For the connection.
@@ -169,6 +168,7 @@ class Exchange:
             self._connection.write(data)
             return
         self.complete = True
+        self._wake()
         self._connection.write(data)
         self._connection.on_response_complete()
 
@@ -179,36 +179,32 @@ class Exchange:
         if self._chunked:
             chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             return head + chunk + (b"" if more else b"0\r\n\r\n")
-        self._missing_bytes -= len(body)
-        if self._missing_bytes < 0 or (self._missing_bytes and not more):
-            raise RuntimeError("the body is not as long as its Content-Length")
+        if self._missing_bytes is not None:
+            self._missing_bytes -= len(body)
+            if self._missing_bytes < 0 or (self._missing_bytes and not more):
+                raise RuntimeError("the body is not as long as its Content-Length")
         return head + body
 
     def _encode_head(self, size: int, *, more: bool) -> bytes:
         """The status line and the fields; decides how the body is delimited and whether the connection goes on."""
         status, connection = self._start["status"], self._connection
-        announced: int | None = None
         lines = [_STATUS_LINES[status]]
         for name, value in (*connection.shared.default_headers, *self._start.get("headers", ())):
             if _ILLEGAL_IN_FIELD.search(value):
                 raise RuntimeError(f"the header field {name!r} has a control character")
             if name == b"content-length":
-                announced = int(value)
+                self._missing_bytes = int(value)
             elif name == b"connection":
                 self.keep_alive &= b"close" not in value.lower()
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
         self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS
-        if announced is None and not self._bodiless:
+        if self._missing_bytes is None and not self._bodiless:
             if not more:
-                announced = size
                 lines.append(b"content-length: %d\r\n" % size)
-            elif self.scope["http_version"] == "1.0":
-                announced = sys.maxsize  # the end of the connection delimits the body
-            else:
+            elif self.scope["http_version"] != "1.0":  # there, the end of the connection delimits the body
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
-        self._missing_bytes = announced or 0
         # A client that was not asked to go on may leave out the body, so what follows would be misread.
         if connection.shared.closing or (self._expects_continue and not self._body_complete):
             self.keep_alive = False

@@ -77,7 +77,7 @@ class Worker(Server):
         Every worker is woken. Without this the first to run would get nearly all connections of a burst.
         """
         fewest = min(count for count in self.config.connections if count != FREE)
-        if self._count() > fewest * TOLERANCE + 1 and not self.should_exit:
+        if self._count() > fewest * TOLERANCE + 4 and not self.should_exit:
             self.pause_accepting(DEFERENCE_SECONDS)
         else:
             super().on_readable()
