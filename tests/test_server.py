@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.server.connection import Connection
-from tests.raw_http import HOST, LAST, answers_in, chunked, exchange, get, post
+from tests.raw_http import HOST, LAST, Client, answers_in, chunked, exchange, get, post
 from tests.waiting import WAITERS
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
@@ -179,6 +179,26 @@ async def test_every_one_of_5000_pipelined_requests_is_answered(address: str) ->
     answers = await exchange(address, get() * 5000 + LAST)
 
     assert [answer.status for answer in answers] == [200] * 5001
+
+
+async def test_a_connection_whose_deadline_cannot_be_checked_is_aborted_and_no_other(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with Client(address) as broken, Client(address) as other:
+        assert (await broken.ask(get()), await other.ask(get())) == (200, 200)
+        port = broken.socket.getsockname()[1]
+        for known in gc.get_objects():
+            if isinstance(known, Connection) and known.client and known.client[1] == port:
+                known.check_deadline = fail  # type: ignore[method-assign]
+                known.deadline = 0
+        end = await broken.receive()
+        still = await other.ask(get())
+
+    assert (end, still) == (b"", 200)
+    assert "its deadline could not be checked" in caplog.text
 
 
 async def test_nothing_of_a_connection_waits_for_the_garbage_collector(address: str) -> None:

@@ -68,7 +68,7 @@ async def test_ctrl_c_during_the_start_ends_it_without_a_traceback(
         assert_interrupted(process, said + await output(process))
 
 
-@pytest.mark.parametrize("made", ["", "PG_VERSION", "global/pg_control", "base/4", "postmaster.pid"])
+@pytest.mark.parametrize("made", ["PG_VERSION", "base/4", "postmaster.pid"])
 async def test_ctrl_c_while_the_embedded_database_is_made_leaves_nothing_behind(
     directory: Path, start: Start, made: str
 ) -> None:

@@ -53,7 +53,7 @@ def _parse() -> Options:
     parser.add_argument("--minutes", type=float, default=10, help="soak: the duration")
     parser.add_argument("--rate", type=int, default=1000, help="storm: reads per second during the logins")
     parser.add_argument("--cores", default=processes.SERVER_CORE, help="storm: the cores of the service, such as 0,1")
-    parser.add_argument("--against", type=Path, help="concurrency: another checkout to compare with")
+    parser.add_argument("--against", type=Path, help="compare, concurrency: another checkout, instead of the peers")
     parser.add_argument(
         "--svg", type=Path, default=servers.DIRECTORY / "result.svg", help="compare: the file of the chart"
     )

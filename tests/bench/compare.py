@@ -29,7 +29,8 @@ def measure(options: Options) -> None:
     chosen = [
         route for route in routes.ROUTES if not options.route or any(part in route.name for part in options.route)
     ]
-    kinds = _install([kind for kind in servers.ALL if not options.server or kind.name in ("service", *options.server)])
+    kinds = [kind for kind in servers.ALL if not options.server or kind.name in ("service", *options.server)]
+    kinds = [SERVICE] if options.against else _install(kinds)
     processes.stay_on(processes.CLIENT_CORE)
     with ExitStack() as stack:
         progress("starting PostgreSQL and the servers")
@@ -39,6 +40,9 @@ def measure(options: Options) -> None:
         alone = database.alone(url, posts=routes.POSTS, seconds=options.seconds, directory=servers.DIRECTORY)
         # All at once: those that get no requests use no CPU.
         running = [stack.enter_context(servers.started(kind, url)) for kind in kinds]
+        if options.against:
+            other = Kind("against", f"the service in {options.against.name}", SERVICE.command)
+            running.append(stack.enter_context(servers.started(other, url, checkout=options.against)))
         figures = {route.name: _measure_route(route, running, url, options) for route in chosen}
         memory = {server.kind.label: processes.memory_mib(server.pid) for server in running}
         report = Report(machine.describe(postgres), alone, figures, memory)
