@@ -1,4 +1,4 @@
-"""The one builder of the application."""
+"""Builds the application."""
 
 from typing import Any, Final
 

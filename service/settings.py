@@ -1,4 +1,4 @@
-"""The settings: read once from the environment, every fault named before anything starts."""
+"""The settings. They are read once from the environment, and all faults are reported before anything starts."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ from service.structs.rules import alternatives, describe_fault
 
 MIN_SECRET_BYTES: Final = 32  # as long as the digest of HS256 (RFC 7518, section 3.2)
 _MIN_DISTINCT_CHARACTERS = 8
-# Said in lower case: what people write where a secret should be, and the sample of a well-known tutorial.
+# In lower case: common placeholders for a secret, and the sample key of a well-known tutorial.
 _PLACEHOLDERS = ("change", "secret", "placeholder", "example", "replace", "09d25e094faa6ca2556c818166b7a956")
 
 
@@ -28,7 +28,7 @@ Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
-    """What the service runs with, under the names of the environment's variables; README.md has a line on each."""
+    """The settings, under the names of the environment variables. README.md describes each."""
 
     database_url: str
     secret_key: bytes
@@ -49,17 +49,17 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     password_queue: Annotated[int, Meta(ge=1, le=100_000)] = 256
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` where settings that are valid alone do not go together."""
+        """Raise ``ValueError`` if settings that are valid by themselves contradict each other."""
         if self.password_memory_kib < 8 * self.password_lanes:
             raise ValueError("PASSWORD_MEMORY_KIB: must be at least 8 for each of PASSWORD_LANES")
 
     def __repr__(self) -> str:
-        """Without the values: two of them are secrets."""
+        """Leave out the values: two of them are secrets."""
         return "Settings(…)"
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings. Raises ``SettingsError`` that names every fault."""
+    """Read the settings. Raises ``SettingsError`` with all faults."""
     given = {name: environment.get(name, "").strip() for name in Settings.__struct_encode_fields__}
     values: dict[str, Any] = {name: text for name, text in given.items() if text}
     faults = []
@@ -81,7 +81,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 def _faults(values: dict[str, Any]) -> list[str]:
-    """Describe every value that breaks a rule of its own, and the values that do not go together."""
+    """Describe every value that is invalid by itself, else the values that contradict each other."""
     faults = {}
     for field in msgspec.structs.fields(Settings):
         name = field.encode_name
@@ -99,17 +99,17 @@ def _faults(values: dict[str, Any]) -> list[str]:
 
 
 def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where a generated secret key, and the embedded database of ``just up``, are kept."""
+    """The directory of a generated secret key, and of the embedded database of ``just up``."""
     return Path(environment.get("DATA_DIRECTORY", "").strip() or ".data").absolute()
 
 
 def _cores() -> int:
-    """How many this process may use. More threads than that hash no faster, and hold up the event loop."""
+    """The number of cores that this process may use. More threads would hash no faster, and delay the event loop."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _database_url(environment: Mapping[str, str]) -> str:
-    """The URL as asyncpg takes it; SQLAlchemy's name for the driver is accepted and dropped."""
+    """The URL in asyncpg's form. The name of the driver, as SQLAlchemy needs it, is removed."""
     text = environment.get("DATABASE_URL", "").strip()
     if not text:
         raise ValueError("DATABASE_URL: is not set; it names the PostgreSQL database, postgresql://user@host/name")
@@ -118,7 +118,7 @@ def _database_url(environment: Mapping[str, str]) -> str:
         raise ValueError("DATABASE_URL: must begin with postgresql://")
     url = f"postgresql://{rest}"
     try:
-        urlsplit(url).port  # noqa: B018 - reading it checks it
+        urlsplit(url).port  # noqa: B018 - raises if it is invalid
     except ValueError as error:
         raise ValueError(
             "DATABASE_URL: is not a valid URL (is a character of the password not percent-encoded?)"
@@ -127,7 +127,7 @@ def _database_url(environment: Mapping[str, str]) -> str:
 
 
 def _secret_key(environment: Mapping[str, str]) -> bytes:
-    """The key that signs access tokens: given, from a file, or generated once and kept."""
+    """The key that signs access tokens: from the environment, from a file, or generated once and stored."""
     key, file = environment.get("SECRET_KEY", "").strip(), environment.get("SECRET_KEY_FILE", "").strip()
     if key and file:
         raise ValueError("SECRET_KEY, SECRET_KEY_FILE: set one of them, not both")
@@ -163,15 +163,15 @@ def _checked_secret(variable: str, key: str) -> bytes:
 
 
 def _generate_once(path: Path) -> None:
-    """Make the file with a new secret unless it is there; of several processes at once, one wins."""
+    """Create the file with a new secret unless it exists. Of several processes at once, one creates it."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # with mode 0600
-    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - the descriptor is what was made
+    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - mkstemp returns a descriptor
         file.write(secrets.token_hex(MIN_SECRET_BYTES))
         file.flush()
         os.fsync(file.fileno())
     with suppress(FileExistsError):
-        os.link(temporary, path)  # unlike a rename it never replaces a key that signs tokens already
+        os.link(temporary, path)  # unlike a rename, it never replaces a key that is already in use
     Path(temporary).unlink()

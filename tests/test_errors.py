@@ -159,7 +159,7 @@ async def test_every_json_content_type_is_accepted(
 
 
 @pytest.mark.parametrize("coding", ["identity", "Identity", ""])
-async def test_a_body_without_a_content_coding_may_say_so(
+async def test_the_identity_coding_is_accepted_and_others_are_refused(
     client: httpx.AsyncClient, alice: Person, coding: str
 ) -> None:
     headers = alice.headers | JSON | {"Content-Encoding": coding}

@@ -60,7 +60,7 @@ async def test_two_spellings_of_a_name_are_one_account(client: httpx.AsyncClient
         ("jo\0se", "must not contain control or format characters"),
     ],
 )
-async def test_a_name_breaks_a_rule(
+async def test_an_invalid_name_is_refused(
     client: httpx.AsyncClient, db: asyncpg.Connection, username: str, sentence: str
 ) -> None:
     response = await register(client, username)
@@ -79,7 +79,7 @@ async def test_a_name_breaks_a_rule(
         ("12345678\0", "must not contain U+0000"),
     ],
 )
-async def test_a_password_breaks_a_rule(client: httpx.AsyncClient, password: str, sentence: str) -> None:
+async def test_an_invalid_password_is_refused(client: httpx.AsyncClient, password: str, sentence: str) -> None:
     response = await register(client, "jose", password=password)
 
     assert_problem(response, 422, "invalid_fields")
@@ -108,8 +108,8 @@ async def test_limits_count_characters_of_the_normal_form(
     assert await login(client, username, password)
 
 
-async def test_marks_without_end_cost_no_time(client: httpx.AsyncClient) -> None:
-    """To order half a million combining marks would take minutes, during which nobody is served."""
+async def test_endless_combining_marks_do_not_block_the_service(client: httpx.AsyncClient) -> None:
+    """To order half a million combining marks would take minutes, during which no request is served."""
     marks = "\u0315\u0300" * 100_000
     begun = time.perf_counter()
 

@@ -35,7 +35,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
     ids=lambda value: str(value)[:30],
 )
 @pytest.mark.parametrize("path", ["/auth/token", "/auth/token/"])
-async def test_every_error_says_what_an_oauth_client_looks_for(
+async def test_every_error_has_the_fields_of_oauth_2(
     client: httpx.AsyncClient,
     alice: Person,
     path: str,
@@ -54,7 +54,7 @@ async def test_every_error_says_what_an_oauth_client_looks_for(
     assert alice.username not in response.text
 
 
-async def test_an_absent_database_is_temporary(serve: Serve, settings: Settings) -> None:
+async def test_an_unavailable_database_is_temporary(serve: Serve, settings: Settings) -> None:
     unreachable = msgspec.structs.replace(settings, database_url=settings.database_url.replace("/test_", "/no_"))
     async with httpx.AsyncClient(base_url=await serve(create_app(unreachable))) as client:
         response = await client.post("/auth/token", data={"username": "alice", "password": "x"})
@@ -63,7 +63,7 @@ async def test_an_absent_database_is_temporary(serve: Serve, settings: Settings)
     assert response.json()["error"] == "temporarily_unavailable"
 
 
-async def test_a_bug_is_an_error_too(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_is_a_server_error(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(db: Database, username: str) -> None:
         raise RuntimeError(db, username)
 
@@ -86,7 +86,7 @@ async def test_an_overloaded_server_is_temporary() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/auth/token"), ("POST", "/auth/register"), ("POST", "/posts")])
-async def test_errors_of_other_routes_do_without(client: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_errors_of_other_routes_lack_these_fields(client: httpx.AsyncClient, method: str, path: str) -> None:
     response = await client.request(method, path)
 
     assert response.status_code >= 400

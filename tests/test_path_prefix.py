@@ -58,7 +58,7 @@ async def test_references_hold_behind_a_proxy(prefixed: httpx.AsyncClient, db: a
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-async def test_the_page_is_whole_behind_a_proxy(prefixed: httpx.AsyncClient, slash: str) -> None:
+async def test_the_page_and_its_files_load_behind_a_proxy(prefixed: httpx.AsyncClient, slash: str) -> None:
     page = await prefixed.get(f"/docs{slash}")
 
     assert page.status_code == 200
@@ -87,7 +87,7 @@ async def test_the_document_leads_to_the_service_behind_a_proxy(prefixed: httpx.
     ("path", "reference"),
     [("/posts", "posts/1"), ("/posts/", "../posts/1"), ("/a%2Fb/c", "../posts/1"), ("/a/b/c/", "../../../posts/1")],
 )
-def test_a_reference_climbs_as_far_as_its_request_is_deep(path: str, reference: str) -> None:
+def test_a_reference_has_one_parent_step_per_segment_of_the_request(path: str, reference: str) -> None:
     scope: Any = {"raw_path": path.encode()}
 
     assert relative(scope, "posts/1") == reference

@@ -1,4 +1,4 @@
-"""The header fields that every response carries, whoever makes it, and the id that goes with a request."""
+"""The header fields that every response has, and the request id."""
 
 import logging
 import re
@@ -69,7 +69,7 @@ def assert_common_headers(response: httpx.Response, cache_control: str) -> None:
         ("GET", "/docs/nothing.css", 404, "no-cache"),
     ],
 )
-async def test_every_response_carries_them(
+async def test_every_route_sends_the_common_headers(
     client: httpx.AsyncClient, alice: Person, method: str, path: str, status: int, cache_control: str
 ) -> None:
     await alice.publish()
@@ -132,7 +132,7 @@ async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
         ("/manual/number/x", "no-cache"),
     ],
 )
-async def test_responses_that_litestar_makes_carry_them(
+async def test_responses_of_litestar_have_the_common_headers(
     serve: Serve, settings: Settings, path: str, cache_control: str
 ) -> None:
     app = create_app(settings)
@@ -155,7 +155,7 @@ async def test_a_cached_response_has_the_id_of_its_own_request(serve: Serve, set
 
 
 @pytest.mark.parametrize("sent", ["a", "A-z_0.9", "x" * 64])
-async def test_the_clients_own_id_comes_back(client: httpx.AsyncClient, sent: str) -> None:
+async def test_the_request_id_of_the_client_is_returned(client: httpx.AsyncClient, sent: str) -> None:
     found = await client.get("/", headers={"X-Request-ID": sent})
     missing = await client.get("/posts/1", headers={"X-Request-ID": sent})
 
@@ -164,7 +164,7 @@ async def test_the_clients_own_id_comes_back(client: httpx.AsyncClient, sent: st
 
 
 @pytest.mark.parametrize("sent", ["", "x" * 65, "a b", "a/b", "\xe9", '"', "a,b"])
-async def test_another_id_is_replaced(client: httpx.AsyncClient, sent: str) -> None:
+async def test_an_invalid_request_id_is_replaced(client: httpx.AsyncClient, sent: str) -> None:
     response = await client.get("/", headers=[(b"X-Request-ID", sent.encode("latin-1"))])
 
     assert GENERATED.fullmatch(response.headers["x-request-id"])
@@ -177,7 +177,7 @@ async def test_generated_ids_differ(client: httpx.AsyncClient) -> None:
     assert len(set(ids)) == 20
 
 
-async def test_a_500_can_be_found_in_the_log(
+async def test_the_log_contains_the_request_id_of_a_500(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(db: Database, post_id: int) -> None:
@@ -202,7 +202,7 @@ async def test_a_500_can_be_found_in_the_log(
     ],
     ids=["not HTTP", "no Host", "a head that is too large"],
 )
-async def test_the_servers_own_errors_carry_them(address: str, sent: bytes, status: int, code: str) -> None:
+async def test_errors_of_the_server_have_the_common_headers(address: str, sent: bytes, status: int, code: str) -> None:
     [answer] = await exchange(address, sent)
 
     problem = msgspec.json.decode(answer.body)
@@ -213,7 +213,7 @@ async def test_the_servers_own_errors_carry_them(address: str, sent: bytes, stat
     )
 
 
-async def test_two_requests_that_cannot_be_read_have_two_ids(address: str) -> None:
+async def test_malformed_requests_have_different_ids(address: str) -> None:
     first, second = [await exchange(address, b"nonsense\r\n\r\n") for _ in range(2)]
 
     assert first[0].headers["x-request-id"] != second[0].headers["x-request-id"]

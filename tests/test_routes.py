@@ -74,7 +74,7 @@ def faults(response: httpx.Response) -> dict[str, str]:
 # Which routes need a user, and which are fast.
 
 
-def test_the_routes_that_need_no_user_are_these_and_no_others(settings: Settings) -> None:
+def test_only_the_listed_routes_are_public(settings: Settings) -> None:
     found = routes(create_app(settings))
 
     assert {name for name, route in found.items() if route.is_public} == PUBLIC
@@ -95,7 +95,7 @@ async def test_a_private_route_answers_401_without_a_token_and_a_public_one_does
         assert response.status_code != 401
 
 
-async def test_a_route_that_says_nothing_is_private(serve: Serve, settings: Settings) -> None:
+async def test_a_route_is_private_by_default(serve: Serve, settings: Settings) -> None:
     @get("/forgotten")
     async def forgotten() -> dict[str, str]:
         return {"secret": "yes"}
@@ -124,7 +124,7 @@ async def mounted(scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 @pytest.mark.parametrize("handler", [plain, socket_handler, mounted], ids=str)
-def test_a_handler_of_litestars_own_decorators_is_refused_unless_it_says_that_it_is_public(
+def test_a_handler_of_litestars_own_decorators_stops_the_start_unless_it_is_declared_public(
     settings: Settings, handler: BaseRouteHandler
 ) -> None:
     with pytest.raises(ImproperlyConfiguredException, match="make public routes"):
@@ -138,7 +138,7 @@ def test_every_route_of_the_service_takes_the_fast_path(settings: Settings) -> N
     assert [name for name, route in routes(create_app(settings)).items() if not route.is_fast] == []
 
 
-def test_a_handler_that_declares_more_takes_litestars_way(app: Litestar) -> None:
+def test_a_handler_with_other_features_does_not_take_the_fast_path(app: Litestar) -> None:
     fast = {name for name, route in routes(app).items() if route.is_fast}
 
     assert {"GET /manual/query", "GET /manual/headers", "POST /manual/json", "PUT /manual/form"} <= fast
@@ -170,7 +170,7 @@ def test_a_handler_that_declares_more_takes_litestars_way(app: Litestar) -> None
     ],
     ids=lambda config: next(iter(config)),
 )
-def test_what_the_app_declares_for_all_routes_takes_litestars_way(config: dict[str, Any]) -> None:
+def test_features_of_the_app_disable_the_fast_path_of_all_routes(config: dict[str, Any]) -> None:
     @get("/", public=True)
     async def handler() -> dict[str, str]:
         return {}
@@ -189,7 +189,7 @@ def test_a_websocket_in_a_route_stops_the_start() -> None:
         Litestar([Asking])
 
 
-def test_the_responses_of_a_private_route_are_cached_for_each_user_or_not_at_all() -> None:
+def test_a_private_route_is_cached_only_with_a_cache_key_builder() -> None:
     @get("/", cache=60)
     async def shared() -> dict[str, str]:
         return {}
@@ -204,7 +204,7 @@ def test_the_responses_of_a_private_route_are_cached_for_each_user_or_not_at_all
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
-async def test_an_undeclared_parameter_is_one_of_the_query_as_in_litestar(serve: Serve, settings: Settings) -> None:
+async def test_a_parameter_without_a_declaration_is_a_query_parameter(serve: Serve, settings: Settings) -> None:
     @get("/inferred/{name:str}", public=True)
     async def inferred(name: str, limit: int = 5) -> dict[str, object]:
         return {"name": name, "limit": limit}
@@ -233,7 +233,7 @@ async def test_an_undeclared_parameter_is_one_of_the_query_as_in_litestar(serve:
         ("text=%C3%A9+%2B&tag=x&tags=y", ["é +", 50, None, None, None, False, ["x"], None, "fast"]),
     ],
 )
-async def test_query_parameters_are_what_the_signature_says(
+async def test_query_parameters_have_the_types_of_the_signature(
     client: httpx.AsyncClient, query: str, given: list[object]
 ) -> None:
     response = await client.get(f"/manual/query?{query}")
@@ -241,7 +241,7 @@ async def test_query_parameters_are_what_the_signature_says(
     assert (response.status_code, response.json()["given"]) == (200, given)
 
 
-async def test_all_faulty_query_parameters_are_named_at_once(client: httpx.AsyncClient) -> None:
+async def test_all_invalid_query_parameters_are_reported_at_once(client: httpx.AsyncClient) -> None:
     response = await client.get(
         "/manual/query?number=0&maybe=null&ratio=nan&is_on=perhaps&numbers=1&numbers=x&numbers=1e1&mode=medium"
     )
@@ -257,7 +257,7 @@ async def test_all_faulty_query_parameters_are_named_at_once(client: httpx.Async
     }
 
 
-async def test_parameters_have_their_defaults_and_any_type(client: httpx.AsyncClient) -> None:
+async def test_parameters_may_have_defaults_and_any_type(client: httpx.AsyncClient) -> None:
     item_id = "12345678-1234-5678-1234-567812345678"
     query = f"maybe=1&declared=6&pair=3&pair=4&unique=b&unique=a&unique=b&size=1e2&day=2026-11-22&item_id={item_id}"
 
@@ -275,7 +275,7 @@ async def test_parameters_have_their_defaults_and_any_type(client: httpx.AsyncCl
     }
 
 
-async def test_header_fields_and_cookies_are_what_the_signature_says(client: httpx.AsyncClient) -> None:
+async def test_header_fields_and_cookies_have_the_types_of_the_signature(client: httpx.AsyncClient) -> None:
     headers = {"x-version": "2", "Agent": "007", "Cookie": "session-id=123; theme=dark; other=1"}
 
     full = await client.get("/manual/headers", headers=headers)
@@ -291,7 +291,7 @@ async def test_header_fields_and_cookies_are_what_the_signature_says(client: htt
     assert faults(await client.get("/manual/headers")) == {"/X-Version": "is required"}
 
 
-async def test_the_faults_of_parameters_and_body_are_named_together(client: httpx.AsyncClient) -> None:
+async def test_invalid_parameters_and_body_fields_are_reported_together(client: httpx.AsyncClient) -> None:
     body = {"name": "a", "amount": 10, "email": "x"}
     expected = {
         "/factor": "must be a whole number",
@@ -336,7 +336,7 @@ async def test_a_form_is_a_struct_with_fields_of_any_type(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("path", ["html", "declared-html"])
-async def test_a_response_with_a_media_type_of_its_own_is_sent_as_it_is(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_response_may_have_another_media_type(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(f"/manual/{path}")
 
     assert response.headers["content-type"] == "text/html; charset=utf-8"
@@ -360,7 +360,7 @@ async def test_a_response_may_carry_cookies_and_a_background_task(
 @pytest.mark.parametrize(
     ("path", "status"), [("nothing", 204), ("deleted", 204), ("not-modified", 304), ("not-modified-cookie", 304)]
 )
-async def test_204_and_304_have_no_body_and_say_nothing_of_one(
+async def test_204_and_304_have_no_body_and_no_content_fields(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, path: str, status: int
 ) -> None:
     response = await client.get(f"/manual/{path}")
@@ -374,7 +374,7 @@ async def test_204_and_304_have_no_body_and_say_nothing_of_one(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_headers_of_the_layers_are_sent(client: httpx.AsyncClient) -> None:
+async def test_headers_that_a_layer_declares_are_sent(client: httpx.AsyncClient) -> None:
     response = await client.get("/manual/cached-head")
 
     assert (response.headers["cache-control"], response.headers["x-fixed"]) == ("max-age=60", "yes")
@@ -463,7 +463,7 @@ async def test_a_body_may_be_of_any_type(client: httpx.AsyncClient) -> None:
     assert marked.json() == {"names": []}
 
 
-async def test_the_faults_of_any_type_have_our_words(client: httpx.AsyncClient) -> None:
+async def test_invalid_values_of_any_type_are_described_in_plain_words(client: httpx.AsyncClient) -> None:
     assert faults(await client.post("/manual/items", json=[{"name": "ab"}, {"name": "a"}])) == {
         "/1/name": "must have at least 2 characters"
     }
@@ -552,7 +552,7 @@ async def test_hooks_of_a_handler_run(client: httpx.AsyncClient) -> None:
     assert manual.done == ["after /manual/after"]
 
 
-async def test_background_tasks_and_cookies_of_a_handler_are_done(client: httpx.AsyncClient) -> None:
+async def test_background_tasks_and_cookies_of_a_handler_work(client: httpx.AsyncClient) -> None:
     await client.get("/manual/background")
     assert manual.done == ["background of a handler"]
     assert (await client.get("/manual/cookies")).cookies["flavour"] == "rye"
@@ -565,7 +565,7 @@ async def test_a_response_is_cached(client: httpx.AsyncClient) -> None:
     assert manual.done == ["computed"]
 
 
-async def test_what_a_handler_is_and_returns_may_be_anything_that_litestar_knows(client: httpx.AsyncClient) -> None:
+async def test_a_handler_may_be_synchronous_and_return_other_types(client: httpx.AsyncClient) -> None:
     assert (await client.get("/manual/sync?number=3")).json() == {"number": 3}
     assert (await client.post("/manual/sync-json", json={"name": "ab"})).json() == {"name": "ab"}
     assert (await client.put("/manual/sync-form", data={"name": "ab", "amount": 1})).json() == {"name": "ab"}
@@ -574,7 +574,7 @@ async def test_what_a_handler_is_and_returns_may_be_anything_that_litestar_knows
     assert (await client.get("/manual/encoded")).json() == {"number": "1j"}
 
 
-async def test_a_path_that_breaks_a_rule_names_nothing(client: httpx.AsyncClient) -> None:
+async def test_an_invalid_path_parameter_is_a_404(client: httpx.AsyncClient) -> None:
     assert (await client.get("/manual/number/1")).json() == {"number": 1}
     assert_problem(await client.get("/manual/number/0"), 404, "not_found", "Not Found")
     assert_problem(await client.get("/manual/number/x"), 404, "not_found", "Not Found")
@@ -584,7 +584,7 @@ async def test_a_path_that_breaks_a_rule_names_nothing(client: httpx.AsyncClient
     assert (await client.get("/manual/paths/x")).json() == {"name": "x"}
 
 
-async def test_the_document_shows_what_the_signatures_say(app: Litestar, client: httpx.AsyncClient) -> None:
+async def test_the_document_describes_the_parameters_of_the_signature(app: Litestar, client: httpx.AsyncClient) -> None:
     del app
     response = await client.get("/openapi.json")
 

@@ -149,7 +149,7 @@ def fault_of(kind: Any, json: str) -> FaultyField:
 
 
 @pytest.mark.parametrize(("kind", "json", "pointer", "detail"), FAULTS)
-def test_every_message_is_put_into_plain_words(kind: Any, json: str, pointer: str, detail: str) -> None:
+def test_every_message_has_a_plain_sentence(kind: Any, json: str, pointer: str, detail: str) -> None:
     assert fault_of(kind, json) == FaultyField(pointer, detail)
 
 
@@ -183,7 +183,7 @@ def test_an_unknown_message_does_not_name_a_type(message: str) -> None:
     assert describe_fault("/x", ValidationError(message)) == FaultyField("/x", "is not valid")
 
 
-def test_a_type_that_cannot_be_decoded_is_not_named_either() -> None:
+def test_the_name_of_an_unsupported_type_is_not_revealed() -> None:
     def refuse(kind: type, value: object) -> object:
         raise TypeError(f"Unsupported type: {kind} for {value}")
 
@@ -194,7 +194,7 @@ def test_a_type_that_cannot_be_decoded_is_not_named_either() -> None:
 
 
 @pytest.mark.parametrize("value", ["x - at `$.a`", "`", "a` - at `$.b", "'", "\n", " - at `$` - at `$.c`"])
-def test_what_the_client_sent_neither_appears_nor_moves_the_pointer(value: str) -> None:
+def test_the_value_of_the_client_neither_appears_nor_changes_the_pointer(value: str) -> None:
     with pytest.raises(ValidationError) as caught:
         msgspec.convert({"k": value}, dict[Literal["k"], Colour])
 

@@ -128,7 +128,7 @@ def test_all_invalid_settings_are_named_at_once() -> None:
         ("PASSWORD_LANES", "3", None),
     ],
 )
-def test_a_fault_says_in_plain_words_what_is_allowed(
+def test_an_invalid_setting_is_described_in_plain_words(
     environment: dict[str, str], name: str, text: str, words: str | None
 ) -> None:
     if words:

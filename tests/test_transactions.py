@@ -58,7 +58,7 @@ async def assert_nothing_is_left(database: Database, db: asyncpg.Connection, pid
     assert pid_before is None or await pid(database) == pid_before
 
 
-async def test_the_statements_of_a_transaction_take_effect_together_at_its_end(
+async def test_the_statements_of_a_transaction_are_committed_together(
     database: Database, db: asyncpg.Connection
 ) -> None:
     before = await pid(database)
@@ -75,14 +75,14 @@ async def test_the_statements_of_a_transaction_take_effect_together_at_its_end(
     assert await pid(database) == before
 
 
-async def test_an_error_of_the_block_rolls_back_and_is_raised(database: Database, db: asyncpg.Connection) -> None:
+async def test_an_error_in_the_block_rolls_back_and_is_raised(database: Database, db: asyncpg.Connection) -> None:
     before = await pid(database)
 
-    async def give_up(_: Transaction) -> None:
+    async def fail(_: Transaction) -> None:
         raise PostNotFound
 
     with pytest.raises(PostNotFound):
-        await transact(database, give_up)
+        await transact(database, fail)
 
     await assert_nothing_is_left(database, db, before)
 
@@ -99,7 +99,7 @@ async def test_a_violated_constraint_rolls_back_and_is_raised_with_its_name(
     await assert_nothing_is_left(database, db, before)
 
 
-async def test_a_failed_statement_that_the_block_ignores_is_no_success(
+async def test_a_failed_statement_that_the_block_ignores_rolls_back_and_is_raised(
     database: Database, db: asyncpg.Connection
 ) -> None:
     """PostgreSQL answers the commit of a failed transaction with a rollback, and with no error."""
@@ -115,7 +115,7 @@ async def test_a_failed_statement_that_the_block_ignores_is_no_success(
     await assert_nothing_is_left(database, db, before)
 
 
-async def test_a_block_may_turn_a_failed_statement_into_an_error_of_its_own(
+async def test_a_block_may_raise_its_own_error_for_a_failed_statement(
     database: Database, db: asyncpg.Connection
 ) -> None:
     before = await pid(database)
@@ -132,7 +132,7 @@ async def test_a_block_may_turn_a_failed_statement_into_an_error_of_its_own(
     await assert_nothing_is_left(database, db, before)
 
 
-async def test_a_transaction_as_a_whole_has_the_time_of_one_statement(
+async def test_a_transaction_as_a_whole_has_the_timeout_of_one_statement(
     database: Database, db: asyncpg.Connection
 ) -> None:
     before, begun = await pid(database), asyncio.get_running_loop().time()
@@ -149,7 +149,7 @@ async def test_a_transaction_as_a_whole_has_the_time_of_one_statement(
     await assert_nothing_is_left(database, db)
 
 
-async def test_a_block_that_waits_for_something_else_ends_in_time_too(
+async def test_the_timeout_also_ends_a_block_that_waits_for_something_else(
     database: Database, db: asyncpg.Connection
 ) -> None:
     async def wait(_: Transaction) -> None:
@@ -161,9 +161,7 @@ async def test_a_block_that_waits_for_something_else_ends_in_time_too(
     await assert_nothing_is_left(database, db)
 
 
-async def test_a_lock_that_is_held_elsewhere_ends_the_transaction_in_time(
-    database: Database, db: asyncpg.Connection
-) -> None:
+async def test_the_timeout_ends_a_transaction_that_waits_for_a_lock(database: Database, db: asyncpg.Connection) -> None:
     async with db.transaction():
         await db.execute("lock table posts")
 
@@ -195,7 +193,7 @@ async def test_a_cancelled_transaction_is_not_applied(database: Database, db: as
 
 
 @pytest.mark.parametrize("then", ["a statement", "a statement that the block ignores", "the commit"])
-async def test_a_connection_that_ends_in_a_transaction_is_said_to_be_lost(
+async def test_a_connection_that_is_closed_during_a_transaction_is_reported_as_lost(
     database: Database, db: asyncpg.Connection, then: str
 ) -> None:
     before = await pid(database)
@@ -215,7 +213,7 @@ async def test_a_connection_that_ends_in_a_transaction_is_said_to_be_lost(
     await assert_nothing_is_left(database, db)
 
 
-async def test_while_the_database_is_away_no_transaction_begins(database_url: str) -> None:
+async def test_no_transaction_begins_while_the_database_is_unavailable(database_url: str) -> None:
     absent = Database(database_url.replace("/test_", "/absent_"), connections=1, timeout=TIMEOUT)
     begun: list[Transaction] = []
 
@@ -226,9 +224,7 @@ async def test_while_the_database_is_away_no_transaction_begins(database_url: st
     assert begun == []
 
 
-async def test_transactions_and_statements_take_turns_on_one_connection(
-    database: Database, db: asyncpg.Connection
-) -> None:
+async def test_transactions_and_statements_share_one_connection(database: Database, db: asyncpg.Connection) -> None:
     async def insert_two(number: int) -> None:
         async with database.transaction() as transaction:
             await transaction.write_row(INSERT, f"first{number}")

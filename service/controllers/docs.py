@@ -39,7 +39,7 @@ FILES: Final = {
 
 class DocsController(Controller):
     include_in_schema = False
-    opt = {"public": True}  # noqa: RUF012 - as Litestar wants it
+    opt = {"public": True}  # noqa: RUF012 - Litestar's declaration
 
     @get("/docs", response_headers=[ResponseHeader(name="Content-Security-Policy", value=CONTENT_SECURITY_POLICY)])
     async def page(self, request: Request) -> Response[str]:
@@ -56,6 +56,6 @@ class DocsController(Controller):
     @get("/openapi.json")
     async def document(self, request: Request) -> Response[bytes]:
         document: bytes = request.app.state["openapi"]
-        if root := relative(request.scope, ""):  # with a slash at the end, the document's own references are wrong
+        if root := relative(request.scope, ""):  # the references are relative to an address without a slash at its end
             document = document.replace(SERVER, SERVER.replace(b".", root.encode()))
         return Response(document, media_type="application/json")

@@ -1,4 +1,4 @@
-"""Posts: anyone reads them, their owner writes them."""
+"""Posts: anyone may read them, and only the owner may change them."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Users: one's own account, and everybody's profile."""
+"""Users: the own account, and the profiles of all users."""
 
 from litestar import Controller
 from litestar.params import FromPath

@@ -157,7 +157,7 @@ class Database:
 
         The statement takes an array of keys as its first parameter and returns the key as its first column. ``build``
         gets the rows of one key, in their order and possibly none, and ``arguments``. All callers that request the same
-        key share its result, so nobody may modify it.
+        key share its result, so they must not modify it.
         """
         kind = (statement, arguments)
         if (loader := self._loaders.get(kind)) is None:
@@ -224,7 +224,7 @@ def coalesced(
 ) -> Callable[Concatenate[Database, P], Awaitable[V]]:
     """Make equal calls in the same iteration of the event loop one call.
 
-    All callers share its result, so nobody may modify it. Arguments are passed by position.
+    All callers share its result, so they must not modify it. Arguments are passed by position.
     """
 
     @wraps(read)

@@ -1,4 +1,4 @@
-"""The arguments of a handler: what its signature declares, read from a request with every fault at once."""
+"""The arguments of a handler, as its signature declares them. All invalid fields of a request are reported at once."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -77,7 +77,7 @@ class Parameters:
             for argument, field in declared.items()
             if field.is_required and not (field.has_default or field.is_optional or field.is_any)
         }
-        # The arguments that a request need not give, and what they are then.
+        # The values of arguments that a request may leave out.
         self._defaults = {
             argument: field.default if field.has_default else None
             for argument, field in declared.items()
@@ -109,7 +109,7 @@ class Parameters:
 class Arguments:
     """What the signature of a handler declares.
 
-    Ids in the path, parameters, JSON, and structs as a form are read here. The rest is left to Litestar.
+    Ids in the path, parameters, JSON bodies, and forms that are structs are read here. Litestar reads the rest.
     """
 
     def __init__(self, handler: HTTPRouteHandler, in_path: Collection[str]) -> None:
@@ -126,7 +126,7 @@ class Arguments:
         self._places = self._places_of(signature, handler.signature_model)
         self._places_of_dependencies = [
             place
-            for provide in self._asked_for(signature)
+            for provide in self._dependencies_of(signature)
             for place in self._places_of(provide.parsed_fn_signature.parameters, provide.signature_model)
         ]
         self.media_type = _media_type(signature)
@@ -148,10 +148,10 @@ class Arguments:
                 places.setdefault(place, {})[name] = field
         return [Parameters(place, fields, types, self._type_decoder) for place, fields in places.items()]
 
-    def _asked_for(self, signature: Iterable[str]) -> list[Provide]:
-        """The dependencies that a function asks for, itself or through another one."""
+    def _dependencies_of(self, signature: Iterable[str]) -> list[Provide]:
+        """The dependencies of a function, direct and indirect."""
         found = [self._dependencies[name] for name in signature if name in self._dependencies]
-        return found + [more for one in found for more in self._asked_for(one.parsed_fn_signature.parameters)]
+        return found + [more for one in found for more in self._dependencies_of(one.parsed_fn_signature.parameters)]
 
     def _body_decoder(self, handler: HTTPRouteHandler) -> Decoder[Any] | None:
         data = handler.parsed_data_field
@@ -161,12 +161,12 @@ class Arguments:
         return Decoder(data.annotation, self._type_decoder) if is_readable else None
 
     def read_ids(self, request: AnyRequest) -> dict[str, Any]:
-        """Read the ids and the texts in the path. Raises the 404 of an id that is none."""
+        """Read the ids and the texts in the path. Raises ``PostNotFound`` or ``UserNotFound`` for an invalid id."""
         path = request.scope["path_params"]
         return {name: read(path[name]) for name, read in self.ids.items()}
 
     def read_parameters(self, request: AnyRequest) -> dict[str, Any]:
-        """Read the parameters. Raises ``InvalidFields`` with all that are faulty."""
+        """Read the parameters. Raises ``InvalidFields`` with all that are invalid."""
         if len(self._places) == 1 and not self._places_of_dependencies:
             return self._places[0].read(request)
         arguments: dict[str, Any] = {}
@@ -176,7 +176,7 @@ class Arguments:
                 arguments |= place.read(request)
             except InvalidFields as error:
                 faults += error.errors
-        # Litestar reads those of the dependencies again. Here their faults are found together with all others.
+        # Litestar reads the parameters of dependencies again. They are also read here, to report all faults together.
         for place in self._places_of_dependencies:
             try:
                 place.read(request)
@@ -208,13 +208,13 @@ class Arguments:
 
 
 class LitestarArguments:
-    """Litestar's own model of a handler's arguments, with those that ``Arguments`` reads.
+    """Litestar's own model of a handler's arguments, completed by those that ``Arguments`` reads.
 
     Has the attributes of ``KwargsModel`` that ``HTTPRoute`` uses.
     """
 
     def __init__(self, model: Any, arguments: Arguments) -> None:
-        self.has_kwargs = bool(model.has_kwargs)  # it is the set that is changed below
+        self.has_kwargs = bool(model.has_kwargs)  # a set, which is changed below
         self.dependency_batches = model.dependency_batches
         self.resolve_dependencies = model.resolve_dependencies
         if arguments.reads_body:  # it is not to be parsed twice
@@ -245,12 +245,12 @@ class LitestarArguments:
 
 
 def _parameter(field: FieldDefinition) -> ParameterKwarg:
-    """How a parameter is declared. Litestar takes one that says nothing for one of the query."""
+    """How a parameter is declared. Litestar's default is a query parameter."""
     return field.kwarg_definition if isinstance(field.kwarg_definition, ParameterKwarg) else ParameterKwarg()
 
 
 def _media_type(signature: Mapping[str, FieldDefinition]) -> str | None:
-    """The media type of the body that a function takes: empty if any will do, ``None`` if it takes none."""
+    """The media type of the body that a function takes: empty if it takes any, ``None`` if it takes no body."""
     if data := signature.get("data"):
         declared = data.kwarg_definition.media_type if isinstance(data.kwarg_definition, BodyKwarg) else JSON
         return declared.value if isinstance(declared, RequestEncodingType) else declared

@@ -1,4 +1,4 @@
-"""Request bodies and parameters to structs, with every fault at once.
+"""Decodes request bodies and parameters into structs, and reports all invalid fields at once.
 
 msgspec stops at the first fault, which is the fastest way while everything is valid. Only after a fault are the fields
 decoded one by one, to name all that a client has to change.
@@ -67,7 +67,7 @@ class Decoder(Generic[T]):
 
     @cached_property
     def _numbers(self) -> dict[str, re.Pattern[str]]:
-        """How the text of each field that takes a number and no text has to be written."""
+        """The pattern that the text of each numeric field must match."""
         return {field.name: form for field in self._fields if (form := _form_of_number(field.types))}
 
     @cached_property
@@ -143,7 +143,7 @@ class Decoder(Generic[T]):
         if faults:
             raise InvalidFields(faults) from None
         try:
-            return self.kind(**values)  # the fault was in a repeated JSON field, of which the last one counts
+            return self.kind(**values)  # the fault was in a repeated JSON field: the last value counts
         except ValueError as fault:
             raise InvalidFields([FaultyField("", str(fault))]) from None
 
@@ -153,14 +153,14 @@ def is_struct(kind: object) -> bool:
 
 
 def _checked_number(value: Any, form: re.Pattern[str]) -> Any:
-    """``value`` itself, with every text that is not a number replaced by what msgspec takes for nothing."""
+    """Return ``value``, with every text that is not a number replaced by an object that msgspec rejects."""
     if isinstance(value, list):
         return [_checked_number(one, form) for one in value]
     return value if isinstance(value, str) and form.fullmatch(value) else _NOT_A_NUMBER
 
 
 def _form_of_number(types: Iterable[inspect.Type]) -> re.Pattern[str] | None:
-    """How a text must be written for a field of these types; ``None`` if they are not numbers alone."""
+    """The pattern of a text for a field of these types; ``None`` unless all of them are numbers."""
     forms = set()
     for kind in types:
         if isinstance(kind, inspect.CollectionType):

@@ -63,7 +63,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class TokenProblem(Problem, frozen=True, kw_only=True):
-    """What went wrong, also in the words of OAuth 2 (RFC 6749, section 5.2)."""
+    """What went wrong, with the fields of OAuth 2 (RFC 6749, section 5.2)."""
 
     error: Annotated[str, Meta(description="What went wrong, for OAuth clients.", examples=["invalid_grant"])]
     error_description: Annotated[str, Meta(description="What went wrong, for people.")]
@@ -124,7 +124,7 @@ def respond(request: Request[object, object, object], error: Exception) -> JSONR
 
 
 def _cache_control(handler: object) -> dict[str, str]:
-    """The ``Cache-Control`` of a route's errors: caches keep none if they keep none of its other responses."""
+    """The ``Cache-Control`` of a route's errors: ``no-store`` if its other responses have it."""
     headers = handler.resolve_response_headers() if isinstance(handler, HTTPRouteHandler) else ()
     return {header.name: header.value for header in headers if header.value == NO_STORE.to_header()}
 

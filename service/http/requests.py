@@ -109,14 +109,14 @@ async def read_form(request: litestar.Request[Any, Any, Any], decoder: Decoder[T
     if check_content(request.scope, FORM) != MULTIPART:
         return _decode_form(parse_form(await request.body()), decoder)
     form = await request.form()
-    await form.close()  # the files in it, which nothing here takes
+    await form.close()  # its files, which no field takes
     texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     check_encodable(value for _, value in texts)
     return _decode_form(texts, decoder)
 
 
 def check_encodable(values: Iterable[Any]) -> None:
-    """Raise ``NotForm`` for lone surrogates, which the charset of a part of a multipart form can stand for."""
+    """Raise ``NotForm`` for lone surrogates, which a part of a multipart form can contain, in UTF-7 for example."""
     try:
         for value in values:
             if isinstance(value, str):
@@ -139,7 +139,7 @@ def _decode_form(pairs: Iterable[tuple[str, str]], decoder: Decoder[T]) -> T:
 
 
 def check_content(scope: Scope, expected: str = "") -> str:
-    """Return the media type of a body, without its parameters. A client that names none sends what is expected.
+    """Return the media type of a body, without its parameters: the expected one if the client does not name one.
 
     Raises ``ContentCodingNotSupported``, or ``WrongContentType`` if the body is not the JSON or the form expected.
     """

@@ -25,7 +25,7 @@ _encoder = msgspec.json.Encoder(enc_hook=default_serializer)
 
 
 class _Encoded:
-    """The content that was encoded last: what equal reads of one turn share is encoded once."""
+    """The content that was encoded last. Equal reads in one iteration of the event loop share it."""
 
     content: object = None
     body: bytes = b"null"
@@ -52,7 +52,7 @@ def _shared_head(media_type: str | None, headers: tuple[tuple[str, str], ...]) -
 
 
 async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
-    """Send a response, without its body where the status allows none."""
+    """Send a response, without a body if the status allows none."""
     if status in WITHOUT_BODY:
         body = b""
     else:
@@ -62,13 +62,13 @@ async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
 
 
 class JSONResponse(litestar.Response[T]):
-    """Litestar's response, with JSON as its only form, and without a body where the status allows none.
+    """Litestar's response, encoded as JSON, and without a body if the status allows none.
 
-    While it has no cookies, background task or type encoders, it is sent without the mutable mapping of headers that
-    Litestar makes of every response.
+    Unless it has cookies, a background task or type encoders, it is sent without the mutable mapping of headers that
+    Litestar builds for every response.
     """
 
-    def __init__(  # noqa: PLR0913 - as Litestar has them
+    def __init__(  # noqa: PLR0913 - Litestar's parameters
         self,
         content: T,
         *,

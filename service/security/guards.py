@@ -1,4 +1,4 @@
-"""Who may write a post."""
+"""The guards of routes."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ Connection = ASGIConnection[Any, Principal, Any, Any]
 
 
 def requires_post_ownership(otherwise: type[OnlyOwnerMayUpdate | OnlyOwnerMayDelete]) -> Guard:
-    """Let only a post's owner through. Raises ``PostNotFound``, or ``otherwise`` to strangers.
+    """Admit only the owner of a post. Raises ``PostNotFound``, or ``otherwise`` for other users.
 
     Raises ``InvalidToken`` if the principal is not the owner and their account no longer exists.
 

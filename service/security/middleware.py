@@ -1,4 +1,4 @@
-"""Bearer token -> ``connection.user``, the principal."""
+"""Authentication by bearer token, which sets ``connection.user``, the principal."""
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -7,7 +7,7 @@ from service.security.principal import Principal
 
 
 class BearerAuthentication:
-    """Reads the bearer token (RFC 6750). Every route has it that does not say ``public=True``.
+    """Reads the bearer token (RFC 6750). Every route has this middleware unless it says ``public=True``.
 
     It does not ask the database whether the user still exists: see ``principal.py``.
     """

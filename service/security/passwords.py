@@ -1,4 +1,4 @@
-"""Argon2id (RFC 9106) in threads of its own, so that the event loop never waits for a hash."""
+"""Password hashing with Argon2id (RFC 9106), in threads of its own so that the event loop does not block."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from service.structs.fields import MAX_PASSWORD_LENGTH, normalize
 T = TypeVar("T")
 
 
-# What the threads that hash add to their nice value: the event loop goes first on a core that they share, and they
+# Added to the nice value of the hashing threads. The event loop takes precedence on a shared core, and the threads
 # still get about a tenth of it.
 NICENESS: Final = 10
 
@@ -30,11 +30,11 @@ class Passwords:
     """
 
     def __init__(self, *, memory_kib: int, passes: int, lanes: int, threads: int, queue: int) -> None:
-        """At most ``queue`` passwords may be waiting or hashed at a time; the next is refused."""
+        """At most ``queue`` passwords may be waiting or hashed at a time; the next is rejected."""
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_lower_priority)
         self._free_slots = queue
-        # Verified if there is no account, so that the time of the response does not tell.
+        # Verified if there is no account, so that the response takes the same time.
         self._dummy_hash = self._hasher.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
@@ -44,7 +44,7 @@ class Passwords:
     async def verify(self, password: str, stored: str | None) -> bool:
         """Whether the password has the stored hash. Raises ``TooManyPasswords``.
 
-        ``None``, for an account that does not exist, takes as long and is never right.
+        ``None``, for an account that does not exist, takes the same time and is never correct.
         """
         return await self._run(lambda: self._verify(password, stored or self._dummy_hash)) and stored is not None
 
@@ -83,5 +83,5 @@ class Passwords:
 
 
 def _lower_priority() -> None:
-    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+    if sys.platform == "linux":  # on other systems a thread has no nice value of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)

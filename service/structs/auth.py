@@ -10,7 +10,7 @@ from service.structs.fields import GrantType, LoginName, LoginPassword
 class PasswordGrant(Struct):
     """A resource owner password credentials grant (RFC 6749, section 4.3)."""
 
-    # No upper limits: a value that no account can have is simply wrong, and the response does not tell the two apart.
+    # No upper limits: a value that no account can have is a wrong password or name like any other.
     username: Annotated[LoginName, Meta(examples=["maria"])]
     password: Annotated[LoginPassword, Meta(examples=["correct horse battery"])]
     grant_type: Annotated[GrantType, Meta(description="May be left out.")] | UnsetType = UNSET
@@ -27,7 +27,7 @@ class AccessToken(Struct, frozen=True, gc=False):
 
 
 class Credentials(Struct, frozen=True, gc=False):
-    """What a login is checked against; never leaves the process."""
+    """The stored credentials of an account. They are never part of a response."""
 
     id: int
     password_hash: str

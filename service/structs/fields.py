@@ -57,7 +57,7 @@ class Username(str):
 class LoginName(str):
     """A name to log in with, normalised as the stored one is.
 
-    No other rule is checked: no account has a name that breaks one, and the response must not tell the two apart.
+    No other rule is checked: no account has such a name, and the response must not show which of the two is wrong.
     """
 
     __slots__ = ()
@@ -147,7 +147,7 @@ def _check_nul(text: str) -> None:
 
 
 class Timestamp(str):
-    """A time as it goes out (RFC 3339, in UTC): PostgreSQL writes it, see ``sql/003_rfc3339.sql``."""
+    """A time in a response (RFC 3339, in UTC). PostgreSQL formats it, see ``sql/003_rfc3339.sql``."""
 
     __slots__ = ()
 
@@ -168,12 +168,12 @@ _DECIMAL = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
 def is_id(text: str) -> bool:
-    """Whether ``text`` is a 64-bit positive integer in its one canonical form."""
+    """Whether ``text`` is a positive 64-bit integer in its canonical form."""
     return bool(_DECIMAL.fullmatch(text)) and int(text) <= MAX_ID
 
 
 def parse_id(kind: type[Id], text: str) -> Id:
-    """Read an id in a path. What is none names nothing: raises ``PostNotFound`` or ``UserNotFound``."""
+    """Read an id in a path. Raises ``PostNotFound`` or ``UserNotFound`` for text that is not an id."""
     if not is_id(text):
         raise PostNotFound if kind is PostId else UserNotFound
     return kind(text)

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in plain words: msgspec's messages without the names of Python's types."""
+"""The sentences for invalid values: msgspec's messages in plain words, without the names of Python's types."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from service.structs.fields import WITHOUT_NUL
 
 _encoder = json.Encoder()
 
-# Said of a value when no message below fits.
+# The sentence if no message below matches.
 NOT_VALID: Final = "is not valid"
 
 _TYPES: Final = {
@@ -71,7 +71,7 @@ def _length(found: re.Match[str]) -> str:
     return f"must have {_LIMITS[limit or operator]}{low}{high and f' to {high}'} {_UNITS[unit]}{plural}"
 
 
-# Every other message of msgspec that names no type to be replaced.
+# All other messages of msgspec, except those that name types.
 _MESSAGES: Final[dict[re.Pattern[str], Callable[[re.Match[str]], str]]] = {
     _LENGTH: _length,
     re.compile(r"Expected `(?:int|float)` (>=|>|<=|<) (\S+?)(?:\.0)?"): lambda found: (
@@ -99,7 +99,7 @@ def describe_fault(
     """Describe why msgspec did not take a value at ``pointer`` that may be one of ``types``.
 
     ``nullable`` is false where the value is text of a form, a query or a header, which cannot be null.
-    A ``ValueError`` of one of our own types says in its own words what is wrong.
+    The message of a ``ValueError`` that one of our own types raises is used as it is.
     """
     matched = _PLACE.fullmatch(str(error))
     path, message = (matched["path"] or "", matched["message"]) if matched else ("", "")
@@ -131,7 +131,7 @@ def explain(message: str, *, nullable: bool = True) -> str:
 
 
 def _from_type(message: str, types: Sequence[inspect.Type], *, nullable: bool) -> str | None:
-    """Say all that a number or a choice must be, where the message names one bound or one type."""
+    """Describe all bounds of a number, or all choices, where the message names only one bound or type."""
     kinds = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
     if len(kinds) != 1:
         return None
