@@ -1,8 +1,9 @@
 """The token endpoint's errors, as OAuth clients read them (RFC 6749, section 5.2)."""
 
+import asyncio
 import re
-from typing import Any
 
+import asyncpg
 import httpx
 import msgspec
 import pytest
@@ -10,13 +11,12 @@ import pytest
 from service import errors
 from service.app import create_app
 from service.database.database import Database
-from service.http.problems import problem_app
 from service.queries import auth
 from service.settings import Settings
+from tests.bodies import FORM
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
-
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+from tests.waiting import WAITERS, until
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,18 @@ async def test_a_bug_is_a_server_error(client: httpx.AsyncClient, monkeypatch: p
     assert response.json()["error"] == "server_error"
 
 
-async def test_an_overloaded_server_is_temporary() -> None:
-    """The server answers with this app in place of the service."""
-    transport: Any = httpx.ASGITransport(problem_app(errors.Overloaded))  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        response = await client.post("/auth/token")
+async def test_an_overloaded_service_is_temporary(serve: Serve, settings: Settings, db: asyncpg.Connection) -> None:
+    async def is_waiting() -> bool:
+        return bool(await db.fetchval(WAITERS))
+
+    address = await serve(create_app(msgspec.structs.replace(settings, max_requests=1)))
+    async with httpx.AsyncClient(base_url=address) as client:
+        async with db.transaction():
+            await db.execute("lock table posts in access exclusive mode")
+            held = asyncio.create_task(client.get("/posts"))
+            await until(is_waiting, 4)
+            response = await client.post("/auth/token", data={"username": "alice", "password": "x"})
+        await held
 
     assert_problem(response, 503, "overloaded")
     assert response.json()["error"] == "temporarily_unavailable"

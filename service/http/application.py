@@ -1,25 +1,19 @@
-"""Litestar's application, with paths taken as they are written, and with the common header fields."""
+"""Litestar's application, with paths taken as they are written."""
 
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from litestar import Litestar
 from litestar.types import Receive, Send
-
-from service.http.headers import with_common_headers
 
 # A path that no route has.
 _NOWHERE: Final = "/%2F"
 
 
 class Application(Litestar):
-    """Litestar by itself takes an encoded slash for a separator (RFC 3986, section 2.2), and skips empty segments.
+    """Litestar by itself takes an encoded slash for a separator (RFC 3986, section 2.2), and skips empty segments."""
 
-    The common header fields are added here, because middleware does not see every response: a 404 has no route.
-    """
-
-    async def __call__(self, scope: Any, receive: Receive | Any, send: Send | Any) -> None:
-        if scope["type"] == "http":
-            send = with_common_headers(send, scope)
-            if "//" in scope["path"] or b"%2f" in scope.get("raw_path", b"").lower():
-                scope["path"] = _NOWHERE
-        await super().__call__(scope, receive, send)
+    def __call__(self, scope: Any, receive: Receive | Any, send: Send | Any) -> Coroutine[Any, Any, None]:
+        if scope["type"] == "http" and ("//" in scope["path"] or b"%2f" in scope.get("raw_path", b"").lower()):
+            scope["path"] = _NOWHERE
+        return super().__call__(scope, receive, send)

@@ -1,23 +1,44 @@
-"""Header fields that every response has."""
+"""Header fields that every response has. The server adds those that a response lacks, see ``exchange.py``."""
 
 import itertools
 import os
 import re
 import secrets
-from collections.abc import Awaitable, Iterable
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final, Self
 
 from litestar.datastructures import CacheControlHeader
-from litestar.types import Scope, Send
+from litestar.types import Scope
 
 Head = list[tuple[bytes, bytes]]
 
+_ILLEGAL_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5
+
+
+def encode_field(name: bytes, value: bytes) -> bytes:
+    """Return the line of a header field. Raises ``ValueError`` for control characters."""
+    if _ILLEGAL_IN_VALUE.search(value):
+        raise ValueError(f"the header field {name!r} has a control character")
+    return b"%b: %b\r\n" % (name, value)
+
+
+class Field(tuple[bytes, bytes]):  # noqa: SLOT001 - a tuple has no slots
+    """A header field of many responses. Its line is encoded once."""
+
+    line: bytes
+
+    def __new__(cls, name: bytes, value: bytes) -> Self:
+        field = super().__new__(cls, (name, value))
+        field.line = encode_field(name, value)
+        return field
+
+
 # A route or a response that has one of these itself replaces it.
 COMMON_HEADERS: Final[Head] = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cache-control", b"no-cache"),
+    Field(b"x-content-type-options", b"nosniff"),
+    Field(b"referrer-policy", b"no-referrer"),
+    Field(b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    Field(b"cache-control", b"no-cache"),
 ]
 
 NO_STORE: Final = CacheControlHeader(no_store=True)
@@ -55,24 +76,9 @@ def request_id(scope: Scope) -> bytes:
 
 
 def complete(head: Iterable[tuple[bytes, bytes]]) -> Head:
-    """Return ``head`` with the common fields that it lacks."""
-    given = [*head]
+    """Return ``head`` with the common fields that it lacks. A head that begins with the first of them is complete."""
+    given = head if isinstance(head, list) else [*head]
+    if given and given[0] is COMMON_HEADERS[0]:
+        return given
     names = {name.lower() for name, _ in given}
     return [*(field for field in COMMON_HEADERS if field[0] not in names), *given]
-
-
-def with_common_headers(send: Send, scope: Scope) -> Send:
-    """Return a ``send`` that adds the common fields and the request id to a response.
-
-    A head that begins with the first common field is complete already: see ``head_of``.
-    """
-
-    def send_with_headers(message: Any) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            head = message.get("headers") or ()
-            if not (isinstance(head, list) and head and head[0] is COMMON_HEADERS[0]):
-                head = [field for field in complete(head) if field[0].lower() != REQUEST_ID]
-            message = {**message, "headers": [*head, (REQUEST_ID, request_id(scope))]}
-        return send(message)
-
-    return send_with_headers

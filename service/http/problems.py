@@ -19,7 +19,7 @@ from service.errors import (
     ServiceError,
     UnsupportedGrantType,
 )
-from service.http.headers import NO_STORE, request_id, with_common_headers
+from service.http.headers import NO_STORE, request_id
 from service.http.responses import JSONResponse, head_of, send_whole
 from service.http.translation import translate
 
@@ -135,6 +135,6 @@ def problem_app(error: type[ServiceError]) -> ASGIApp:
 
     async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
         problem = describe(error, scope)
-        await send_whole(with_common_headers(send, scope), problem.status, head, json.encode(problem))
+        await send_whole(send, problem.status, head, json.encode(problem))
 
     return answer

@@ -13,7 +13,7 @@ from litestar.enums import MediaType
 from litestar.serialization import default_serializer
 from litestar.types import ASGIApp, Receive, Scope, Send, Serializer
 
-from service.http.headers import Head, complete
+from service.http.headers import Field, Head, complete
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def encode(content: object) -> bytes:
 def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
     """The header fields of a response as ASGI has them, except its request id and the length of its body."""
     named = {"content-type": media_type, **headers} if media_type else headers
-    return complete((name.lower().encode(), value.encode()) for name, value in named.items())
+    return complete(Field(name.lower().encode(), value.encode()) for name, value in named.items())
 
 
 @lru_cache

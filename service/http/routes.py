@@ -66,6 +66,9 @@ class Route(HTTPRouteHandler):
         self.arguments = Arguments(self, path_parameters)
         self._ids = [*self.arguments.ids.items()]
         self.is_fast = not self.arguments.left and self._can_be_fast()
+        self._guards = self.resolve_guards()
+        given = self.arguments
+        self._needs_request = bool(self._guards) or given.takes_request or given.reads_body or given.reads_parameters
         return LitestarArguments(super().create_kwargs_model(path_parameters), self.arguments)
 
     def _can_be_fast(self) -> bool:
@@ -114,10 +117,12 @@ class Route(HTTPRouteHandler):
         return ExceptionHandlerMiddleware(app=self._answer, debug=None)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
-        for guard in self.resolve_guards():
+        request: Any = Request(scope, receive, send) if self._needs_request else None
+        for guard in self._guards:
             await guard(request, self)  # type: ignore[misc]
-        arguments = {name: read(scope["path_params"][name]) for name, read in self._ids}
+        arguments: dict[str, Any] = {}
+        for name, read in self._ids:
+            arguments[name] = read(scope["path_params"][name])
         if self.arguments.takes_request:
             arguments["request"] = request
         if self.arguments.reads_body:
@@ -127,7 +132,11 @@ class Route(HTTPRouteHandler):
         returned = await self.fn(**arguments)
         if isinstance(returned, litestar.Response):
             respond = returned.to_asgi_response(
-                None, request, status_code=self.status_code, headers=self._headers, media_type=self.media_type
+                None,
+                request or Request(scope, receive, send),
+                status_code=self.status_code,
+                headers=self._headers,
+                media_type=self.media_type,
             )
             await respond(scope, receive, send)
         else:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import uvicorn
 
 from service.app import create_app
+from service.http.headers import Field
 from service.server.connection import TICK_SECONDS, Connection, Connections, Limits
 from service.server.shedding import LoadShedding
 from service.settings import Settings
@@ -109,6 +110,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         stop = await super().on_tick(counter)
+        self.server_state.default_headers = [Field(*field) for field in self.server_state.default_headers]
         if stop and not self.server_state.closing:
             logger.info("Draining for %d s", self.settings.drain_seconds)
             self.server_state.closing = True
