@@ -1,10 +1,9 @@
 """The arguments of a handler, as its signature declares them. All invalid fields of a request are reported at once."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-import litestar
 import msgspec
 from litestar.constants import RESERVED_KWARGS
 from litestar.di import Provide
@@ -12,98 +11,18 @@ from litestar.enums import ParamType, RequestEncodingType
 from litestar.exceptions import ClientException, ValidationException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import BodyKwarg, ParameterKwarg
+from litestar.params import BodyKwarg
 from litestar.typing import FieldDefinition
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from service.errors import FaultyField, InvalidFields, NotForm
-from service.http.decoding import Decoder, Texts, TypeDecoder, is_struct, parse_query
+from service.http.decoding import Decoder, is_struct
+from service.http.parameters import FINDERS, AnyRequest, Parameters, declaration_of
 from service.http.requests import FORM, JSON, MULTIPART, check_content, check_encodable, read_form, read_json
 from service.structs.fields import PostId, UserId, parse_id
 
-AnyRequest = litestar.Request[Any, Any, Any]
-
 _ID_TYPES: Final = {PostId, UserId}
 _READERS: Final = {JSON: read_json, FORM: read_form}
-
-
-def _find_in_query(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
-    found: dict[str, Any] = {}
-    for name, text in parse_query(request.scope["query_string"]):
-        if name in lists:
-            found.setdefault(name, []).append(text)
-        elif name in names:
-            found[name] = text  # of a repeated parameter the last one counts
-    return found
-
-
-def _find_in_headers(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
-    wanted = {name.lower().encode(): name for name in names}
-    found: dict[str, Any] = {}
-    for field, value in request.scope["headers"]:
-        if name := wanted.get(field):
-            text = value.decode("latin-1")
-            if name in lists:
-                found.setdefault(name, []).append(text)
-            else:
-                found.setdefault(name, text)
-    return found
-
-
-def _find_in_cookies(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
-    return {name: [text] if name in lists else text for name, text in request.cookies.items() if name in names}
-
-
-_FINDERS: Final[dict[ParamType, Callable[[AnyRequest, Collection[str], Collection[str]], Texts]]] = {
-    ParamType.QUERY: _find_in_query,
-    ParamType.HEADER: _find_in_headers,
-    ParamType.COOKIE: _find_in_cookies,
-}
-
-
-class Parameters:
-    """The parameters that a function declares in one place: the query, the header fields or the cookies."""
-
-    def __init__(
-        self,
-        place: ParamType,
-        declared: Mapping[str, FieldDefinition],
-        types: Mapping[str, Any],
-        type_decoder: TypeDecoder,
-    ) -> None:
-        """``types`` are the types of the arguments with their limits, as msgspec takes them."""
-        required = {
-            argument
-            for argument, field in declared.items()
-            if field.is_required and not (field.has_default or field.is_optional or field.is_any)
-        }
-        # The values of arguments that a request may leave out.
-        self._defaults = {
-            argument: field.default if field.has_default else None
-            for argument, field in declared.items()
-            if argument not in required
-        }
-        names = {argument: _parameter(field).name or argument for argument, field in declared.items()}
-        fields: list[Any] = [
-            (argument, types[argument]) if argument in required else (argument, types[argument] | UnsetType, UNSET)
-            for argument in names
-        ]
-        self.arguments = tuple(names)
-        self._names = frozenset(names.values())
-        self._is_optional = not required
-        self._decoder = Decoder(msgspec.defstruct("Parameters", fields, rename=names, kw_only=True), type_decoder)
-        self._find = _FINDERS[place]
-
-    def read(self, request: AnyRequest) -> dict[str, Any]:
-        """Return the arguments. Raises ``InvalidFields`` with all faulty parameters."""
-        arguments = self._defaults.copy()
-        texts = self._find(request, self._names, self._decoder.lists)
-        if texts or not self._is_optional:
-            decoded = self._decoder.decode_texts(texts)
-            for argument in self.arguments:
-                if (value := getattr(decoded, argument)) is not UNSET:
-                    arguments[argument] = value
-        return arguments
 
 
 class Arguments:
@@ -121,7 +40,7 @@ class Arguments:
         self.ids = {
             name: partial(parse_id, field.annotation) if field.annotation in _ID_TYPES else str
             for name, field in signature.items()
-            if name in in_path and field.annotation in {*_ID_TYPES, str} and not _parameter(field).is_constrained
+            if name in in_path and field.annotation in {*_ID_TYPES, str} and not declaration_of(field).is_constrained
         }
         self._places = self._places_of(signature, handler.signature_model)
         self._places_of_dependencies = [
@@ -143,8 +62,8 @@ class Arguments:
         types = {field.name: field.type for field in msgspec.structs.fields(model)}
         places: dict[ParamType, dict[str, FieldDefinition]] = {}
         for name, field in signature.items():
-            place = _parameter(field).param_type
-            if name not in self._reserved and not field.is_di_field and place in _FINDERS:
+            place = declaration_of(field).param_type
+            if name not in self._reserved and not field.is_di_field and place in FINDERS:
                 places.setdefault(place, {})[name] = field
         return [Parameters(place, fields, types, self._type_decoder) for place, fields in places.items()]
 
@@ -242,11 +161,6 @@ class LitestarArguments:
             if arguments.body:
                 values["data"] = arguments.body.decode_texts(parts)
         return values | ours
-
-
-def _parameter(field: FieldDefinition) -> ParameterKwarg:
-    """How a parameter is declared. Litestar's default is a query parameter."""
-    return field.kwarg_definition if isinstance(field.kwarg_definition, ParameterKwarg) else ParameterKwarg()
 
 
 def _media_type(signature: Mapping[str, FieldDefinition]) -> str | None:
