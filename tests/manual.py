@@ -1,4 +1,4 @@
-"""A handler for each feature of Litestar's manual, to be registered beside the service's own routes."""
+"""A handler for each feature of Litestar's manual. Tests register them beside the routes of the service."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ from service.structs.fields import Email, PostId
 
 Json = dict[str, Any]
 
-# What the background tasks and hooks below have done.
+# Entries of the background tasks and hooks below.
 done: list[str] = []
 
 
@@ -120,7 +120,7 @@ def teapot(_: Request[Any, Any, Any], error: Exception) -> Response[str]:
 
 
 def stamp(app: ASGIApp) -> ASGIApp:
-    """A middleware that marks every response, also those of errors, and sees the principal."""
+    """A middleware that adds the principal to every response, including errors."""
 
     async def stamped(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_stamped(message: Message) -> None:
@@ -150,7 +150,7 @@ class Manual(Controller):
     tags = ("manual",)
     dependencies = {"paging": paging, "connection": opened}  # noqa: RUF012
 
-    # What takes the fast path.
+    # Handlers that take the fast path.
 
     @get("/query")
     async def query(
@@ -279,7 +279,7 @@ class Manual(Controller):
     async def stamped_and_private(self) -> Json:
         return {}
 
-    # What takes Litestar's way.
+    # Handlers that take Litestar's own way.
 
     @get("/dependencies")
     async def depend(

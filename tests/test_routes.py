@@ -1,4 +1,4 @@
-"""Litestar's manual applies: whatever a handler declares works, and no route is public by accident."""
+"""Litestar's manual applies: every feature that a handler declares works. Routes are private by default."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -217,7 +217,7 @@ async def test_a_parameter_without_a_declaration_is_a_query_parameter(serve: Ser
         assert faults(await client.get("/inferred/a?limit=x")) == {"/limit": "must be a whole number"}
 
 
-# What a handler may declare.
+# The features that a handler may declare.
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ async def test_204_and_304_have_no_body_and_no_content_fields(
     assert (response.status_code, response.content) == (status, b"")
     assert not {"content-type", "content-length", "transfer-encoding"} & set(response.headers)
     assert response.headers.get("etag") == ('"1"' if status == 304 else None)
-    # Nothing followed the head, on which the server would complain and close the connection.
+    # The connection is kept, so no body was sent after the head.
     assert again.extensions["network_stream"] is response.extensions["network_stream"]
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 

@@ -1,4 +1,4 @@
-"""The details of a 422: plain words for every message of msgspec, and no name of a type."""
+"""The details of a 422: a plain sentence for every message of msgspec, without names of Python's types."""
 
 import datetime as dt
 import decimal
@@ -165,7 +165,7 @@ def test_a_text_cannot_be_null() -> None:
 
 
 class Unknown:
-    """A type that no message below knows."""
+    """A type that has no sentence."""
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_the_value_of_the_client_neither_appears_nor_changes_the_pointer(value: 
 
 
 def test_all_messages_of_msgspec_are_known() -> None:
-    """Its compiled module holds them: a new one fails here before a client sees it."""
+    """They are read from its compiled module, so that a new one fails here before a client sees it."""
     module = Path(msgspec._core.__file__)  # noqa: SLF001 - it has no other name
     messages = {found.decode() for found in re.findall(rb"(?<=\0)([A-Z][ -~]{3,120})%U(?=\0)", module.read_bytes())}
     arguments = {

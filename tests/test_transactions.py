@@ -1,4 +1,4 @@
-"""Several statements in one transaction: all of them or none, in time, and no connection is left in a bad state."""
+"""Transactions of several statements: atomic, within the timeout, and without effect on later statements."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,7 +22,7 @@ Work = Callable[[Transaction], Awaitable[None]]
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """With a single connection, so that a later statement shows in what state a transaction has left it."""
+    """A database with one connection, so that a later statement shows the state that a transaction has left."""
     opened = Database(database_url, connections=1, timeout=TIMEOUT)
     async with opened.lifespan():
         yield opened
