@@ -42,7 +42,7 @@ class Exchange:
         self._app = app
         self.scope = scope
         self._expects_continue = expects_continue
-        self._body = bytearray()
+        self._body = b""
         self._body_complete = False
         self._body_taken = False
         self._error: type[ServiceError] | None = None  # of the body
@@ -138,7 +138,7 @@ class Exchange:
             return {"type": "http.disconnect"}
         if self._error:
             raise self._error
-        body, self._body = bytes(self._body), bytearray()
+        body, self._body = self._body, b""
         self._body_taken = self._body_complete
         return {"type": "http.request", "body": body, "more_body": not self._body_complete}
 
