@@ -15,8 +15,9 @@ from typing import Any, Final
 import uvicorn
 
 from service.app import create_app
-from service.server.connection import TICK_SECONDS, Connection, Connections, Limits
+from service.server.connection import Connection
 from service.server.shedding import LoadShedding
+from service.server.state import TICK_SECONDS, Connections, Limits
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
