@@ -1,32 +1,17 @@
 """One client connection: what it is doing, until when it may, and what the parser reports (RFC 9112).
 
-A connection is in one state. Only ``Connection._enter`` changes it, and sets the deadline that the state has. Every
-response is sent by an ``Exchange``, errors of the protocol included, so that responses keep the order of the requests.
-
-=============  =============================================  ============================  ==========================
-state          meaning                                        deadline                      at the deadline
-=============  =============================================  ============================  ==========================
-IDLE           no part of the next request has arrived        ``keep_alive_seconds``        close
-READING_HEAD   the head of the next request is incomplete     ``client_timeout_seconds``    408, close
-READING_BODY   the body of the current request is incomplete  the same, unless reading is   408, close
-                                                              paused
-PROCESSING     the request is complete, the response is not   none                          (statements have their own)
-SENDING        the client has to take what was written        the same without progress     reset
-LINGERING      our half is closed, what arrives is discarded  ``linger_seconds``            close
-CLOSED         the transport is closed                        none
-=============  =============================================  ============================  ==========================
+A connection is in one of the states of ``state.py``. Only ``Connection._enter`` changes it, and sets the deadline that
+the state has. Every response is sent by an ``Exchange``, errors of the protocol included, so that responses keep the
+order of the requests.
 """
 
 import asyncio
 import urllib.parse
 from collections import deque
-from enum import Enum
 from typing import Any, Final, NoReturn, cast
 
 import httptools
 from litestar.types import ASGIApp
-from msgspec import Struct
-from uvicorn.server import ServerState
 
 from service.errors import (
     ClientDisconnected,
@@ -40,6 +25,7 @@ from service.errors import (
 )
 from service.http.problems import problem_app
 from service.server.exchange import Exchange
+from service.server.state import Connections, State
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -58,57 +44,6 @@ _NOT_IN_TRAILERS: Final = frozenset({b"connection", b"content-length", b"transfe
 
 # The scope of what is not, or not completely, a request.
 _NO_SCOPE: Final = {"type": "http", "method": "GET", "http_version": "1.1", "headers": ()}
-
-TICK_SECONDS: Final = 0.25
-
-
-class State(Enum):
-    IDLE = "idle"
-    READING_HEAD = "reading head"
-    READING_BODY = "reading body"
-    PROCESSING = "processing"
-    SENDING = "sending"
-    LINGERING = "lingering"
-    CLOSED = "closed"
-
-    # Members are compared by identity; Enum's own hash is a Python function.
-    __hash__ = object.__hash__
-
-
-class Limits(Struct, kw_only=True):
-    """Seconds; see the table of states."""
-
-    keep_alive_seconds: float
-    client_timeout_seconds: float
-    linger_seconds: float = 5
-
-
-class Connections(ServerState):
-    """What the connections of a process share.
-
-    Deadlines are counted in ticks. A process that stood still has not ticked, so that time counts for no client.
-    """
-
-    connections: set["Connection"]  # type: ignore[assignment]
-
-    def __init__(self, limits: Limits) -> None:
-        super().__init__()
-        self.ticks = 0
-        self.closing = False  # every response announces the close
-        self.ticks_in: dict[State, float] = {}
-        self.limit(limits)
-
-    def limit(self, limits: Limits) -> None:
-        timeout = limits.client_timeout_seconds
-        seconds = {
-            State.IDLE: limits.keep_alive_seconds,
-            State.READING_HEAD: timeout,
-            State.READING_BODY: timeout,
-            State.SENDING: timeout,
-            State.LINGERING: limits.linger_seconds,
-        }
-        # One more, because the current tick has begun already.
-        self.ticks_in = {state: seconds.get(state, float("inf")) / TICK_SECONDS + 1 for state in State}
 
 
 class Connection(asyncio.Protocol):
@@ -136,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._half_closed = False  # by the client
         self._reading_paused = False
         self._unsent_bytes = 0  # at the last deadline
+        self._unwritten = b""
         self.drained: asyncio.Future[None] | None = None  # while anything is unsent; done when it is sent
 
     # The state.
@@ -177,13 +113,10 @@ class Connection(asyncio.Protocol):
         """Answer 503 instead of waiting any longer, and for no client that still has to take its response."""
         if self.state is State.READING_HEAD:
             self._fail(Stopping)
-        elif self._current and not self._current.complete:
+        elif self._current and not self._current.ended and self._current.abandon():
             self._end_input()
-            if self._current.abandon():
-                self._start(Exchange(self, problem_app(Stopping), self._current.scope, keep_alive=False))
-            else:
-                self.abort()
-        elif self.state is State.SENDING:
+            self._start(Exchange(self, problem_app(Stopping), self._current.scope, keep_alive=False))
+        elif self.state is not State.LINGERING:
             self.abort()
 
     # The transport's events.
@@ -410,10 +343,15 @@ class Connection(asyncio.Protocol):
         self._enter(State.READING_BODY if exchange is self._receiving else State.PROCESSING)
         exchange.start()
 
-    def on_response_complete(self) -> None:
-        """All of the current response is written. Unless it announced the close, the rest of the body is discarded."""
+    def flush(self) -> None:
+        """Write the end of the current response. Unless it announced the close, the rest of the body is discarded."""
+        if not self._current:  # the connection is lost
+            return
+        self.write(self._unwritten)
+        self._unwritten = b""
+        self._current.complete = True
         self.shared.total_requests += 1
-        if self._current and not self._current.keep_alive:
+        if not self._current.keep_alive:
             self._end_input()
         elif self._receiving is self._current:
             self.resume_reading()
@@ -492,6 +430,11 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if not self.transport.is_closing():
             self.transport.write(data)
+
+    def write_last(self, data: bytes) -> None:
+        """Write the end of the current response after this turn of the event loop."""
+        self._unwritten = data
+        self.shared.flush_later(self)
 
     def abort(self) -> None:
         """Close without sending the rest: a response cannot be completed, or the client does not take it."""

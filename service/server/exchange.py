@@ -35,12 +35,13 @@ class Exchange:
         expects_continue: bool = False,
     ) -> None:
         self.keep_alive = keep_alive  # whether the connection goes on after the response
-        self.complete = False  # the response has been written
+        self.ended = False  # the app has sent all of its response
+        self.complete = False  # and all of it has been written
         self._connection = connection
         self._app = app
         self.scope = scope
         self._expects_continue = expects_continue
-        self._body = bytearray()
+        self._body = b""
         self._body_complete = False
         self._body_taken = False
         self._error: type[ServiceError] | None = None  # of the body
@@ -51,29 +52,24 @@ class Exchange:
         self._chunked = False
         self._bodiless = False
         self._missing_bytes: int | None = None  # of the announced Content-Length
-        self._task: asyncio.Task[None] | None = None
 
     # For the connection.
 
     def start(self) -> None:
         tasks = self._connection.shared.tasks
         # In a context of its own: a pipelined request is started by the one before it.
-        self._task = self._connection.loop.create_task(self._run(), context=contextvars.Context())
-        tasks.add(self._task)
-        self._task.add_done_callback(tasks.discard)
+        task = self._connection.loop.create_task(self._run(), context=contextvars.Context())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     def abandon(self) -> bool:
-        """Take nothing more from the app, and cancel it; returns whether another response can be sent instead."""
+        """Take nothing more from the app; returns whether another response can be sent instead."""
         self.disconnect()
-        if self._task:
-            # Nobody waits for it: a statement is only cancelled when its database answers.
-            self._connection.shared.tasks.discard(self._task)
-            self._task.cancel()
         return not self._head_sent
 
     def add_body(self, piece: bytes) -> int:
         """Take a piece of the body; returns how many bytes the app has not taken yet."""
-        if self.complete:
+        if self.ended:
             return 0
         self._body += piece
         self._wake()
@@ -108,13 +104,13 @@ class Exchange:
             logger.exception("%s %s failed, request id %s", *request)
             await self._replace(InternalError)
         else:
-            if not self.complete and not self._disconnected:
+            if not self.ended and not self._disconnected:
                 logger.error("%s %s returned without a response", self.scope["method"], self.scope.get("path"))
                 await self._replace(InternalError)
 
     async def _replace(self, error: type[ServiceError]) -> None:
         """Answer ``error`` instead, or reset the connection if a part of another response was sent."""
-        if self.complete or self._disconnected:
+        if self.ended or self._disconnected:
             return
         if self._head_sent:
             self._connection.abort()
@@ -132,17 +128,17 @@ class Exchange:
             self._body
             or (self._body_complete and not self._body_taken)
             or self._error
-            or self.complete
+            or self.ended
             or self._disconnected
         ):
             self._arrival = self._connection.loop.create_future()
             self._connection.resume_reading()
             await self._arrival
-        if self.complete or self._disconnected:
+        if self.ended or self._disconnected:
             return {"type": "http.disconnect"}
         if self._error:
             raise self._error
-        body, self._body = bytes(self._body), bytearray()
+        body, self._body = self._body, b""
         self._body_taken = self._body_complete
         return {"type": "http.request", "body": body, "more_body": not self._body_complete}
 
@@ -156,7 +152,7 @@ class Exchange:
                 raise RuntimeError("the response was started before")
             self._start = message
             return
-        if self.complete or not self._start:
+        if self.ended or not self._start:
             raise RuntimeError("a part of a response before its start or after its end")
         body, more = message.get("body", b""), message.get("more_body", False)
         if self._connection.drained:
@@ -168,10 +164,9 @@ class Exchange:
         if more:
             self._connection.write(data)
             return
-        self.complete = True
+        self.ended = True
         self._wake()
-        self._connection.write(data)
-        self._connection.on_response_complete()
+        self._connection.write_last(data)
 
     def _encode(self, body: bytes, *, more: bool) -> bytes:
         head = b"" if self._head_sent else self._encode_head(len(body), more=more)

@@ -16,8 +16,9 @@ import uvicorn
 
 from service.app import create_app
 from service.http.headers import Field
-from service.server.connection import TICK_SECONDS, Connection, Connections, Limits
+from service.server.connection import Connection
 from service.server.shedding import LoadShedding
+from service.server.state import TICK_SECONDS, Connections, Limits
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -198,8 +199,13 @@ class Server(uvicorn.Server):
             await self.deadlines
 
     def _abort_in_flight(self) -> None:
+        tasks = list(self.server_state.tasks)  # also of clients that have gone
         for connection in list(self.server_state.connections):
             connection.abort_in_flight()
+        for task in tasks:
+            task.cancel()
+            # uvicorn need not wait for it: a statement is only cancelled when its database responds.
+            self.server_state.tasks.discard(task)
 
 
 def listen(settings: Settings) -> socket.socket:
