@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Self
 
 from litestar.datastructures import CacheControlHeader
@@ -51,13 +51,12 @@ _is_request_id: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 class _Ids:
     """Generated ids are a random prefix, one per process, and a number: cheaper than a random id per request."""
 
-    prefix: bytes
-    count: "itertools.count[int]"
+    generated: Iterator[bytes]
 
     @classmethod
     def restart(cls) -> None:
-        cls.prefix = secrets.token_hex(6).encode()
-        cls.count = itertools.count(1)
+        form = f"{secrets.token_hex(6)}-%x".encode()
+        cls.generated = map(form.__mod__, itertools.count(1))
 
 
 _Ids.restart()
@@ -66,12 +65,12 @@ os.register_at_fork(after_in_child=_Ids.restart)  # a forked worker must not rep
 
 def request_id(scope: Scope) -> bytes:
     """Return the id of a request: the client's own if it is valid, else a generated one that is kept in the scope."""
-    for name, value in scope.get("headers", ()):
+    for name, value in scope["headers"]:
         if name == REQUEST_ID and _is_request_id(value):
             return value
     state = scope.setdefault("state", {})
     if not (generated := state.get("request_id")):
-        generated = state["request_id"] = b"%b-%08x" % (_Ids.prefix, next(_Ids.count))
+        generated = state["request_id"] = next(_Ids.generated)
     return generated
 
 

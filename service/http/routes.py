@@ -123,12 +123,13 @@ class Route(HTTPRouteHandler):
         arguments: dict[str, Any] = {}
         for name, read in self._ids:
             arguments[name] = read(scope["path_params"][name])
-        if self.arguments.takes_request:
+        given = self.arguments
+        if given.takes_request:
             arguments["request"] = request
-        if self.arguments.reads_body:
-            arguments |= await self.arguments.read(request)
-        elif self.arguments.reads_parameters:
-            arguments |= self.arguments.read_parameters(request)
+        if given.reads_body:
+            arguments |= await given.read(request)
+        elif given.reads_parameters:
+            arguments |= given.read_parameters(request)
         returned = await self.fn(**arguments)
         if isinstance(returned, litestar.Response):
             respond = returned.to_asgi_response(

@@ -185,12 +185,11 @@ class Exchange:
         """The line of a field of the app. It is empty for fields that are added for every response."""
         if name == b"content-length":
             self._missing_bytes = int(value)
-        elif name == b"connection":
+            return b"content-length: %d\r\n" % self._missing_bytes
+        if name == b"connection":
             self.keep_alive &= b"close" not in value.lower()
             return b""
-        elif name == REQUEST_ID:
-            return b""
-        return encode_field(name, value)
+        return b"" if name == REQUEST_ID else encode_field(name, value)
 
     def _encode_head(self, size: int, *, more: bool) -> bytes:
         """The status line and the fields; decides how the body is delimited and whether the connection goes on."""
@@ -198,7 +197,7 @@ class Exchange:
         lines = [_STATUS_LINES[status]]
         fields = (*connection.shared.default_headers, *complete(self._start.get("headers", ())))
         lines += [field.line if type(field) is Field else self._encode_field(*field) for field in fields]
-        lines.append(b"%b: %b\r\n" % (REQUEST_ID, request_id(self.scope)))
+        lines.append(b"x-request-id: %b\r\n" % request_id(self.scope))
         self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS
         if self._missing_bytes is None and not self._bodiless:
             if not more:
