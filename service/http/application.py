@@ -1,6 +1,5 @@
 """Litestar's application, with paths taken as they are written."""
 
-from collections.abc import Coroutine
 from typing import Any, Final
 
 from litestar import Litestar
@@ -13,7 +12,7 @@ _NOWHERE: Final = "/%2F"
 class Application(Litestar):
     """Litestar by itself takes an encoded slash for a separator (RFC 3986, section 2.2), and skips empty segments."""
 
-    def __call__(self, scope: Any, receive: Receive | Any, send: Send | Any) -> Coroutine[Any, Any, None]:
+    async def __call__(self, scope: Any, receive: Receive | Any, send: Send | Any) -> None:
         if scope["type"] == "http" and ("//" in scope["path"] or b"%2f" in scope.get("raw_path", b"").lower()):
             scope["path"] = _NOWHERE
-        return super().__call__(scope, receive, send)
+        await super().__call__(scope, receive, send)
