@@ -22,7 +22,7 @@ from service.settings import Settings
 logger = logging.getLogger("service")
 
 UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-# What time does not mend: an impossible URL, an unknown role or a wrong password, an unknown database.
+# Errors that waiting does not resolve: an invalid URL, an unknown role, a wrong password, an unknown database.
 REFUSED = (
     asyncpg.exceptions.ClientConfigurationError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -33,7 +33,7 @@ REFUSED = (
 def main(arguments: list[str]) -> None:
     if arguments not in ([], ["migrate"]):
         fail("usage: python -m service [migrate]")
-    handle_stop_signals(leave)
+    handle_stop_signals(exit_on_signal)
     logging.config.dictConfig(server.LOGGING)
     chosen = load_settings()
     if arguments:
@@ -46,7 +46,7 @@ def load_settings() -> Settings:
     try:
         return settings.load()
     except settings.SettingsError as error:
-        fail(f"The settings do not hold:\n{error}")
+        fail(f"The settings are not valid:\n{error}")
 
 
 def migrate(chosen: Settings) -> None:
@@ -64,21 +64,21 @@ def serve(chosen: Settings) -> None:
     try:
         asyncio.run(schema.verify(chosen.database_url, timeout=chosen.database_timeout_seconds))
     except schema.SchemaError as error:
-        fail(f"The schema does not fit: {error}")
+        fail(f"The schema is not the one that this version needs: {error}")
     except REFUSED as error:
-        fail(f"The database refuses: {_reason(error)}")
+        fail(f"The database refuses the connection: {_reason(error)}")
     except UNREACHABLE as error:
         logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
     supervisor.serve(chosen, listener)
 
 
 def handle_stop_signals(handler: Callable[[int, object], Any] | signal.Handlers) -> None:
-    """Also SIGTERM, which the kernel does not deliver to process 1 of a container unless it has a handler."""
+    """Set a handler also for SIGTERM, which the kernel delivers to process 1 of a container only if it has one."""
     for number in server.STOP_SIGNALS:
         signal.signal(number, handler)
 
 
-def leave(number: int, _: object) -> NoReturn:
+def exit_on_signal(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 

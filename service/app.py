@@ -1,7 +1,6 @@
-"""The one builder of the application."""
+"""Builds the application."""
 
-from functools import cache, partial
-from typing import Any
+from typing import Any, Final
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -16,13 +15,16 @@ from service.database.database import Database
 from service.http import openapi
 from service.http.application import Application
 from service.http.problems import respond
-from service.http.requests import AllowOnOptions, Request
-from service.http.responses import Response
+from service.http.requests import Request
+from service.http.routes import RouteRules
 from service.security.passwords import Passwords
 from service.security.tokens import Tokens
 from service.settings import Settings
+from service.structs.fields import TYPE_DECODERS
 
-API = (AuthController, UserController, PostController, HealthController)
+MAX_BODY_BYTES: Final = 1024 * 1024
+
+API: Final = (AuthController, UserController, PostController, HealthController)
 
 
 def create_app(given: Settings | None = None) -> Litestar:
@@ -41,16 +43,17 @@ def create_app(given: Settings | None = None) -> Litestar:
         "db": db,
         "passwords": passwords,
         "tokens": Tokens(chosen.secret_key, lifetime=chosen.access_token_minutes * 60),
-        "openapi": cache(partial(openapi.document, API)),
+        "openapi": openapi.document(API),
     }
     return Application(
         route_handlers=[*API, DocsController],
         state=State(state, deep_copy=False),
         lifespan=[db.lifespan()],
         on_shutdown=[passwords.close],
-        plugins=[AllowOnOptions()],
+        plugins=[RouteRules()],
         request_class=Request,
-        response_class=Response,
+        request_max_body_size=MAX_BODY_BYTES,
+        type_decoders=TYPE_DECODERS,
         exception_handlers={Exception: respond},
         openapi_config=None,
         logging_config=None,

@@ -23,7 +23,7 @@ from service.server import server, supervisor
 
 
 def main() -> None:
-    commands.handle_stop_signals(commands.leave)
+    commands.handle_stop_signals(commands.exit_on_signal)
     with _database():
         chosen = commands.load_settings()
         listener = server.listen(chosen)
@@ -68,7 +68,7 @@ def _database() -> Iterator[None]:
                 # Ctrl-C reaches initdb, too. What it has made so far would not start the next time.
                 if is_new:
                     shutil.rmtree(directory, ignore_errors=True)
-                commands.leave(min(interrupted), None)
+                commands.exit_on_signal(min(interrupted), None)
             commands.fail(
                 f"PostgreSQL cannot be started with its data in {_display(directory)}: see its messages above"
             )

@@ -1,8 +1,16 @@
-"""What can go wrong, as facts: each has a status, a stable code and one sentence."""
+"""The errors of the service. Each has a status, a stable code and one sentence."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, Final
 
 from msgspec import Struct
+
+_MIB: Final = 1024 * 1024
+_BEARER: Final = {"WWW-Authenticate": "Bearer"}
+_INVALID_TOKEN: Final = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+_NO_CODING: Final = {"Accept-Encoding": "identity"}  # RFC 9110, section 12.5.3
+_RETRY: Final = {"Retry-After": "1"}
 
 
 class FaultyField(Struct, frozen=True):
@@ -13,12 +21,18 @@ class FaultyField(Struct, frozen=True):
 
 
 class ServiceError(Exception):
-    """The root of every fact below; ``problems.py`` turns any of them into a response."""
+    """The base class of all errors below. ``problems.py`` turns any of them into a response."""
 
     status: ClassVar[int]
     code: ClassVar[str]
-    detail: ClassVar[str]
-    headers: ClassVar[dict[str, str]] = {}
+    detail: str
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, *arguments: object, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        """``headers`` are added to those of the class, and replace fields of the same name."""
+        super().__init__(*arguments)
+        if headers:
+            self.headers = {**self.headers, **headers}
 
 
 class NotJson(ServiceError):
@@ -29,6 +43,11 @@ class NotJson(ServiceError):
 class NotForm(ServiceError):
     status, code = 400, "not_form"
     detail = "The body is not a form in UTF-8"
+
+
+class UnsupportedGrantType(ServiceError):
+    status, code = 400, "unsupported_grant_type"
+    detail = "The only grant type here is password"
 
 
 class ClientDisconnected(ServiceError):
@@ -54,19 +73,19 @@ class NotAProxy(ServiceError):
 class NotAuthenticated(ServiceError):
     status, code = 401, "not_authenticated"
     detail = "Not authenticated"
-    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
+    headers = _BEARER
 
 
 class InvalidToken(ServiceError):
     status, code = 401, "invalid_token"
     detail = "Could not validate credentials"
-    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    headers = _INVALID_TOKEN
 
 
 class IncorrectCredentials(ServiceError):
     status, code = 401, "incorrect_credentials"
     detail = "Incorrect username or password"
-    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
+    headers = _BEARER
 
 
 class OnlyOwnerMayUpdate(ServiceError):
@@ -103,20 +122,23 @@ class BodyTooLarge(ServiceError):
     status, code = 413, "body_too_large"
     detail = "The body is over 1 MiB"
 
+    def __init__(self, limit: int = _MIB) -> None:
+        """``limit`` is the limit of the route, in bytes."""
+        super().__init__(limit)
+        self.detail = (
+            f"The body is over {limit // _MIB} MiB" if limit % _MIB == 0 else f"The body is over {limit} bytes"
+        )
+
 
 class WrongContentType(ServiceError):
     status, code = 415, "wrong_content_type"
     detail = "The content type is not the one that this route takes"
 
 
-class HeaderFieldsTooLarge(ServiceError):
-    status, code = 431, "request_header_fields_too_large"
-    detail = "The head, a trailer section or a chunk extension is over 64 KiB, or has over 1,000 fields"
-
-
-class InternalError(ServiceError):
-    status, code = 500, "internal_server_error"
-    detail = "Something broke on our side"
+class ContentCodingNotSupported(ServiceError):
+    status, code = 415, "content_coding_not_supported"
+    detail = "The body has a content coding; send it without one"
+    headers = _NO_CODING
 
 
 class InvalidFields(ServiceError):
@@ -129,25 +151,35 @@ class InvalidFields(ServiceError):
         self.errors = errors
 
 
+class HeaderFieldsTooLarge(ServiceError):
+    status, code = 431, "request_header_fields_too_large"
+    detail = "The head, a trailer section or a chunk extension is over 64 KiB, or has over 1,000 fields"
+
+
+class InternalError(ServiceError):
+    status, code = 500, "internal_server_error"
+    detail = "Something broke on our side"
+
+
 class TooManyPasswords(ServiceError):
     status, code = 503, "too_many_passwords"
     detail = "Too many passwords are waiting to be checked"
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+    headers = _RETRY
 
 
 class DatabaseUnavailable(ServiceError):
     status, code = 503, "database_unavailable"
     detail = "The database does not answer"
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+    headers = _RETRY
 
 
 class Overloaded(ServiceError):
     status, code = 503, "overloaded"
     detail = "Too many requests are under way"
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+    headers = _RETRY
 
 
 class Stopping(ServiceError):
     status, code = 503, "stopping"
     detail = "The service is about to stop"
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+    headers = _RETRY

@@ -1,21 +1,22 @@
-"""The settings: read once from the environment, every fault named before anything starts."""
+"""The settings. They are read once from the environment, and all faults are reported before anything starts."""
 
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct, ValidationError
 
-T = TypeVar("T")
+from service.structs.rules import alternatives, describe_fault
 
 MIN_SECRET_BYTES: Final = 32  # as long as the digest of HS256 (RFC 7518, section 3.2)
 _MIN_DISTINCT_CHARACTERS = 8
-# Said in lower case: what people write where a secret should be, and the sample of a well-known tutorial.
+# In lower case: common placeholders for a secret, and the sample key of a well-known tutorial.
 _PLACEHOLDERS = ("change", "secret", "placeholder", "example", "replace", "09d25e094faa6ca2556c818166b7a956")
 
 
@@ -23,134 +24,110 @@ class SettingsError(Exception):
     """One line per faulty variable."""
 
 
-class Settings(Struct, frozen=True, kw_only=True):
-    """What the service runs with; README.md has a line on each."""
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
+    """The settings, under the names of the environment variables. README.md describes each."""
 
     database_url: str
     secret_key: bytes
     host: str = "127.0.0.1"
-    port: int = 8000
-    workers: int = 1
-    max_requests: int = 1024
-    client_timeout_seconds: float = 20
-    keep_alive_seconds: float = 75
-    drain_seconds: int = 0
-    access_token_minutes: int = 30
-    database_connections: int = 10
-    database_timeout_seconds: float = 5
-    password_memory_kib: int = 19 * 1024
-    password_passes: int = 2
-    password_lanes: int = 1
-    password_threads: int = 1
-    password_queue: int = 256
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    max_requests: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
+    client_timeout_seconds: Seconds = 20
+    keep_alive_seconds: Seconds = 75
+    drain_seconds: Annotated[int, Meta(ge=0, le=3600)] = 0
+    access_token_minutes: Annotated[int, Meta(ge=1, le=60 * 24 * 365)] = 30
+    database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
+    database_timeout_seconds: Seconds = 5
+    password_memory_kib: Annotated[int, Meta(ge=8, le=4 * 1024 * 1024)] = 19 * 1024
+    password_passes: Annotated[int, Meta(ge=1, le=100)] = 2
+    password_lanes: Annotated[int, Meta(ge=1, le=16)] = 1
+    password_threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    password_queue: Annotated[int, Meta(ge=1, le=100_000)] = 256
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if settings that are valid by themselves contradict each other."""
+        if self.password_memory_kib < 8 * self.password_lanes:
+            raise ValueError("PASSWORD_MEMORY_KIB: must be at least 8 for each of PASSWORD_LANES")
 
     def __repr__(self) -> str:
-        """Without the values: two of them are secrets."""
+        """Leave out the values: two of them are secrets."""
         return "Settings(…)"
 
 
-class _Reader:
-    """Reads one variable after the other and collects the faults instead of stopping at the first."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.environment = environment
-        self.faults: list[str] = []
-
-    def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        if not (text := self.environment.get(name, "").strip()):
-            return default
-        try:
-            return parse(text)
-        except ValueError as error:
-            self.faults.append(f"{name}: {error}")
-            return default
-
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        def parse(text: str) -> int:
-            if not (text.isascii() and text.isdigit()) or not low <= int(text) <= high:
-                raise ValueError(f"must be a whole number from {low} to {high}")
-            return int(text)
-
-        return self.read(name, parse, default)
-
-    def seconds(self, name: str, default: float) -> float:
-        def parse(text: str) -> float:
-            try:
-                value = float(text)
-            except ValueError:
-                value = 0
-            if not 0 < value <= 3600:  # noqa: PLR2004 - an hour
-                raise ValueError("must be a number of seconds above 0, at most 3600")
-            return value
-
-        return self.read(name, parse, default)
-
-
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings. Raises ``SettingsError`` that names every fault."""
-    reader = _Reader(environment)
-    fields = Settings.__struct_defaults__
-    default = dict(zip(Settings.__struct_fields__[-len(fields) :], fields, strict=True))
-    database_url = reader.read("DATABASE_URL", _database_url, "")
-    if not environment.get("DATABASE_URL", "").strip():
-        reader.faults.append("DATABASE_URL: is not set; it names the PostgreSQL database, postgresql://user@host/name")
+    """Read the settings. Raises ``SettingsError`` with all faults."""
+    given = {name: environment.get(name, "").strip() for name in Settings.__struct_encode_fields__}
+    values: dict[str, Any] = {name: text for name, text in given.items() if text}
+    faults = []
+    for name, read in (("DATABASE_URL", _database_url), ("SECRET_KEY", _secret_key)):
+        try:
+            values[name] = read(environment)
+        except ValueError as error:
+            faults.append(str(error))
+            values[name] = b"" if name == "SECRET_KEY" else ""
     try:
-        secret_key = _secret_key(environment)
-    except ValueError as error:
-        reader.faults.append(str(error))
-        secret_key = b""
-    workers = reader.integer("WORKERS", default["workers"], 1, 256)
-    settings = Settings(
-        database_url=database_url,
-        secret_key=secret_key,
-        host=reader.read("HOST", str, default["host"]),
-        port=reader.integer("PORT", default["port"], 0, 65535),
-        workers=workers,
-        max_requests=reader.integer("MAX_REQUESTS", default["max_requests"], 1, 1_000_000),
-        client_timeout_seconds=reader.seconds("CLIENT_TIMEOUT_SECONDS", default["client_timeout_seconds"]),
-        keep_alive_seconds=reader.seconds("KEEP_ALIVE_SECONDS", default["keep_alive_seconds"]),
-        drain_seconds=reader.integer("DRAIN_SECONDS", default["drain_seconds"], 0, 3600),
-        access_token_minutes=reader.integer("ACCESS_TOKEN_MINUTES", default["access_token_minutes"], 1, 60 * 24 * 365),
-        database_connections=reader.integer("DATABASE_CONNECTIONS", default["database_connections"], 1, 1000),
-        database_timeout_seconds=reader.seconds("DATABASE_TIMEOUT_SECONDS", default["database_timeout_seconds"]),
-        password_memory_kib=reader.integer("PASSWORD_MEMORY_KIB", default["password_memory_kib"], 8, 4 * 1024 * 1024),
-        password_passes=reader.integer("PASSWORD_PASSES", default["password_passes"], 1, 100),
-        password_lanes=reader.integer("PASSWORD_LANES", default["password_lanes"], 1, 16),
-        password_threads=reader.integer("PASSWORD_THREADS", max(1, _cores() // workers), 1, 256),
-        password_queue=reader.integer("PASSWORD_QUEUE", default["password_queue"], 1, 100_000),
-    )
-    if settings.password_memory_kib < 8 * settings.password_lanes:
-        reader.faults.append("PASSWORD_MEMORY_KIB: must be at least 8 for each of PASSWORD_LANES")
-    if reader.faults:
-        raise SettingsError("\n".join(reader.faults))
+        settings = msgspec.convert(values, Settings, strict=False)
+    except ValidationError:
+        faults += _faults(values)
+    if faults:
+        raise SettingsError("\n".join(faults))
+    if "PASSWORD_THREADS" not in values:
+        settings = msgspec.structs.replace(settings, password_threads=max(1, _cores() // settings.workers))
     return settings
 
 
+def _faults(values: dict[str, Any]) -> list[str]:
+    """Describe every value that is invalid by itself, else the values that contradict each other."""
+    faults = {}
+    for field in msgspec.structs.fields(Settings):
+        name = field.encode_name
+        try:
+            if name in values:
+                msgspec.convert(values[name], field.type, strict=False)
+        except ValidationError as error:
+            types = alternatives(msgspec.inspect.type_info(field.type))
+            faults[name] = f"{name}: {describe_fault('', error, types, nullable=False).detail}"
+    try:
+        msgspec.convert({name: value for name, value in values.items() if name not in faults}, Settings, strict=False)
+    except ValidationError as error:
+        return [*faults.values(), str(error)]
+    return [*faults.values()]
+
+
 def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where a generated secret key, and the embedded database of ``just up``, are kept."""
+    """The directory of a generated secret key, and of the embedded database of ``just up``."""
     return Path(environment.get("DATA_DIRECTORY", "").strip() or ".data").absolute()
 
 
 def _cores() -> int:
-    """How many this process may use. More threads than that hash no faster, and hold up the event loop."""
+    """The number of cores that this process may use. More threads would hash no faster, and delay the event loop."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _database_url(text: str) -> str:
-    """``text`` as asyncpg takes it; SQLAlchemy's name for the driver is accepted and dropped."""
+def _database_url(environment: Mapping[str, str]) -> str:
+    """The URL in asyncpg's form. The name of the driver, as SQLAlchemy needs it, is removed."""
+    text = environment.get("DATABASE_URL", "").strip()
+    if not text:
+        raise ValueError("DATABASE_URL: is not set; it names the PostgreSQL database, postgresql://user@host/name")
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise ValueError("must begin with postgresql://")
+        raise ValueError("DATABASE_URL: must begin with postgresql://")
     url = f"postgresql://{rest}"
     try:
-        urlsplit(url).port  # noqa: B018 - reading it checks it
+        urlsplit(url).port  # noqa: B018 - raises if it is invalid
     except ValueError as error:
-        raise ValueError("is not a valid URL (is a character of the password not percent-encoded?)") from error
+        raise ValueError(
+            "DATABASE_URL: is not a valid URL (is a character of the password not percent-encoded?)"
+        ) from error
     return url
 
 
 def _secret_key(environment: Mapping[str, str]) -> bytes:
-    """The key that signs access tokens: given, from a file, or generated once and kept."""
+    """The key that signs access tokens: from the environment, from a file, or generated once and stored."""
     key, file = environment.get("SECRET_KEY", "").strip(), environment.get("SECRET_KEY_FILE", "").strip()
     if key and file:
         raise ValueError("SECRET_KEY, SECRET_KEY_FILE: set one of them, not both")
@@ -186,15 +163,15 @@ def _checked_secret(variable: str, key: str) -> bytes:
 
 
 def _generate_once(path: Path) -> None:
-    """Make the file with a new secret unless it is there; of several processes at once, one wins."""
+    """Create the file with a new secret unless it exists. Of several processes at once, one creates it."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # with mode 0600
-    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - the descriptor is what was made
+    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - mkstemp returns a descriptor
         file.write(secrets.token_hex(MIN_SECRET_BYTES))
         file.flush()
         os.fsync(file.fileno())
     with suppress(FileExistsError):
-        os.link(temporary, path)  # unlike a rename it never replaces a key that signs tokens already
+        os.link(temporary, path)  # unlike a rename, it never replaces a key that is already in use
     Path(temporary).unlink()

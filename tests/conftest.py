@@ -21,7 +21,7 @@ from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
-from tests.proxies import haproxy, nginx, run_proxy  # noqa: F401 - fixtures
+from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
@@ -31,6 +31,7 @@ PROGRAMS = {
     "curl": shutil.which("curl"),
     "haproxy": proxies.HAPROXY,
     "nginx": proxies.NGINX,
+    "nginx_with_prefix": proxies.NGINX,
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.

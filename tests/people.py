@@ -88,10 +88,19 @@ def assert_problem(response: httpx.Response, status: int, code: str, detail: str
     assert problem["status"] == status
     assert problem["code"] == code
     assert detail is None or problem["detail"] == detail
-    expected = {"type", "title", "status", "detail", "code"} | ({"errors"} if status == 422 else set())
+    assert problem["request_id"] == response.headers["x-request-id"]
+    expected = {"type", "title", "status", "detail", "code", "request_id"} | ({"errors"} if status == 422 else set())
+    if (response.request.method, response.request.url.path.rstrip("/")) == ("POST", "/auth/token"):
+        expected |= {"error", "error_description"}
     assert set(problem) == expected
 
 
 def pointers(response: httpx.Response) -> list[str]:
     """The pointers of a 422: the invalid fields."""
     return [fault["pointer"] for fault in response.json()["errors"]]
+
+
+def next_page(response: httpx.Response) -> httpx.URL | None:
+    """Where the ``Link`` of a response leads."""
+    reference = response.links.get("next", {}).get("url")
+    return response.url.join(reference) if reference else None

@@ -1,4 +1,4 @@
-"""nginx and HAProxy in front of two instances, with the samples for operators."""
+"""nginx and HAProxy in front of the service."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 
 SAMPLES = Path(__file__).parent.parent / "service" / "operations"
 
-# The sample is what operators include in their http block.
+# The sample is what operators include in their http block; the other is a service that shares its host with others.
 NGINX_CONFIGURATION = """
 daemon off;
 pid {directory}/nginx.pid;
@@ -37,6 +38,13 @@ http {{
     scgi_temp_path {directory}/scgi;
     {sample}
 }}
+"""
+PREFIX_SAMPLE = """
+    upstream service {{ server {service}; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location /api/ {{ proxy_pass http://service/; }}
+    }}
 """
 
 
@@ -56,6 +64,8 @@ class Proxy(Struct):
 RunProxy = Callable[[int, list[str]], Awaitable[Proxy]]
 # Takes the ports of two instances.
 StartProxy = Callable[..., Awaitable[Proxy]]
+# Takes the address of an instance, and returns its address behind the proxy.
+StartPrefix = Callable[[str], Awaitable[str]]
 
 
 @pytest.fixture
@@ -95,6 +105,24 @@ def nginx(run_proxy: RunProxy, tmp_path: Path) -> StartProxy:
         file = directory / "nginx.conf"
         file.write_text(NGINX_CONFIGURATION.format(directory=directory, sample=sample))
         return await run_proxy(port, [NGINX, "-e", "stderr", "-c", str(file)])
+
+    return start
+
+
+@pytest.fixture
+def nginx_with_prefix(run_proxy: RunProxy, tmp_path: Path) -> StartPrefix:
+    """Runs nginx with the service under /api/."""
+
+    async def start(address: str) -> str:
+        assert NGINX
+        port = free_port()
+        directory = tmp_path / f"nginx_{port}"
+        directory.mkdir()
+        file = directory / "nginx.conf"
+        sample = PREFIX_SAMPLE.format(service=urlsplit(address).netloc, port=port)
+        file.write_text(NGINX_CONFIGURATION.format(directory=directory, sample=sample))
+        proxy = await run_proxy(port, [NGINX, "-e", "stderr", "-c", str(file)])
+        return f"{proxy.address}/api"
 
     return start
 

@@ -28,6 +28,15 @@ order by number
 """
 
 
+async def fill(db: asyncpg.Connection, user_id: int, count: int) -> None:
+    """Insert many posts of a user without the API."""
+    await db.execute(
+        "insert into posts (title, content, user_id) select 'Post ' || n, 'Text', $1 from generate_series(1, $2) as n",
+        user_id,
+        count,
+    )
+
+
 async def all_rows(db: asyncpg.Connection) -> list[tuple[object, ...]]:
     """All users and all posts. Tests compare them before and after a request."""
     rows = [*await db.fetch("select * from users order by id"), *await db.fetch("select * from posts order by id")]

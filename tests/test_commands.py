@@ -66,7 +66,7 @@ async def test_all_invalid_settings_are_named_and_nothing_starts(start: Start) -
     text = await output(process)
 
     assert process.returncode == 1
-    assert text.splitlines()[0] == "The settings do not hold:"
+    assert text.splitlines()[0] == "The settings are not valid:"
     assert {line.split(":")[0] for line in text.splitlines()[1:]} == {"DATABASE_URL", "PORT", "SECRET_KEY"}
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from service.app import create_app
 from service.database import schema
+from service.server.connection import Connection
+from service.server.state import State
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.connections import phases
@@ -20,6 +22,19 @@ from tests.connections.phases import DRAIN, SETTINGS
 from tests.connections.service import Service
 
 SEED = 1
+
+# Which state may follow which; the same state again sets its deadline anew. Any of them may be followed by CLOSED.
+TRANSITIONS = {
+    State.IDLE: {State.IDLE, State.READING_HEAD, State.READING_BODY, State.PROCESSING},
+    State.READING_HEAD: {State.READING_BODY, State.PROCESSING},
+    State.READING_BODY: {State.READING_BODY, State.PROCESSING, State.SENDING, State.LINGERING},
+    State.PROCESSING: {State.READING_BODY, State.PROCESSING, State.SENDING, State.IDLE, State.READING_HEAD},
+    State.SENDING: {State.SENDING, State.PROCESSING, State.READING_BODY, State.IDLE, State.READING_HEAD},
+    State.LINGERING: {State.LINGERING},
+    State.CLOSED: set(),
+}
+for before in (State.READING_BODY, State.PROCESSING, State.SENDING):
+    TRANSITIONS[before] |= {State.LINGERING, State.IDLE, State.READING_HEAD}
 
 
 @pytest.mark.timeout(120)
@@ -40,8 +55,16 @@ async def test_connections_follow_the_model(database_url: str, empty_database: s
 
 @pytest.mark.timeout(120)
 async def test_no_task_and_no_connection_is_left_in_the_process(
-    serve: Serve, settings: Settings, database_url: str
+    serve: Serve, settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    transitions = set()
+    enter = Connection._enter  # noqa: SLF001 - the one function that changes the state
+
+    def record(connection: Connection, state: State) -> None:
+        transitions.add((connection.state, state))
+        enter(connection, state)
+
+    monkeypatch.setattr(Connection, "_enter", record)
     address = await serve(create_app(settings))
     account = await services.register(address)
     await services.insert_public_posts(database_url)
@@ -61,6 +84,9 @@ async def test_no_task_and_no_connection_is_left_in_the_process(
     while (left := connections() + list(asyncio.all_tasks() - tasks)) and monotonic() < last:
         await asyncio.sleep(0.05)
     assert left == []
+    assert transitions - {(before, State.CLOSED) for before in State} <= {
+        (before, after) for before, followers in TRANSITIONS.items() for after in followers
+    }
 
 
 def assert_none(violations: list[str]) -> None:

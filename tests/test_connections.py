@@ -911,7 +911,7 @@ async def test_an_empty_segment_or_an_encoded_slash_matches_nothing(
     assert await alice.read(1) == kept
 
 
-@pytest.mark.parametrize("path", ["/posts", "/posts/1", "/users/1", "/users/me", "/health/live", "/docs"])
+@pytest.mark.parametrize("path", ["/posts", "/posts/1", "/users/1", "/users/me", "/health/live"])
 @pytest.mark.parametrize("query", ["", "?limit=1"])
 async def test_one_slash_at_the_end_is_tolerated_without_a_redirect(
     client: httpx.AsyncClient, alice: Person, path: str, query: str
@@ -962,7 +962,7 @@ async def test_an_absolute_target_names_the_same_as_its_path(
     with Client(address) as client:
         found = []
         for requested in (target, same):
-            await client.send(get(requested.encode()))
+            await client.send(get(requested.encode(), b"X-Request-ID: same\r\n"))
             found.append(await client.answer())
 
     assert (found[0].status, found[0].body) == (found[1].status, found[1].body)

@@ -1,9 +1,11 @@
 """The API page and the OpenAPI document."""
 
 import re
+import unicodedata
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from litestar.routes import HTTPRoute
 
@@ -12,9 +14,6 @@ from service.settings import Settings
 from tests.people import Json
 
 EXPECTED = {
-    "GET /": {"200"},
-    "GET /health/live": {"200"},
-    "GET /health/ready": {"200", "503"},
     "POST /auth/register": {"201", "400", "409", "413", "415", "422", "503"},
     "POST /auth/token": {"200", "400", "401", "413", "415", "422", "503"},
     "GET /users/me": {"200", "401", "503"},
@@ -24,6 +23,9 @@ EXPECTED = {
     "GET /posts/{post_id}": {"200", "404", "503"},
     "PATCH /posts/{post_id}": {"200", "400", "401", "403", "404", "413", "415", "422", "503"},
     "DELETE /posts/{post_id}": {"204", "401", "403", "404", "503"},
+    "GET /": {"200"},
+    "GET /health/live": {"200"},
+    "GET /health/ready": {"200", "503"},
 }
 PROTECTED = {"GET /users/me", "POST /posts", "PATCH /posts/{post_id}", "DELETE /posts/{post_id}"}
 
@@ -57,10 +59,22 @@ async def test_the_document_describes_every_route_with_its_statuses(document: Js
     assert {name: set(operation["responses"]) for name, operation in operations(document).items()} == EXPECTED
 
 
-async def test_every_route_has_a_sentence_and_a_tag(document: Json) -> None:
+def test_the_document_is_built_at_the_start_and_not_by_a_request(settings: Settings) -> None:
+    app = create_app(settings)
+
+    assert msgspec.json.decode(app.state["openapi"])["openapi"].startswith("3.1")
+    assert create_app(settings).state["openapi"] is app.state["openapi"]  # once for each process
+
+
+async def test_every_route_has_a_name_sentences_and_a_tag(document: Json) -> None:
+    described = {tag["name"] for tag in document["tags"]}
     for operation in operations(document).values():
+        assert re.fullmatch(r"[A-Z][a-z]+( [A-Za-z]+| user's)*", operation["summary"]), operation["summary"]
         assert operation["description"].endswith(".")
-        assert len(operation["tags"]) == 1
+        assert set(operation["tags"]) <= described
+        for response in operation["responses"].values():
+            assert response["description"].endswith(".")
+            assert "fulfilled" not in response["description"]
     ids = [operation["operationId"] for operation in operations(document).values()]
     assert len(ids) == len(set(ids))
 
@@ -71,19 +85,22 @@ async def test_only_protected_routes_carry_the_security_requirement(document: Js
     assert protected == PROTECTED
     scheme = document["components"]["securitySchemes"]["bearer"]
     assert scheme["type"] == "oauth2"
-    assert scheme["flows"]["password"]["tokenUrl"] == "/auth/token"
+    assert scheme["flows"]["password"]["tokenUrl"] == "auth/token"
 
 
 async def test_every_failure_is_a_problem_with_an_example(document: Json) -> None:
-    for operation in operations(document).values():
+    for name, operation in operations(document).items():
+        schema = "TokenProblem" if name == "POST /auth/token" else "Problem"
+        required = set(document["components"]["schemas"][schema]["required"]) | {"type"}
+        assert {"title", "status", "detail", "code", "request_id"} < required
         for status, response in operation["responses"].items():
             if status >= "400":
                 [(media_type, content)] = response["content"].items()
                 assert media_type == "application/problem+json"
-                assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+                assert content["schema"] == {"$ref": f"#/components/schemas/{schema}"}
                 for example in content["examples"].values():
                     assert str(example["value"]["status"]) == status
-                    assert {"type", "title", "status", "detail", "code"} <= set(example["value"])
+                    assert set(example["value"]) == required | ({"errors"} if status == "422" else set())
                 assert ("WWW-Authenticate" in response["headers"]) == (status == "401")
                 assert ("Retry-After" in response["headers"]) == (status == "503")
 
@@ -91,7 +108,9 @@ async def test_every_failure_is_a_problem_with_an_example(document: Json) -> Non
 async def test_headers_and_bounds_conform_to_openapi(document: Json) -> None:
     for operation in operations(document).values():
         for response in operation["responses"].values():
-            assert all("schema" in header for header in response.get("headers", {}).values())
+            assert all("schema" in header or "$ref" in header for header in response["headers"].values())
+            assert response["headers"]["X-Request-ID"] == {"$ref": "#/components/headers/X-Request-ID"}
+    assert all("schema" in header for header in document["components"]["headers"].values())
     _, after, user_id = operations(document)["GET /posts"]["parameters"]
     assert after["schema"]["maximum"] == user_id["schema"]["maximum"] == 2**63 - 1
     refused = document["components"]["schemas"]["UserCreate"]["properties"]["email"]["not"]["pattern"]
@@ -112,9 +131,10 @@ async def test_limits_examples_and_headers_are_documented(document: Json) -> Non
     assert (password["minLength"], password["maxLength"]) == (8, 128)
     assert schemas["PostCreate"]["properties"]["title"]["maxLength"] == 100
     assert not schemas["PostUpdate"]["required"]
-    assert schemas["PostUpdate"]["properties"] == schemas["PostCreate"]["properties"]
+    assert schemas["PostUpdate"]["properties"]["title"]["maxLength"] == 100
+    assert password["format"] == schemas["PasswordGrant"]["properties"]["password"]["format"] == "password"
     assert schemas["Post"]["properties"]["date_posted"]["format"] == "date-time"
-    for name in ("UserCreate", "PostCreate", "User", "Post"):
+    for name in ("UserCreate", "PostCreate", "PostUpdate", "User", "Post"):
         assert all("examples" in field for field in schemas[name]["properties"].values())
     described = operations(document)
     limit, after, user_id = described["GET /posts"]["parameters"]
@@ -123,7 +143,20 @@ async def test_limits_examples_and_headers_are_documented(document: Json) -> Non
     assert "Link" in described["GET /posts"]["responses"]["200"]["headers"]
     assert "Location" in described["POST /posts"]["responses"]["201"]["headers"]
     [post_id] = described["GET /posts/{post_id}"]["parameters"]
-    assert (post_id["schema"]["type"], post_id["schema"]["minimum"]) == ("integer", 1)
+    assert (post_id["schema"]["type"], post_id["schema"]["minimum"], post_id["example"]) == ("integer", 1, 1)
+    for name in ("POST /auth/register", "POST /auth/token", "GET /users/me", "GET /health/live"):
+        [success] = [answer for status, answer in described[name]["responses"].items() if status < "400"]
+        assert "Cache-Control" in success["headers"]
+
+
+async def test_the_pattern_of_a_name_refuses_the_characters_that_the_service_refuses(document: Json) -> None:
+    pattern = re.compile(document["components"]["schemas"]["UserCreate"]["properties"]["username"]["pattern"])
+    for code in (*range(0xD800), *range(0xE000, 0x10000)):
+        character = chr(code)
+        hidden = unicodedata.category(character) in {"Cc", "Cf"}
+
+        assert bool(pattern.fullmatch(f"a{character}b")) != hidden, hex(code)
+        assert bool(pattern.fullmatch(f"a{character}")) != (hidden or character.isspace()), hex(code)
 
 
 async def test_the_login_is_described_as_a_form(document: Json) -> None:
@@ -138,6 +171,27 @@ async def test_every_reference_resolves(document: Json) -> None:
         for step in reference.removeprefix("#/").split("/"):
             node = node[step]
         assert node
+
+
+async def test_operations_come_in_the_order_of_a_session(document: Json) -> None:
+    assert list(operations(document)) == list(EXPECTED)
+
+
+async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -> None:
+    named = {
+        name: [fault["pointer"] for fault in example["value"]["errors"]]
+        for name, operation in operations(document).items()
+        if "422" in operation["responses"]
+        for example in operation["responses"]["422"]["content"]["application/problem+json"]["examples"].values()
+    }
+
+    assert named == {
+        "POST /auth/register": ["/username", "/email", "/password"],
+        "POST /auth/token": ["/username", "/password"],
+        "POST /posts": ["/title", "/content"],
+        "GET /posts": ["/limit", "/after", "/user_id"],
+        "PATCH /posts/{post_id}": ["/title", "/content"],
+    }
 
 
 def test_the_document_contains_every_route(settings: Settings) -> None:
@@ -161,11 +215,11 @@ async def test_the_page_uses_no_other_origin(client: httpx.AsyncClient) -> None:
     assert "default-src 'none'" in policy
     assert not re.search(r"https?:|\*", policy)
     linked = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    assert len(linked) >= 3
-    for path in linked:
-        assert path.startswith("/docs/")
-        assert (await client.get(path)).status_code == 200
-    assert "http" not in page.text.replace("http-equiv", "")
+    assert len(linked) >= 5
+    for reference in linked:
+        assert not reference.startswith("/")
+        assert (await client.get(page.url.join(reference))).status_code == 200
+    assert "http" not in page.text
 
 
 async def test_the_files_of_the_page_have_the_right_media_types(client: httpx.AsyncClient) -> None:
@@ -173,5 +227,4 @@ async def test_the_files_of_the_page_have_the_right_media_types(client: httpx.As
 
     assert script.headers["content-type"] == "text/javascript; charset=utf-8"
     assert style.headers["content-type"] == "text/css; charset=utf-8"
-    assert script.headers["x-content-type-options"] == "nosniff"
     assert len(script.content) > 500_000

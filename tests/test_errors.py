@@ -9,11 +9,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 import pytest
+from litestar.params import FromQuery
 from msgspec import Struct
 
 from service import errors
 from service.app import create_app
 from service.database.database import Database
+from service.http.routes import get
 from service.queries import posts
 from service.settings import Settings
 from tests.bodies import FORM, JSON, MEBIBYTE, TEXT
@@ -68,6 +70,7 @@ FAILURES = [
         b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\n\xff\r\n--x--\r\n',
         {"Content-Type": "multipart/form-data; boundary=x"},
     ),
+    Failure(400, "unsupported_grant_type", "POST", "/auth/token", b"grant_type=client_credentials", FORM),
     Failure(401, "not_authenticated", "GET", "/users/me", detail="Not authenticated"),
     Failure(401, "invalid_token", "GET", "/users/me", None, {"Authorization": "Bearer x"}),
     Failure(401, "not_authenticated", "POST", "/posts", b"{", {"Authorization": ""}),
@@ -89,6 +92,11 @@ FAILURES = [
     Failure(415, "wrong_content_type", "PATCH", "/posts/{post_id}", POST, TEXT),
     Failure(415, "wrong_content_type", "POST", "/auth/register", POST, TEXT),
     Failure(415, "wrong_content_type", "POST", "/auth/token", b"{}", JSON),
+    Failure(415, "content_coding_not_supported", "POST", "/posts", POST, JSON | {"Content-Encoding": "gzip"}),
+    Failure(415, "content_coding_not_supported", "POST", "/posts", POST, JSON | {"Content-Encoding": "identity, BR"}),
+    Failure(415, "content_coding_not_supported", "PATCH", "/posts/{post_id}", POST, {"Content-Encoding": "deflate"}),
+    Failure(415, "content_coding_not_supported", "POST", "/auth/register", POST, JSON | {"Content-Encoding": "zstd"}),
+    Failure(415, "content_coding_not_supported", "POST", "/auth/token", b"a=b", FORM | {"Content-Encoding": "gzip"}),
     Failure(422, "invalid_fields", "POST", "/posts", b"[]", JSON),
     Failure(422, "invalid_fields", "GET", "/posts?limit=0"),
 ]
@@ -150,6 +158,17 @@ async def test_every_json_content_type_is_accepted(
     assert (response.status_code, response.json()["title"]) == (200, "New")
 
 
+@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+async def test_the_identity_coding_is_accepted_and_others_are_refused(
+    client: httpx.AsyncClient, alice: Person, coding: str
+) -> None:
+    headers = alice.headers | JSON | {"Content-Encoding": coding}
+
+    assert (await client.post("/posts", content=POST, headers=headers)).status_code == 201
+    refused = await client.post("/posts", content=POST, headers=headers | {"Content-Encoding": "gzip"})
+    assert refused.headers["accept-encoding"] == "identity"
+
+
 async def test_the_last_value_of_a_repeated_key_counts(client: httpx.AsyncClient, alice: Person) -> None:
     body = b'{"title": "first", "content": "C", "title": "last"}'
 
@@ -185,10 +204,11 @@ async def test_options_and_405_list_the_allowed_methods(client: httpx.AsyncClien
 
 async def test_head_returns_the_headers_of_get_without_the_body(client: httpx.AsyncClient, alice: Person) -> None:
     post = await alice.publish()
+    headers = alice.headers | {"X-Request-ID": "the-same"}
 
     for path in ("/", "/posts", f"/posts/{post['id']}", f"/users/{alice.id}", "/users/me", "/docs", "/posts/999"):
-        get = await client.get(path, headers=alice.headers)
-        head = await client.head(path, headers=alice.headers)
+        get = await client.get(path, headers=headers)
+        head = await client.head(path, headers=headers)
 
         assert (head.status_code, head.headers, head.content) == (get.status_code, get.headers, b"")
 
@@ -278,6 +298,28 @@ async def test_malformed_http_gets_a_problem_body_too(address: str, request_line
     assert f"content-length: {len(body)}".encode() in head
     problem = json.loads(body)
     assert (problem["status"], problem["code"]) == (400, "bad_request")
+
+
+def test_an_error_may_carry_headers_of_its_own() -> None:
+    plain, own = errors.TooManyPasswords(), errors.TooManyPasswords(headers={"Retry-After": "7", "X-Why": "queue"})
+
+    assert (plain.headers, own.headers) == ({"Retry-After": "1"}, {"Retry-After": "7", "X-Why": "queue"})
+    assert errors.TooManyPasswords.headers == {"Retry-After": "1"}
+
+
+async def test_the_headers_of_one_error_are_those_of_its_response(serve: Serve, settings: Settings) -> None:
+    @get("/limited", public=True)
+    async def limited(seconds: FromQuery[int]) -> None:
+        raise errors.TooManyPasswords(headers={"Retry-After": str(seconds)})
+
+    app = create_app(settings)
+    app.register(limited)
+    async with httpx.AsyncClient(base_url=await serve(app)) as client:
+        for seconds in ("3", "5"):
+            response = await client.get(f"/limited?seconds={seconds}")
+
+            assert_problem(response, 503, "too_many_passwords")
+            assert response.headers["retry-after"] == seconds
 
 
 def test_every_error_class_has_a_code_of_its_own() -> None:

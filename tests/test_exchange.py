@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.server.connection import Connection, Connections, Limits
+from service.server.connection import Connection
+from service.server.state import Connections, Limits
 from tests.raw_http import exchange, get
 
 App = Callable[[Any, Any, Any], Awaitable[None]]

@@ -56,7 +56,9 @@ REFUSED = {
     "a leading zero": (400, with_unknown(b"01")),
     "an underscore in a number": (400, with_unknown(b"1_0")),
     "white space": (400, b" \r\n\t"),
-    "a byte order mark": (400, b"\xef\xbb\xbf{" + POST + b"}"),
+    "two byte order marks": (400, b"\xef\xbb\xbf\xef\xbb\xbf{" + POST + b"}"),
+    "a byte order mark alone": (400, b"\xef\xbb\xbf"),
+    "a byte order mark of UTF-16": (400, ("{" + POST.decode() + "}").encode("utf-16")),
     "UTF-32": (400, ("{" + POST.decode() + "}").encode("utf-32")),
     "Latin-1": (400, '{"title": "é", "content": "C"}'.encode("latin-1")),
     "an overlong form": (400, with_title(b'"\xc0\xaf"')),
@@ -99,6 +101,8 @@ async def test_hostile_json_is_refused_and_nothing_is_stored(
         b'{"title": 1, "content": "C", "title": "T"}',  # the last value of a repeated key counts
         b'{"title": null, "content": [], "title": "T", "content": "C"}',
         b'{"t\\u0069tle": "T", "content": "C"}',
+        b"\xef\xbb\xbf{" + POST + b"}",  # a byte order mark
+        b"\xef\xbb\xbf" + b'{"title": 1, "content": "C", "title": "T"}',
     ],
     ids=lambda body: body[:40],
 )

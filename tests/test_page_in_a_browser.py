@@ -3,42 +3,107 @@
 from urllib.parse import urlsplit
 
 import httpx
-from playwright.async_api import Page, expect
+import pytest
+from playwright.async_api import Locator, Page, expect
 
 from tests.people import Person
+from tests.proxies import StartPrefix
 
 
-async def test_a_user_logs_in_creates_a_post_and_lists_it(
-    browser_page: Page, address: str, client: httpx.AsyncClient, alice: Person
-) -> None:
-    page = browser_page
+async def authorize(page: Page, username: str, password: str) -> Locator:
+    """Log in with the dialog, and leave it open."""
+    await page.get_by_role("button", name="Authorize").first.click()
+    await page.get_by_label("username:").fill(username)
+    await page.get_by_label("password:").fill(password)
+    await page.get_by_role("button", name="Apply given OAuth2 credentials").click()
+    return page.locator(".auth-container")
+
+
+async def execute(page: Page, operation: str, status: int, body: str | None = None) -> Locator:
+    """Send the example of an operation, or another body; returns what the page shows of the response."""
+    block = page.locator(f"[id^='operations-'][id$='-{operation}']")
+    await block.locator(".opblock-summary-control").click()
+    if body:
+        await block.locator("textarea").fill(body)
+    await block.get_by_role("button", name="Execute").click()
+    response = block.locator(".live-responses-table")
+    await expect(response.locator("tbody .response-col_status").first).to_contain_text(str(status))
+    return response
+
+
+async def use_the_page(page: Page, url: str, client: httpx.AsyncClient, alice: Person) -> None:
     origins: set[str] = set()
     errors: list[str] = []
     page.on("request", lambda request: origins.add(urlsplit(request.url).netloc))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.set_default_timeout(10_000)
-    await page.goto(f"{address}/docs")
+    await page.goto(url)
 
-    await page.get_by_role("button", name="Authorize").first.click()
-    await page.get_by_label("username:").fill(alice.username)
-    await page.get_by_label("password:").fill(alice.password)
-    await page.get_by_role("button", name="Apply given OAuth2 credentials").click()
-    await expect(page.locator(".auth-container")).to_contain_text("Authorized")
+    dialog = await authorize(page, alice.username, alice.password)
+    await expect(dialog).to_contain_text("Authorized")
     await page.get_by_role("button", name="Close").click()
-
-    create = page.locator("[id='operations-posts-create_post']")
-    await create.locator(".opblock-summary-control").click()
-    await create.locator("textarea").fill('{"title": "From the page", "content": "Written by hand"}')
-    await create.get_by_role("button", name="Execute").click()
-    await expect(create.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("201")
-
-    listing = page.locator("[id='operations-posts-list_posts']")
-    await listing.locator(".opblock-summary-control").click()
-    await listing.get_by_role("button", name="Execute").click()
-    await expect(listing.locator(".live-responses-table")).to_contain_text("From the page")
+    await execute(page, "create_post", 201, '{"title": "From the page", "content": "Written by hand"}')
+    listing = await execute(page, "list_posts", 200)
+    await expect(listing).to_contain_text("From the page")
 
     [post] = (await client.get("/posts")).json()
     assert (post["title"], post["user_id"]) == ("From the page", alice.id)
-    assert origins == {urlsplit(address).netloc}
+    assert origins == {urlsplit(url).netloc}
     assert errors == []
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+async def test_a_user_logs_in_creates_a_post_and_lists_it(
+    browser_page: Page, address: str, client: httpx.AsyncClient, alice: Person, path: str
+) -> None:
+    await use_the_page(browser_page, address + path, client, alice)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+async def test_a_user_does_the_same_behind_a_proxy_that_adds_a_prefix(
+    browser_page: Page,
+    address: str,
+    client: httpx.AsyncClient,
+    alice: Person,
+    path: str,
+    nginx_with_prefix: StartPrefix,
+) -> None:
+    await use_the_page(browser_page, await nginx_with_prefix(address) + path, client, alice)
+
+
+async def test_a_wrong_password_is_reported_where_it_was_typed(browser_page: Page, address: str, alice: Person) -> None:
+    page = browser_page
+    page.set_default_timeout(10_000)
+    await page.goto(f"{address}/docs")
+
+    dialog = await authorize(page, alice.username, "wrong password")
+
+    await expect(dialog.locator(".errors")).to_have_text("Incorrect username or password", use_inner_text=True)
+    await expect(page.get_by_text("Incorrect username or password")).to_have_count(1)
+    await expect(dialog.locator("input:visible")).to_have_count(2)
+
+
+async def test_the_examples_work_one_after_the_other_on_a_narrow_screen(browser_page: Page, address: str) -> None:
+    page, width = browser_page, 390
+    page.set_default_timeout(10_000)
+    await page.set_viewport_size({"width": width, "height": 844})
+    await page.goto(f"{address}/docs")
+    await expect(page.locator(".opblock")).to_have_count(12)
+    blocks = await page.locator(".opblock").all()
+    operations = [(await block.get_attribute("id") or "").rpartition("-")[2] for block in blocks]
+    statuses = {"register": 201, "create_post": 201, "delete_post": 204}
+
+    for operation in operations:
+        if operation == "read_own_account":
+            await expect(await authorize(page, "maria", "correct horse battery")).to_contain_text("Authorized")
+            await page.get_by_role("button", name="Close").click()
+        response = await execute(page, operation, statuses.get(operation, 200))
+        assert await page.evaluate("document.documentElement.scrollWidth") == width, operation
+        column = await response.locator("tbody .response-col_description").first.bounding_box()
+        assert column, operation
+        assert column["width"] > 0.75 * width, operation
+        await page.locator(f"[id$='-{operation}'] .opblock-summary-control").click()
+
+    assert operations[:3] == ["register", "login", "read_own_account"]
+    await expect(page.locator(".servers")).to_have_count(0)

@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service import settings
@@ -111,6 +112,48 @@ def test_all_invalid_settings_are_named_at_once() -> None:
         "SECRET_KEY",
         "WORKERS",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("PORT", "http", "must be a whole number from 0 to 65535"),
+        ("PORT", "80000", "must be a whole number from 0 to 65535"),
+        ("WORKERS", "0", "must be a whole number from 1 to 256"),
+        ("PASSWORD_QUEUE", "1.5", "must be a whole number from 1 to 100000"),
+        ("PASSWORD_QUEUE", "+5", "must be a whole number from 1 to 100000"),
+        ("CLIENT_TIMEOUT_SECONDS", "soon", "must be a number above 0 and at most 3600"),
+        ("CLIENT_TIMEOUT_SECONDS", "0", "must be a number above 0 and at most 3600"),
+        ("DATABASE_TIMEOUT_SECONDS", "inf", "must be a number above 0 and at most 3600"),
+        ("PASSWORD_LANES", "3", None),
+    ],
+)
+def test_an_invalid_setting_is_described_in_plain_words(
+    environment: dict[str, str], name: str, text: str, words: str | None
+) -> None:
+    if words:
+        assert faults(environment | {name: text}) == [f"{name}: {words}"]
+    # Two settings that do not go together, beside a third that is wrong by itself.
+    together = environment | {"PASSWORD_MEMORY_KIB": "15", "PASSWORD_LANES": "2", "WORKERS": "0"}
+    assert faults(together) == [
+        "WORKERS: must be a whole number from 1 to 256",
+        "PASSWORD_MEMORY_KIB: must be at least 8 for each of PASSWORD_LANES",
+    ]
+
+
+def test_the_bounds_of_a_setting_are_those_of_its_type(environment: dict[str, str]) -> None:
+    bounds = {
+        field.encode_name: (kind.ge or 0, kind.le or 0)
+        for field in msgspec.structs.fields(Settings)
+        if isinstance(kind := msgspec.inspect.type_info(field.type), msgspec.inspect.IntType)
+    }
+
+    assert len(bounds) >= 9
+    for name, (low, high) in bounds.items():
+        settings.load(environment | {name: str(low)})
+        settings.load({"PASSWORD_MEMORY_KIB": "1024"} | environment | {name: str(high)})
+        for outside in (low - 1, high + 1):
+            assert faults(environment | {name: str(outside)})[0].startswith(f"{name}: must be a whole number from ")
 
 
 @pytest.mark.parametrize(

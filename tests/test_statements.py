@@ -1,6 +1,7 @@
 """Every statement is prepared on the real schema, and its columns are compared with the fields of its struct."""
 
 import re
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import asyncpg
@@ -38,6 +39,9 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
 
 
 def python_type(annotation: Any) -> Any:
+    """The type without its metadata and without ``None``, which a prepared statement does not tell."""
+    if get_origin(annotation) is UnionType:
+        [annotation] = set(get_args(annotation)) - {NoneType}
     while get_origin(annotation) is not None and hasattr(annotation, "__metadata__"):
         annotation = get_args(annotation)[0]
     return str if annotation is Timestamp else annotation

@@ -1,1 +1,1 @@
-"""The routes: parse, one query call, answer."""
+"""The routes: each parses a request, calls a query and returns its result."""

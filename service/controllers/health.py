@@ -4,6 +4,7 @@ from litestar import Controller
 from msgspec import Struct
 
 from service.errors import DatabaseUnavailable, Stopping
+from service.http.headers import NO_STORE
 from service.http.requests import Request
 from service.http.routes import get
 
@@ -13,21 +14,39 @@ class Message(Struct, frozen=True):
 
 
 class HealthController(Controller):
-    tags = ("operation",)
+    tags = ("Operation",)
 
-    @get("/")
+    @get(
+        "/",
+        public=True,
+        summary="Find the API page",
+        response_description="What this is, and where the API page is.",
+    )
     async def greet(self) -> Message:
-        """Say what this is."""
-        return Message("Accounts and posts. The API is described at /docs.")
+        """For people who open the address of the service in a browser."""
+        return Message("Accounts and posts. The API page is at docs, relative to this address.")
 
-    @get("/health/live")
+    @get(
+        "/health/live",
+        public=True,
+        summary="Check that the process runs",
+        response_description="The process runs.",
+        cache_control=NO_STORE,
+    )
     async def is_live(self) -> Message:
-        """Answer while the process runs."""
+        """The state of the database does not matter."""
         return Message("live")
 
-    @get("/health/ready", fails_with=(DatabaseUnavailable, Stopping))
+    @get(
+        "/health/ready",
+        public=True,
+        summary="Check that the service can be used",
+        response_description="The service can be used.",
+        cache_control=NO_STORE,
+        fails_with=(DatabaseUnavailable, Stopping),
+    )
     async def is_ready(self, request: Request) -> Message:
-        """Answer 200 while the database does, else 503; 503 also as soon as the service is told to stop."""
+        """Ready means that the database answers, and that the service has not been told to stop."""
         if request.scope["state"].get("stopping"):  # set by the server
             raise Stopping
         if not await request.db.answers():

@@ -1,68 +1,96 @@
-"""Posts: anyone reads them, their owner writes them."""
+"""Posts: anyone may read them, and only the owner may change them."""
+
+from typing import Annotated
 
 from litestar import Controller
-from litestar.params import FromPath, JSONBody
-from msgspec import UNSET
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
-from service.http.links import LOCATION, NEXT_PAGE, next_page
+from service.http.links import LOCATION, NEXT_PAGE, next_page, relative
 from service.http.requests import Request
-from service.http.responses import Response
+from service.http.responses import JSONResponse
 from service.http.routes import delete, get, patch, post
 from service.queries import posts
 from service.security.guards import requires_post_ownership
-from service.security.middleware import AUTHENTICATED
-from service.structs.fields import PostId
-from service.structs.posts import Post, PostCreate, PostQuery, PostUpdate
+from service.structs.fields import MAX_ID, PostId
+from service.structs.posts import Post, PostCreate, PostUpdate
 
 
 class PostController(Controller):
     path = "/posts"
-    tags = ("posts",)
+    tags = ("Posts",)
 
-    @post("/", **AUTHENTICATED, response_headers=[LOCATION])
-    async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> Response[Post]:
-        """Write a post. Its owner is the user behind the token."""
-        created = await posts.insert(request.db, request.user, data)
-        return Response(created, headers={"Location": f"/posts/{created.id}"})
+    @post("/", summary="Write a post", response_description="The new post.", response_headers=[LOCATION])
+    async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> JSONResponse[Post]:
+        """The post belongs to the user whose access token is sent."""
+        created = await posts.insert(request.db, request.user.user_id, data)
+        return JSONResponse(created, headers={"Location": relative(request.scope, f"posts/{created.id}")})
 
-    @get("/", query=PostQuery, response_headers=[NEXT_PAGE])
-    async def list_posts(self, request: Request) -> Response[list[Post]]:
-        """List posts by id. While more follow, the `Link` header leads to the next page."""
-        wanted = request.query_of(PostQuery)
-        if wanted.user_id is UNSET:
-            page = await posts.select_page(request.db, wanted.after, wanted.limit)
+    @get(
+        "/",
+        public=True,
+        summary="List posts",
+        response_description="A page of posts.",
+        response_headers=[NEXT_PAGE],
+    )
+    async def list_posts(
+        self,
+        request: Request,
+        limit: Annotated[int, QueryParameter(ge=1, le=100, description="The most posts on a page.")] = 50,
+        after: Annotated[
+            int,
+            QueryParameter(
+                ge=0,
+                le=MAX_ID,
+                description="Only posts with a higher id. For paging: a post with a smaller id may be committed later.",
+            ),
+        ] = 0,
+        user_id: Annotated[
+            int | None, QueryParameter(ge=1, le=MAX_ID, description="Only the posts of this user.")
+        ] = None,
+    ) -> JSONResponse[list[Post]]:
+        """Posts by id, a page at a time. While more follow, the `Link` header leads to the next page."""
+        if user_id is None:
+            page = await posts.select_page(request.db, after, limit)
         else:
-            page = await posts.select_page_of_user(request.db, wanted.user_id, wanted.after, wanted.limit)
-        link = next_page(page.posts, more=page.more, limit=wanted.limit, user_id=wanted.user_id)
-        return Response(page.posts, headers=link)
+            page = await posts.select_page_of_user(request.db, user_id, after, limit)
+        link = next_page(request.scope, page.posts, more=page.more, limit=limit, user_id=user_id)
+        return JSONResponse(page.posts, headers=link)
 
-    @get("/{post_id:str}", fails_with=(PostNotFound,))
+    @get(
+        "/{post_id:str}",
+        public=True,
+        summary="Read a post",
+        response_description="The post.",
+        fails_with=(PostNotFound,),
+    )
     async def read_post(self, request: Request, post_id: FromPath[PostId]) -> Post:
-        """Read one post."""
+        """Anyone may read any post."""
         if (found := await posts.select(request.db, post_id)) is None:
             raise PostNotFound
         return found
 
     @patch(
         "/{post_id:str}",
-        **AUTHENTICATED,
+        summary="Change a post",
+        response_description="The changed post.",
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayUpdate)],
         fails_with=(PostNotFound, OnlyOwnerMayUpdate),
     )
     async def update_post(self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]) -> Post:
-        """Change a post's title, its content or both. An absent field keeps its value."""
-        if (changed := await posts.update(request.db, post_id, request.user, data)) is None:
+        """Only the owner may change a post. A field that is left out keeps its value."""
+        if (changed := await posts.update(request.db, post_id, request.user.user_id, data)) is None:
             raise PostNotFound
         return changed
 
     @delete(
         "/{post_id:str}",
-        **AUTHENTICATED,
+        summary="Delete a post",
+        response_description="The post is deleted.",
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayDelete)],
         fails_with=(PostNotFound, OnlyOwnerMayDelete),
     )
     async def delete_post(self, request: Request, post_id: FromPath[PostId]) -> None:
-        """Delete a post."""
-        if not await posts.delete(request.db, post_id, request.user):
+        """Only the owner may delete a post."""
+        if not await posts.delete(request.db, post_id, request.user.user_id):
             raise PostNotFound

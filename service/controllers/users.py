@@ -1,15 +1,16 @@
-"""Users: one's own account, and everybody's profile."""
+"""Users: the own account, and the profiles of all users."""
 
 from litestar import Controller
 from litestar.params import FromPath
 
-from service.errors import InvalidToken, UserNotFound
+from service.errors import UserNotFound
+from service.http.headers import NO_STORE
 from service.http.links import NEXT_PAGE, next_page
 from service.http.requests import Request
-from service.http.responses import Response
+from service.http.responses import JSONResponse
 from service.http.routes import get
 from service.queries import users
-from service.security.middleware import AUTHENTICATED
+from service.security.principal import select_account
 from service.structs.fields import UserId
 from service.structs.users import User, UserProfile
 
@@ -18,19 +19,33 @@ PROFILE_POSTS = 50
 
 class UserController(Controller):
     path = "/users"
-    tags = ("users",)
+    tags = ("Users",)
 
-    @get("/me", **AUTHENTICATED)
+    @get(
+        "/me",
+        summary="Read your own account",
+        response_description="Your account.",
+        cache_control=NO_STORE,
+    )
     async def read_own_account(self, request: Request) -> User:
-        """Read the account behind the token."""
-        if (user := await users.select(request.db, request.user)) is None:
-            raise InvalidToken
-        return user
+        """The account of the user whose access token is sent."""
+        return await select_account(request.db, request.user)
 
-    @get("/{user_id:str}", response_headers=[NEXT_PAGE], fails_with=(UserNotFound,))
-    async def read_user(self, request: Request, user_id: FromPath[UserId]) -> Response[UserProfile]:
-        """Read a user with the first page of their posts. While more follow, `Link` leads to the next page."""
+    @get(
+        "/{user_id:str}",
+        public=True,
+        summary="Read a user's profile",
+        response_description="The user, with the first page of their posts.",
+        response_headers=[NEXT_PAGE],
+        fails_with=(UserNotFound,),
+    )
+    async def read_user(self, request: Request, user_id: FromPath[UserId]) -> JSONResponse[UserProfile]:
+        """A user with their e-mail address and their first 50 posts, by id.
+
+        While more posts follow, the `Link` header leads to the next page.
+        """
         if (found := await users.select_profile(request.db, user_id, PROFILE_POSTS)) is None:
             raise UserNotFound
         profile, more = found
-        return Response(profile, headers=next_page(profile.posts, more=more, limit=PROFILE_POSTS, user_id=profile.id))
+        link = next_page(request.scope, profile.posts, more=more, limit=PROFILE_POSTS, user_id=profile.id)
+        return JSONResponse(profile, headers=link)

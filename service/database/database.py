@@ -11,6 +11,7 @@ import asyncpg
 
 from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
 from service.database.pool import ConnectionPool
+from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
 
 # A statement failed because of one of its rows, and wrote nothing: invalid values (class 22), constraints (23),
@@ -47,13 +48,14 @@ class ConnectionLost(DatabaseUnavailable):
 
 
 class Database:
-    """Runs statements, each in a transaction of its own.
+    """Runs statements, each in a transaction of its own unless ``transaction()`` joins several.
 
-    Reads and writes raise ``DatabaseUnavailable``, or the error that asyncpg raises for a faulty statement.
+    All of these raise ``DatabaseUnavailable``, or the error that asyncpg raises for a faulty statement.
     """
 
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
+        self._timeout = timeout
         self._pool = ConnectionPool(url, size=connections, timeout=timeout)
         self._loaders: dict[tuple[str, Row], BatchLoader[int, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
@@ -106,12 +108,56 @@ class Database:
         self._pool.release(connection)
         return rows
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Run several statements as one transaction, within the timeout of one statement.
+
+        The transaction is committed at the end of the block. It is rolled back if the block raises or a statement has
+        failed. If this raises ``DatabaseUnavailable``, it may or may not have been applied.
+        """
+        connection = await self._pool.acquire()
+        transaction = Transaction(connection)
+        try:
+            async with asyncio.timeout(self._timeout) as deadline:
+                await transaction.run("begin")
+                yield transaction
+                await transaction.commit()
+        except Exception as error:
+            lost, timed_out = connection.is_closed(), deadline.expired()
+            if lost or isinstance(transaction.failure, TimeoutError):
+                self._pool.discard(connection)
+                self._pool.evict_idle()
+            elif timed_out:  # a statement may still be running
+                self._pool.discard(connection)
+            else:
+                await self._roll_back(connection)
+            raised_by_block = error is not transaction.failure and not timed_out
+            if raised_by_block or not (lost or isinstance(error, (TimeoutError, *_UNAVAILABLE))):
+                raise
+            self._pool.log_failure("a transaction failed", error)
+            raise (ConnectionLost if lost else DatabaseUnavailable) from error
+        except BaseException:  # cancelled: a statement may still be running
+            self._pool.discard(connection)
+            raise
+        self._pool.release(connection)
+
+    async def _roll_back(self, connection: asyncpg.Connection) -> None:
+        """Roll back and release the connection, or discard it if the rollback fails."""
+        try:
+            await connection.execute("rollback")
+        except BaseException as error:
+            self._pool.discard(connection)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._pool.release(connection)
+
     def fetch_by_key(self, statement: str, build: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
         """Read the rows of one key, together with the other keys that are requested now.
 
         The statement takes an array of keys as its first parameter and returns the key as its first column. ``build``
         gets the rows of one key, in their order and possibly none, and ``arguments``. All callers that request the same
-        key share its result, so nobody may modify it.
+        key share its result, so they must not modify it.
         """
         kind = (statement, arguments)
         if (loader := self._loaders.get(kind)) is None:
@@ -178,7 +224,7 @@ def coalesced(
 ) -> Callable[Concatenate[Database, P], Awaitable[V]]:
     """Make equal calls in the same iteration of the event loop one call.
 
-    All callers share its result, so nobody may modify it. Arguments are passed by position.
+    All callers share its result, so they must not modify it. Arguments are passed by position.
     """
 
     @wraps(read)

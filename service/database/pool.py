@@ -158,7 +158,7 @@ class ConnectionPool:
                 await self._connection_needed.wait()
 
     def _on_terminated(self, connection: Any) -> None:
-        """Remove a closed connection, whoever closed it. Another one may be opened in its place."""
+        """Remove a connection that either side has closed. Another one may be opened in its place."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)

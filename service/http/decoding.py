@@ -1,135 +1,188 @@
-"""Bodies and queries of requests to structs, with every fault at once.
+"""Decodes request bodies and parameters into structs, and reports all invalid fields at once.
 
-msgspec stops at the first fault, which is as fast as it gets while all is well. Only when something is wrong is what
-came taken apart a second time, field by field, to name everything that a client has to mend.
+msgspec stops at the first fault, which is the fastest way while everything is valid. Only after a fault are the fields
+decoded one by one, to name all that a client has to change.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from functools import cache
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
+from typing import Any, Final, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import NODEFAULT, DecodeError, Raw, Struct, ValidationError
-from msgspec.structs import FieldInfo
+from msgspec import DecodeError, Raw, Struct, ValidationError, inspect
 
 from service.errors import FaultyField, InvalidFields, NotForm, NotJson
-from service.structs.fields import decode_field
+from service.structs.rules import alternatives, describe_fault
 
-T = TypeVar("T", bound=Struct)
+T = TypeVar("T")
+TypeDecoder = Callable[[Any, Any], Any]
+Texts = Mapping[str, Any]  # a text for each name, a list of texts where a field takes several, or an uploaded file
 
 MAX_FORM_FIELDS: Final = 100
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# Numbers as JSON writes them. msgspec would also read `1e1` and `5.0` as whole numbers.
 _WHOLE_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
+_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_FORMS: Final = {inspect.IntType: _WHOLE_NUMBER, inspect.FloatType: _NUMBER}
+_NOT_A_NUMBER: Final = object()
 
 
-@cache
-def _decoder(kind: type[Struct]) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind, dec_hook=decode_field)
+class _Field(Struct, frozen=True):
+    """A field of a struct that is decoded by itself."""
+
+    name: str
+    attribute: str
+    kind: Any
+    types: list[inspect.Type]
+    decoder: msgspec.json.Decoder[Any]
+    required: bool
 
 
-@cache
-def _fields(kind: type[Struct]) -> list[tuple[FieldInfo, msgspec.json.Decoder[Any]]]:
-    """The fields of a struct, and what decodes each by itself."""
-    return [(field, msgspec.json.Decoder(field.type, dec_hook=decode_field)) for field in msgspec.structs.fields(kind)]
+class Decoder(Generic[T]):
+    """Decodes values of one type, in general a struct."""
+
+    def __init__(self, kind: type[T], type_decoder: TypeDecoder) -> None:
+        """``type_decoder`` is msgspec's ``dec_hook``: it decodes the types that msgspec does not know."""
+        self.kind = kind
+        self._type_decoder = type_decoder
+        self._decoder = msgspec.json.Decoder(kind, dec_hook=type_decoder)
+
+    @cached_property
+    def _fields(self) -> list[_Field]:
+        fields = msgspec.structs.fields(cast("type[Struct]", self.kind)) if is_struct(self.kind) else ()
+        return [
+            _Field(
+                name=field.encode_name,
+                attribute=field.name,
+                kind=field.type,
+                types=alternatives(inspect.type_info(field.type)),
+                decoder=msgspec.json.Decoder(field.type, dec_hook=self._type_decoder),
+                required=field.required,
+            )
+            for field in fields
+        ]
+
+    @cached_property
+    def _numbers(self) -> dict[str, re.Pattern[str]]:
+        """The pattern that the text of each numeric field must match."""
+        return {field.name: form for field in self._fields if (form := _form_of_number(field.types))}
+
+    @cached_property
+    def lists(self) -> frozenset[str]:
+        """The fields that take several values."""
+        lists = (inspect.CollectionType, inspect.TupleType)
+        return frozenset(field.name for field in self._fields if any(isinstance(one, lists) for one in field.types))
+
+    def decode_json(self, body: bytes) -> T:
+        """Decode a JSON body. Raises ``NotJson``, or ``InvalidFields`` with all faulty fields."""
+        body = body.removeprefix(_BYTE_ORDER_MARK)
+        try:
+            body.decode()  # msgspec skips unknown fields without checking their encoding
+            return self._decoder.decode(body)
+        except ValidationError as error:
+            return self._decode_json_by_field(body, error)
+        except (DecodeError, UnicodeDecodeError, RecursionError):
+            raise NotJson from None
+
+    def _decode_json_by_field(self, body: bytes, error: ValidationError) -> T:
+        try:
+            whole = msgspec.json.decode(body, type=Raw)  # to its end, also if it is not an object
+            if not is_struct(self.kind):
+                raise InvalidFields([describe_fault("", error)]) from None
+            fields = msgspec.json.decode(whole, type=dict[str, Raw])
+        except ValidationError:
+            raise InvalidFields([describe_fault("", error)]) from None
+        except (DecodeError, RecursionError):  # after the first fault
+            raise NotJson from None
+
+        return self._decode_by_field(
+            fields.keys(), lambda field: field.decoder.decode(fields[field.name]), nullable=True
+        )
+
+    def decode_texts(self, texts: Texts) -> T:
+        """Decode the texts of a form, a query, header fields or cookies. Raises ``InvalidFields``."""
+        values = texts
+        for name, form in self._numbers.items():
+            text = texts.get(name)
+            if text is not None and not (isinstance(text, str) and form.fullmatch(text)):
+                values = {**values, name: _checked_number(text, form)}
+        try:
+            return msgspec.convert(values, self.kind, strict=False, dec_hook=self._type_decoder)
+        except ValidationError:
+            pass
+
+        def decode(field: _Field) -> Any:
+            return msgspec.convert(values[field.name], field.kind, strict=False, dec_hook=self._type_decoder)
+
+        repeated = {name for name, value in texts.items() if isinstance(value, list) and name not in self.lists}
+        return self._decode_by_field(values.keys(), decode, nullable=False, repeated=repeated)
+
+    def _decode_by_field(
+        self,
+        given: Collection[str],
+        decode: Callable[[_Field], Any],
+        *,
+        nullable: bool,
+        repeated: Collection[str] = (),
+    ) -> T:
+        values, faults = {}, []
+        for field in self._fields:
+            pointer = f"/{field.name}"
+            if field.name in repeated:
+                faults.append(FaultyField(pointer, "is given more than once"))
+            elif field.name in given:
+                try:
+                    values[field.attribute] = decode(field)
+                except ValidationError as fault:
+                    faults.append(describe_fault(pointer, fault, field.types, nullable=nullable))
+            elif field.required:
+                faults.append(FaultyField(pointer, "is required"))
+        if faults:
+            raise InvalidFields(faults) from None
+        try:
+            return self.kind(**values)  # the fault was in a repeated JSON field: the last value counts
+        except ValueError as fault:
+            raise InvalidFields([FaultyField("", str(fault))]) from None
 
 
-def decode_json(body: bytes, kind: type[T]) -> T:
-    """Decode a JSON body. Raises ``NotJson``, or ``InvalidFields`` with all faulty fields."""
-    try:
-        body.decode()  # msgspec skips fields that it does not know without a look at their encoding
-        decoded: T = _decoder(kind).decode(body)
-    except ValidationError as error:
-        return _decode_field_by_field(body, kind, error)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
-        raise NotJson from None
-    return decoded
+def is_struct(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
 
 
-def _decode_field_by_field(body: bytes, kind: type[T], error: ValidationError) -> T:
-    try:
-        whole = msgspec.json.decode(body, type=Raw)  # to its end, also where it is no object
-        fields = msgspec.json.decode(whole, type=dict[str, Raw])
-    except ValidationError:
-        raise InvalidFields([FaultyField("", str(error))]) from None
-    except (DecodeError, RecursionError):  # further on than the first fault
-        raise NotJson from None
-    values, faults = {}, []
-    for field, decoder in _fields(kind):
-        name = field.encode_name
-        if name in fields:
-            try:
-                values[field.name] = decoder.decode(fields[name])
-            except ValidationError as fault:
-                faults.append(_fault(name, fault))
-        elif field.default is NODEFAULT:
-            faults.append(FaultyField(f"/{name}", "Missing"))
-    if faults:
-        raise InvalidFields(faults) from None
-    return kind(**values)  # the fault was in a repeated field, of which the last one counts
+def _checked_number(value: Any, form: re.Pattern[str]) -> Any:
+    """Return ``value``, with every text that is not a number replaced by an object that msgspec rejects."""
+    if isinstance(value, list):
+        return [_checked_number(one, form) for one in value]
+    return value if isinstance(value, str) and form.fullmatch(value) else _NOT_A_NUMBER
+
+
+def _form_of_number(types: Iterable[inspect.Type]) -> re.Pattern[str] | None:
+    """The pattern of a text for a field of these types; ``None`` unless all of them are numbers."""
+    forms = set()
+    for kind in types:
+        if isinstance(kind, inspect.CollectionType):
+            forms.add(_form_of_number(alternatives(kind.item_type)))
+        elif not isinstance(kind, inspect.NoneType):
+            forms.add(_FORMS.get(type(kind)))
+    if not forms or None in forms:
+        return None
+    return _NUMBER if _NUMBER in forms else _WHOLE_NUMBER
 
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:
-    """Take an ``application/x-www-form-urlencoded`` body apart. Raises ``NotForm``."""
+    """Split an ``application/x-www-form-urlencoded`` body into its fields. Raises ``NotForm``."""
     try:
         return parse_qsl(body.decode(), errors="strict", max_num_fields=MAX_FORM_FIELDS)
-    except ValueError:  # of which UnicodeDecodeError is one
+    except ValueError:  # also a UnicodeDecodeError
         raise NotForm from None
 
 
-def decode_form(pairs: Iterable[tuple[str, str]], kind: type[T]) -> T:
-    """Decode the fields of a form. Raises ``InvalidFields`` with all faulty fields.
-
-    One without a value counts as absent, and one of ours that comes twice is a fault (RFC 6749, section 3.2). Lone
-    surrogates, which the charset of a part of a multipart form can stand for, raise ``UnicodeEncodeError``.
-    """
-    values: dict[str, Any] = {}
-    repeated = set()
-    for name, value in pairs:
-        if value == "":
-            continue
-        value.encode()
-        if name in values and name in kind.__struct_encode_fields__:
-            repeated.add(name)
-        values[name] = value
-    return _to_struct(values, kind, repeated)
-
-
-def decode_query(query: bytes, kind: type[T]) -> T:
-    """Decode a query of whole numbers. Raises ``InvalidFields`` with all faulty fields.
-
-    Of a parameter that comes twice the last one counts.
-    """
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    return _to_struct({name: int(text) if _WHOLE_NUMBER.fullmatch(text) else text for name, text in pairs}, kind)
-
-
-def _to_struct(values: Mapping[str, Any], kind: type[T], repeated: Collection[str] = ()) -> T:
-    try:
-        if not repeated:
-            return msgspec.convert(values, kind)
-    except ValidationError:
-        pass
-    raise InvalidFields(list(_faults(values, kind, repeated)))
-
-
-def _faults(values: Mapping[str, Any], kind: type[Struct], repeated: Collection[str]) -> Iterable[FaultyField]:
-    for field, _ in _fields(kind):
-        name = field.encode_name
-        if name in repeated:
-            yield FaultyField(f"/{name}", "Given more than once")
-        elif name in values:
-            try:
-                msgspec.convert(values[name], field.type)
-            except ValidationError as fault:
-                yield _fault(name, fault)
-        elif field.default is NODEFAULT:
-            yield FaultyField(f"/{name}", "Missing")
-
-
-def _fault(name: str, error: ValidationError) -> FaultyField:
-    # What is wrong, without the place, which the pointer names.
-    sentence = str(error).split(" - at `", maxsplit=1)[0]
-    # The only pattern among the fields: see WITHOUT_NUL.
-    return FaultyField(f"/{name}", "Must not contain U+0000" if "matching regex" in sentence else sentence)
+def parse_query(query: bytes) -> Iterable[tuple[str, str]]:
+    """Split a query into its parameters."""
+    text = query.decode("latin-1")
+    if "%" in text or "+" in text:
+        return parse_qsl(text, keep_blank_values=True)
+    return [pair.partition("=")[::2] for pair in text.split("&")]  # the same, where nothing is encoded

@@ -1,79 +1,103 @@
-"""The OpenAPI 3.1 document: what Litestar reads off the routes, and the failures that follow from their shape."""
+"""The OpenAPI 3.1 document: what Litestar reads off the routes, and the errors that follow from their shape."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
-from operator import attrgetter
+from functools import cache
 from typing import Any, Final
 
 import msgspec
-from email_validator import SPECIAL_USE_DOMAIN_NAMES
-from litestar import Litestar
+from litestar import Controller, Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, OAuthFlow, OAuthFlows, Schema, SecurityScheme, Tag
-from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
-from litestar.plugins import OpenAPISchemaPlugin
+from litestar.openapi.spec import Components, OAuthFlow, OAuthFlows, SecurityScheme, Server, Tag
+from litestar.params import ParameterKwarg
 from litestar.routes import HTTPRoute
-from litestar.types import ControllerRouterHandler
-from litestar.typing import FieldDefinition
-from msgspec import Struct
 
-from service import errors
-from service.http.problems import MEDIA_TYPE, Problem, describe, phrase
-from service.http.requests import FORM, Request
-from service.structs.fields import MAX_EMAIL_LENGTH, MAX_ID, Email, PostId, Timestamp, UserId
+from service.http.headers import REQUEST_ID
+from service.http.openapi_errors import describe_errors
+from service.http.openapi_types import FIELD_TYPES, FieldTypes
+from service.http.problems import TOKEN_PATH, Problem, TokenProblem
+from service.http.requests import Request
+from service.http.routes import BEARER, Route
+
+Json = dict[str, Any]
+
+DESCRIPTION: Final = """\
+People register, log in and write posts that only their owner may change.
+
+To try it here, register, choose **Authorize** to log in, and run the operations from top to bottom.
+
+Every error has a JSON body (RFC 9457) with a stable `code` for programs and a `detail` for people; with status 422,
+`errors` names every faulty field. Every response has an `X-Request-ID` header: the client's own id, or else a new one.
+"""
 
 TAGS: Final = {
-    "auth": "Registration and login.",
-    "users": "One's own account, and everybody's profile.",
-    "posts": "Anyone reads them, their owner writes them.",
-    "operation": "For those who run the service.",
+    "Registration and login": "An access token proves who sends a request.",
+    "Users": "Your own account, and everybody's profile.",
+    "Posts": "Anyone may read them, and only the owner may change them.",
+    "Operation": "For those who run the service.",
+}
+
+REFERENCE: Final = "#/components/schemas/{name}"
+
+_EXAMPLE_ID: Final = "5f0c9a7be2d4-1a"
+
+# Headers of many routes.
+_HEADERS: Final = {
+    "X-Request-ID": {
+        "description": "The client's own if it sent one of 1 to 64 letters, digits, dots, underscores and hyphens, "
+        "else a new one.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        "example": _EXAMPLE_ID,
+    },
+    "Cache-Control": {
+        "description": "`no-store`: neither browsers nor proxies keep this response.",
+        "schema": {"type": "string", "const": "no-store"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before the next attempt.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        "example": "1",
+    },
+    "Accept-Encoding": {
+        "description": "The content codings that a body may have (RFC 9110, section 12.5.3).",
+        "schema": {"type": "string"},
+        "example": "identity",
+    },
+    "WWW-Authenticate": {
+        "description": 'Which kind of token is needed (RFC 6750); with `error="invalid_token"` if one was sent.',
+        "schema": {"type": "string"},
+        "example": "Bearer",
+    },
 }
 
 
-class _FieldTypes(OpenAPISchemaPlugin):
-    """Describes the field types that only this service knows."""
+@cache
+def document(controllers: tuple[type[Controller], ...]) -> bytes:
+    """Describe the routes in the order in which the controllers declare them, as JSON.
 
-    @staticmethod
-    def is_plugin_supported_type(value: Any) -> bool:
-        return value in {Email, PostId, Timestamp, UserId}
-
-    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:  # noqa: ARG002
-        if field_definition.annotation is Email:
-            return Schema(
-                type=OpenAPIType.STRING,
-                format=OpenAPIFormat.IDN_EMAIL,
-                max_length=MAX_EMAIL_LENGTH,
-                schema_not=Schema(pattern=rf"\.({'|'.join(SPECIAL_USE_DOMAIN_NAMES)})$"),
-            )
-        if field_definition.annotation is Timestamp:
-            return Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME, description="In UTC.")
-        return Schema(type=OpenAPIType.INTEGER, minimum=1, maximum=MAX_ID)
-
-
-def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
-    """Describe the routes, as JSON.
-
-    A route names its own failures as ``fails_with``, and the structs that Litestar does not see as ``form``, which is a
-    body, and ``query``.
+    A route names its own errors as ``fails_with``.
     """
-    login = OAuthFlow(token_url="/auth/token", scopes={})  # noqa: S106 - a path
-    scheme = SecurityScheme(type="oauth2", description="Your username and password.", flows=OAuthFlows(password=login))
+    # References are relative: to the address of the document, and the token's URL to the server.
+    login = OAuthFlow(token_url=TOKEN_PATH.removeprefix("/"), scopes={})
+    scheme = SecurityScheme(
+        type="oauth2", description="Log in with a username and a password.", flows=OAuthFlows(password=login)
+    )
     # An app of its own, so that the one that serves carries none of Litestar's documentation routes, whose errors have
     # another body.
     described = Litestar(
-        route_handlers,
+        controllers,
         request_class=Request,
-        plugins=[_FieldTypes()],
+        plugins=[FieldTypes()],
         logging_config=None,
         openapi_config=OpenAPIConfig(
             title="Accounts and posts",
             version="1.0.0",
-            description="People register, log in and write posts that only their owner may change.",
+            description=DESCRIPTION,
+            servers=[Server(".")],
             use_handler_docstrings=True,
             operation_id_creator=lambda handler, method, _: f"{handler.handler_name}{'_head' * (method == 'HEAD')}",
             tags=[Tag(name, description) for name, description in TAGS.items()],
-            components=Components(security_schemes={"bearer": scheme}),
+            components=Components(security_schemes={BEARER: scheme}),
         ),
     )
     schema = described.openapi_schema.to_schema()
@@ -82,85 +106,79 @@ def document(route_handlers: Sequence[ControllerRouterHandler]) -> bytes:
         for route in described.routes
         if isinstance(route, HTTPRoute)
         for handler, _ in route.route_handler_map.values()
+        if isinstance(handler, Route)
     }
-    structs: list[Any] = [Problem]
-    for operations in schema["paths"].values():
-        operations.pop("head", None)  # as GET, without the body
-        for operation in operations.values():
+    schema["paths"] = _in_order(schema["paths"], [name for controller in controllers for name in vars(controller)])
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
             handler = handlers[operation["operationId"]]
-            operation["summary"] = handler.handler_name.replace("_", " ").capitalize()
-            if form := handler.opt.get("form"):
-                structs.append(form)
-                content = {"schema": {"$ref": f"#/components/schemas/{form.__name__}"}}
-                operation["requestBody"] = {"required": True, "content": {FORM: content}}
-            if query := handler.opt.get("query"):
-                operation["parameters"] = _parameters(query)
+            if "parameters" in operation:
+                operation["parameters"] = [_parameter(given, handler) for given in operation["parameters"]]
             _describe_ids((given["name"], given["schema"]) for given in operation.get("parameters", ()))
             operation["responses"].pop("400", None)  # Litestar's guess, with its own body
+            scope = {"method": method.upper(), "path": path, "headers": [(REQUEST_ID, _EXAMPLE_ID.encode())]}
+            operation["responses"] |= describe_errors(operation, handler, scope)
             for response in operation["responses"].values():
-                for header in response.get("headers", {}).values():
-                    header.setdefault("schema", {"type": "string"})  # which OpenAPI demands of every header
-            operation["responses"] |= _failures(_kinds(operation, handler))
+                response["headers"] = _describe_headers(response.get("headers", {}))
     for component in schema["components"]["schemas"].values():
-        _describe_ids(component["properties"].items())
-        for field in component["properties"].values():
+        fields = component.get("properties", {})
+        _describe_ids(fields.items())
+        for field in fields.values():
             if len(field.get("oneOf", ())) == 1:  # how Litestar writes a field that may be absent
                 field.update(field.pop("oneOf")[0])
-    _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components(
+        [Problem, TokenProblem], schema_hook=lambda kind: FIELD_TYPES[kind], ref_template=REFERENCE
+    )
     schema["components"]["schemas"] |= components
+    schema["components"]["headers"] = _HEADERS
     return msgspec.json.encode(schema)
 
 
-def _describe_ids(schemas: Iterable[tuple[str, dict[str, Any]]]) -> None:
+def _in_order(paths: Json, names: Sequence[str]) -> Json:
+    """Sort paths and their operations by their place among ``names``; leave out HEAD, which is GET without a body."""
+    places = {name: place for place, name in enumerate(names)}
+    operations = sorted(
+        (places.get(operation["operationId"], len(places)), path, method, operation)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if method != "head"
+    )
+    ordered: Json = {}
+    for _, path, method, operation in operations:
+        ordered.setdefault(path, {})[method] = operation
+    return ordered
+
+
+def _describe_ids(schemas: Iterable[tuple[str, Json]]) -> None:
     """Say of ids that they need 64 bits: without a format some generators of clients take 32."""
     for name, schema in schemas:
         if name in {"id", "user_id", "post_id", "after"}:
             schema["format"] = "int64"
 
 
-def _parameters(query: type[Struct]) -> list[dict[str, Any]]:
-    _, components = msgspec.json.schema_components([query], ref_template="{name}")
-    return [
-        {"name": name, "in": "query", "required": False, "description": schema.pop("description"), "schema": schema}
-        for name, schema in components[query.__name__]["properties"].items()
-    ]
+def _describe_headers(headers: Json) -> Json:
+    """Describe the headers of a response. Those in ``_HEADERS`` are described once, for all responses."""
+    described = {}
+    for name in [*headers, "X-Request-ID"]:
+        title = name.title() if name == "cache-control" else name  # as Litestar names it
+        if title in _HEADERS:
+            described[title] = {"$ref": f"#/components/headers/{title}"}
+        else:
+            described[title] = {"schema": {"type": "string"}} | headers[name]  # OpenAPI requires a schema
+    return described
 
 
-def _kinds(operation: dict[str, Any], handler: HTTPRouteHandler) -> set[type[errors.ServiceError]]:
-    """Every way in which a route fails."""
-    kinds: set[type[errors.ServiceError]] = set(handler.opt.get("fails_with", ()))
-    if "requestBody" in operation:
-        malformed = errors.NotForm if "form" in handler.opt else errors.NotJson
-        kinds |= {malformed, errors.BodyTooLarge, errors.WrongContentType, errors.InvalidFields}
-    if any(parameter["in"] == "query" for parameter in operation.get("parameters", ())):
-        kinds |= {errors.InvalidFields}
-    if "security" in operation:
-        kinds |= {errors.NotAuthenticated, errors.InvalidToken}
-    if "operation" not in operation["tags"]:
-        kinds |= {errors.DatabaseUnavailable}
-    return kinds
-
-
-def _failures(kinds: Iterable[type[errors.ServiceError]]) -> dict[str, Any]:
-    """One response per status, with an example of each kind."""
-    responses = {}
-    ordered = sorted(kinds, key=attrgetter("status", "code"))
-    for status, group in groupby(ordered, key=attrgetter("status")):
-        examples: dict[str, Any] = {}
-        headers: dict[str, Any] = {}
-        for kind in group:
-            examples[kind.code] = {"summary": kind.detail, "value": describe(_example(kind))}
-            headers |= {name: {"schema": {"type": "string"}, "example": value} for name, value in kind.headers.items()}
-        content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
-        responses[str(status)] = {
-            "description": phrase(status),
-            "headers": headers,
-            "content": {MEDIA_TYPE: content},
-        }
-    return responses
-
-
-def _example(kind: type[errors.ServiceError]) -> errors.ServiceError | type[errors.ServiceError]:
-    if kind is errors.InvalidFields:
-        return errors.InvalidFields([errors.FaultyField("/title", "Expected `str` of length >= 1")])
-    return kind
+def _parameter(given: Json, handler: HTTPRouteHandler) -> Json:
+    """Describe a parameter as Litestar does, but with exact bounds, and without null, which no text can be."""
+    schema = given["schema"]
+    if len(types := [one for one in schema.get("oneOf", ()) if one != {"type": "null"}]) == 1:
+        schema = types[0] | {name: value for name, value in schema.items() if name != "oneOf"}
+    schema.pop("description", None)
+    for name, field in handler.parsed_fn_signature.parameters.items():
+        declared = field.kwarg_definition
+        if isinstance(declared, ParameterKwarg) and given["name"] == (declared.name or name):
+            bounds = {"minimum": declared.ge, "maximum": declared.le}
+            schema |= {bound: value for bound, value in bounds.items() if value is not None}
+    described = {name: given[name] for name in ("name", "in", "required", "description") if name in given}
+    example = {"example": 1} if given["in"] == "path" and schema["type"] == "integer" else {}
+    return described | {"schema": schema} | example

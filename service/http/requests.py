@@ -1,54 +1,38 @@
-"""A request as the controllers see it: its user, its body and query as structs, and what the app holds for it."""
+"""A request as the handlers see it: its principal, its body, and the parts of the app."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Final, TypeVar
 
 import litestar
-from litestar.datastructures import State
-from litestar.exceptions import ClientException
-from litestar.plugins import ReceiveRoutePlugin
-from litestar.routes import BaseRoute, HTTPRoute
-from msgspec import Struct
+from litestar.datastructures import FormMultiDict, State
+from litestar.enums import RequestEncodingType
+from litestar.exceptions import ClientException, InternalServerException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.serialization import default_deserializer
+from litestar.types import Empty, Scope
 
 from service.database.database import Database
-from service.errors import BodyTooLarge, ClientDisconnected, NotForm, WrongContentType
-from service.http.decoding import decode_form, decode_json, decode_query, parse_form
+from service.errors import BodyTooLarge, ClientDisconnected, ContentCodingNotSupported, NotForm, WrongContentType
+from service.http.decoding import Decoder, parse_form
 from service.security.passwords import Passwords
+from service.security.principal import Principal
 from service.security.tokens import Tokens
 
-T = TypeVar("T", bound=Struct)
+T = TypeVar("T")
 
-MAX_BODY_BYTES: Final = 1024 * 1024
-FORM: Final = "application/x-www-form-urlencoded"
-MULTIPART: Final = "multipart/form-data"
+JSON: Final = RequestEncodingType.JSON.value
+FORM: Final = RequestEncodingType.URL_ENCODED.value
+MULTIPART: Final = RequestEncodingType.MULTI_PART.value
 
-
-class AllowOnOptions(ReceiveRoutePlugin):
-    """Lets OPTIONS name every method of a path; Litestar 2.25 names those of its first handler alone."""
-
-    def receive_route(self, route: BaseRoute) -> None:
-        if not isinstance(route, HTTPRoute):
-            return
-        allowed = litestar.Response(None, status_code=204, headers={"Allow": ", ".join(sorted(route.methods))})
-
-        async def answer(_: Any) -> litestar.Response[None]:
-            return allowed
-
-        handler, _ = route.route_handler_map["OPTIONS"]
-        handler.before_request = answer
+_any: Final = Decoder[Any](Any, default_deserializer)
 
 
-class Request(litestar.Request[int, None, State]):
-    """Litestar's request, with typed access to the app's parts and its own way to read a body.
-
-    ``user`` is the id of the user behind the bearer token.
-    """
-
-    _read: bytes | None = None
+class Request(litestar.Request[Principal, None, State]):
+    """Litestar's request, with typed access to the parts of the app and with this service's errors."""
 
     @property
     def db(self) -> Database:
-        # By its key: an attribute of the state is looked for in vain before it is found.
+        # By key: the state looks an attribute up in several places first.
         return self.app.state["db"]  # type: ignore[no-any-return]
 
     @property
@@ -60,66 +44,127 @@ class Request(litestar.Request[int, None, State]):
         return self.app.state["tokens"]  # type: ignore[no-any-return]
 
     async def body(self) -> bytes:
-        """The whole body. Raises ``BodyTooLarge``."""
-        if self._read is None:
-            self._read = await self._receive_all()
-        return self._read
+        """The whole body. Raises ``BodyTooLarge`` or ``ClientDisconnected``.
 
-    async def _receive_all(self) -> bytes:
-        announced = self._header(b"content-length")
-        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            raise BodyTooLarge
+        Litestar would gather it from ``stream()``, whose generator costs a thirtieth of a request that writes.
+        """
+        state = self._connection_state
+        if state.body is not Empty:
+            return state.body
+        limit = self.route_handler.resolve_request_max_body_size()
+        if limit is not None and _announced_length(self.scope) > limit:
+            raise BodyTooLarge(limit)
         body = b""
         while True:
             message = await self.receive()
             if message["type"] != "http.request":
                 raise ClientDisconnected
-            body += message["body"]
-            if len(body) > MAX_BODY_BYTES:
-                raise BodyTooLarge
-            if not message["more_body"]:
+            body += message.get("body", b"")
+            if limit is not None and len(body) > limit:
+                raise BodyTooLarge(limit)
+            if not message.get("more_body", False):
+                state.body = self._body = body
                 return body
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The body in one piece: what Litestar reads a multipart form from."""
-        yield await self.body()
-        yield b""
+        """The body piece by piece. Raises ``BodyTooLarge`` or ``ClientDisconnected``."""
+        try:
+            async for piece in super().stream():
+                yield piece
+        except RequestEntityTooLarge:
+            raise BodyTooLarge(self.route_handler.resolve_request_max_body_size() or 0) from None
+        except InternalServerException:
+            if not self.is_connected:  # a second stream of the same body
+                raise
+            raise ClientDisconnected from None
 
-    async def json_of(self, kind: type[T]) -> T:
-        """Decode a JSON body into a struct. Raises ``WrongContentType``, ``NotJson`` or ``InvalidFields``."""
-        media_type = self._media_type
-        if media_type and media_type != "application/json" and not media_type.endswith("+json"):
-            raise WrongContentType
-        return decode_json(await self.body(), kind)
+    async def json(self) -> Any:
+        """The JSON body as built-in types. Raises ``WrongContentType`` or ``NotJson``."""
+        if self._json is Empty:
+            check_content(self.scope, JSON)
+            body = await self.body()
+            self._json = _any.decode_json(body) if body else None
+        return self._json
 
-    async def form_of(self, kind: type[T]) -> T:
-        """Decode a form into a struct. Raises ``WrongContentType``, ``NotForm`` or ``InvalidFields``."""
-        if self._media_type == MULTIPART:  # what browsers make of a FormData object
-            await self.body()
-            try:
-                form = await self.form()
-                await form.close()  # the files in it, which nothing here takes
-                return decode_form(
-                    [(name, value) for name, value in form.multi_items() if isinstance(value, str)], kind
-                )
-            except (ClientException, ValueError, LookupError):  # the last two from the charset of a part
-                raise NotForm from None
-        if self._media_type not in {"", FORM}:
-            raise WrongContentType
-        return decode_form(parse_form(await self.body()), kind)
+    async def form(self) -> FormMultiDict:
+        """The fields of a form. Raises ``NotForm``."""
+        check_content(self.scope)
+        try:
+            return await super().form()
+        except (ClientException, ValueError, LookupError):  # the last two come from the charset of a part
+            raise NotForm from None
 
-    def query_of(self, kind: type[T]) -> T:
-        """Decode the query into a struct. Raises ``InvalidFields``."""
-        return decode_query(self.scope["query_string"], kind)
 
-    @property
-    def _media_type(self) -> str:
-        """Without its parameters; empty where the client names none, which is taken as what the route expects."""
-        return self._header(b"content-type").decode("latin-1").partition(";")[0].strip().lower()
+async def read_json(request: litestar.Request[Any, Any, Any], decoder: Decoder[T]) -> T:
+    """Decode a JSON body. Raises ``WrongContentType``, ``NotJson`` or ``InvalidFields``."""
+    check_content(request.scope, JSON)
+    return decoder.decode_json(await request.body())
 
-    def _header(self, name: bytes) -> bytes:
-        """One header, without the mapping of all of them that Litestar would make."""
-        for known, value in self.scope["headers"]:
-            if known == name:
-                return value
-        return b""
+
+async def read_form(request: litestar.Request[Any, Any, Any], decoder: Decoder[T]) -> T:
+    """Decode a form into a struct. Raises ``WrongContentType``, ``NotForm`` or ``InvalidFields``.
+
+    Browsers send a ``FormData`` object as ``multipart/form-data``, which is taken as well.
+    """
+    if check_content(request.scope, FORM) != MULTIPART:
+        return _decode_form(parse_form(await request.body()), decoder)
+    form = await request.form()
+    await form.close()  # its files, which no field takes
+    texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    check_encodable(value for _, value in texts)
+    return _decode_form(texts, decoder)
+
+
+def check_encodable(values: Iterable[Any]) -> None:
+    """Raise ``NotForm`` for lone surrogates, which a part of a multipart form can contain, in UTF-7 for example."""
+    try:
+        for value in values:
+            if isinstance(value, str):
+                value.encode()
+            elif isinstance(value, list):
+                check_encodable(value)
+    except UnicodeEncodeError:
+        raise NotForm from None
+
+
+def _decode_form(pairs: Iterable[tuple[str, str]], decoder: Decoder[T]) -> T:
+    """Decode the fields of a form. A field without a value counts as absent (RFC 6749, section 3.2)."""
+    texts: dict[str, Any] = {}
+    for name, text in pairs:
+        if text and name in decoder.lists:
+            texts.setdefault(name, []).append(text)
+        elif text:
+            texts[name] = [texts[name], text] if name in texts else text
+    return decoder.decode_texts(texts)
+
+
+def check_content(scope: Scope, expected: str = "") -> str:
+    """Return the media type of a body, without its parameters: the expected one if the client does not name one.
+
+    Raises ``ContentCodingNotSupported``, or ``WrongContentType`` if the body is not the JSON or the form expected.
+    """
+    content_type = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = content_type or value
+        elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            raise ContentCodingNotSupported
+    media_type = content_type.decode("latin-1")
+    if media_type == expected:
+        return expected
+    media_type = media_type.partition(";")[0].strip().lower() or expected
+    if (
+        media_type == expected
+        or (expected == JSON and media_type.endswith("+json"))
+        or (expected == FORM and media_type == MULTIPART)
+        or expected not in {JSON, FORM, MULTIPART}
+    ):
+        return media_type
+    raise WrongContentType
+
+
+def _announced_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0

@@ -1,23 +1,31 @@
 """Responses as this service sends them: a status, few headers, and JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import litestar
 import msgspec
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.background_tasks import BackgroundTask, BackgroundTasks
+from litestar.datastructures import Cookie
+from litestar.enums import MediaType
+from litestar.serialization import default_serializer
+from litestar.types import ASGIApp, Receive, Scope, Send, Serializer
+
+from service.http.headers import Field, Head, complete
 
 T = TypeVar("T")
-Head = list[tuple[bytes, bytes]]
 
 JSON: Final = "application/json"
+# Responses that have no body (RFC 9110, sections 15.3.5 and 15.4.5).
+WITHOUT_BODY: Final = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
-_encoder = msgspec.json.Encoder()
+_encoder = msgspec.json.Encoder(enc_hook=default_serializer)
 
 
 class _Encoded:
-    """The content that was encoded last: what equal reads of one turn share is encoded once."""
+    """The content that was encoded last. Equal reads in one iteration of the event loop share it."""
 
     content: object = None
     body: bytes = b"null"
@@ -31,51 +39,94 @@ def encode(content: object) -> bytes:
 
 
 def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
-    """The headers of a response as ASGI has them, but for the length of its body."""
+    """The header fields of a response as ASGI has them, except its request id and the length of its body."""
     named = {"content-type": media_type, **headers} if media_type else headers
-    return [(name.lower().encode(), value.encode()) for name, value in named.items()]
+    return complete(Field(name.lower().encode(), value.encode()) for name, value in named.items())
+
+
+@lru_cache
+def _shared_head(media_type: str | None, headers: tuple[tuple[str, str], ...]) -> tuple[Head, frozenset[bytes]]:
+    """The header fields that all responses of a route have, and their names."""
+    head = head_of(media_type, dict(headers))
+    return head, frozenset(name for name, _ in head)
 
 
 async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
-    headers = [*head, (b"content-length", b"%d" % len(body))] if body else head
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    """Send a response, without a body if the status allows none."""
+    if status in WITHOUT_BODY:
+        body = b""
+    else:
+        head = [*head, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-class Response(litestar.Response[T]):
-    """Litestar's response without what no answer of ours has: cookies, background tasks, encoders of further types.
+class JSONResponse(litestar.Response[T]):
+    """Litestar's response, encoded as JSON, and without a body if the status allows none.
 
-    Its mutable mapping of headers and its encoders cost every request.
+    Unless it has cookies, a background task or type encoders, it is sent without the mutable mapping of headers that
+    Litestar builds for every response.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - Litestar's parameters
         self,
         content: T,
         *,
         status_code: int | None = None,
         headers: dict[str, str] | None = None,
-        media_type: str | None = None,
-        **_: Any,
+        media_type: str = JSON,
+        background: BackgroundTask | BackgroundTasks | None = None,
+        cookies: Sequence[Cookie] | Mapping[str, str] | None = None,
+        type_encoders: Mapping[Any, Callable[[Any], Any]] | None = None,
     ) -> None:
+        if background or cookies or type_encoders:
+            super().__init__(
+                content,
+                status_code=status_code,
+                headers=headers,
+                media_type=media_type,
+                background=background,
+                cookies=cookies,
+                type_encoders=type_encoders,
+            )
+            return
         self.content = content
         self.status_code = status_code
         self.headers = headers or {}
         self.media_type = media_type
+        self.background = None
+        self.cookies = []
+        self.encoding = "utf-8"
+        self.response_type_encoders = {}
+
+    def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:  # noqa: ARG002
+        return content if isinstance(content, bytes) else msgspec.json.encode(content, enc_hook=enc_hook)
 
     def to_asgi_response(  # type: ignore[override]
         self,
-        app: None,  # noqa: ARG002 - as Litestar calls it
-        request: Any,  # noqa: ARG002
+        app: None,
+        request: litestar.Request[Any, Any, Any],
         *,
-        status_code: int | None = None,
         headers: dict[str, str] | None = None,
-        media_type: str | None = None,
-        **_: Any,
+        media_type: MediaType | str | None = None,
+        status_code: int | None = None,
+        **more: Any,
     ) -> ASGIApp:
-        """Encode the content now; what the route says of all its responses counts where this one says nothing."""
+        """Encode the content now. A header of the response replaces the one of its route."""
         status = self.status_code or status_code or HTTPStatus.OK
-        head = head_of(self.media_type or media_type or JSON, {**(headers or {}), **self.headers})
-        body = encode(self.content)
+        has_body = status not in WITHOUT_BODY
+        if self.background or self.cookies or self.response_type_encoders or any(more.values()):
+            if not has_body:
+                self.content = None  # type: ignore[assignment]
+            return super().to_asgi_response(
+                app, request, headers=headers, media_type=media_type, status_code=status_code, **more
+            )
+        head, names = _shared_head(self.media_type if has_body else None, tuple(headers.items()) if headers else ())
+        if self.headers:
+            own = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+            replaced = {name for name, _ in own if name in names}
+            head = [*(field for field in head if field[0] not in replaced), *own] if replaced else [*head, *own]
+        body = self.content if isinstance(self.content, bytes) else encode(self.content)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
             await send_whole(send, status, head, body)

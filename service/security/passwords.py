@@ -1,4 +1,4 @@
-"""Argon2id (RFC 9106) in threads of its own, so that the event loop never waits for a hash."""
+"""Password hashing with Argon2id (RFC 9106), in threads of its own so that the event loop does not block."""
 
 import asyncio
 import os
@@ -13,11 +13,13 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from service.errors import TooManyPasswords
+from service.structs.fields import MAX_PASSWORD_LENGTH, normalize
 
 T = TypeVar("T")
 
 
-# Of the threads that hash: on a core that they share, the event loop goes first, and they still get a tenth of it.
+# Added to the nice value of the hashing threads. The event loop takes precedence on a shared core, and the threads
+# still get about a tenth of it.
 NICENESS: Final = 10
 
 
@@ -28,47 +30,58 @@ class Passwords:
     """
 
     def __init__(self, *, memory_kib: int, passes: int, lanes: int, threads: int, queue: int) -> None:
-        """``queue`` is how many passwords may be here at once, waiting or at work; one more is refused."""
+        """At most ``queue`` passwords may be waiting or hashed at a time; the next is rejected."""
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_step_back)
-        self._room = queue
-        # Checked where there is no account, so that its absence cannot be told from the time of the answer.
-        self._nobody = self._hasher.hash(secrets.token_urlsafe())
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_lower_priority)
+        self._free_slots = queue
+        # Verified if there is no account, so that the response takes the same time.
+        self._dummy_hash = self._hasher.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
-        """Hash a new password. Raises ``TooManyPasswords``."""
-        return await self._run(lambda: self._hasher.hash(password))
+        """Hash a password in its normal form. Raises ``TooManyPasswords``."""
+        return await self._run(lambda: self._hasher.hash(normalize(password, MAX_PASSWORD_LENGTH)))
 
-    async def verify(self, password: str, stored: str | None) -> str | None:
-        """Check a password against the stored hash, or against nobody's for an account that is not there.
+    async def verify(self, password: str, stored: str | None) -> bool:
+        """Whether the password has the stored hash. Raises ``TooManyPasswords``.
 
-        Returns ``None`` where it is wrong, else the hash to keep: ``stored`` itself, or a new one where that was made
-        with other settings than today's. Raises ``TooManyPasswords``.
+        ``None``, for an account that does not exist, takes the same time and is never correct.
         """
-        return await self._run(lambda: self._verify(password, stored))
+        return await self._run(lambda: self._verify(password, stored or self._dummy_hash)) and stored is not None
 
-    def _verify(self, password: str, stored: str | None) -> str | None:
+    def _verify(self, password: str, stored: str) -> bool:
+        normalized = normalize(password, MAX_PASSWORD_LENGTH)
+        # Before passwords were normalised, they were hashed as they were typed.
+        return self._matches(normalized, stored) or (normalized != password and self._matches(password, stored))
+
+    def _matches(self, password: str, stored: str) -> bool:
         try:
-            self._hasher.verify(stored or self._nobody, password)
+            return self._hasher.verify(stored, password)
         except (VerificationError, InvalidHashError):
-            return None
-        if stored and self._hasher.check_needs_rehash(stored):
-            return self._hasher.hash(password)
-        return stored
+            return False
+
+    async def needs_rehash(self, password: str, stored: str) -> bool:
+        """Whether the hash of a correct password was made with other settings, or before passwords were normalised.
+
+        Raises ``TooManyPasswords``.
+        """
+        if self._hasher.check_needs_rehash(stored):
+            return True
+        normalized = normalize(password, MAX_PASSWORD_LENGTH)
+        return normalized != password and not await self._run(lambda: self._matches(normalized, stored))
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if not self._room:
+        if not self._free_slots:
             raise TooManyPasswords
-        self._room -= 1
+        self._free_slots -= 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
-            self._room += 1
+            self._free_slots += 1
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
 
 
-def _step_back() -> None:
-    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+def _lower_priority() -> None:
+    if sys.platform == "linux":  # on other systems a thread has no nice value of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)

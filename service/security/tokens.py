@@ -14,12 +14,12 @@ ISSUER: Final = "accounts-and-posts"
 ALGORITHM: Final = "HS256"
 REMEMBERED: Final = 10_000
 MAX_LENGTH: Final = 1024  # in characters; ours have about 200
-CLOCK_SKEW: Final = 60  # seconds that another machine, which has just issued a token, may be ahead
+CLOCK_SKEW: Final = 60  # seconds that the clock of another issuing machine may be ahead
 CLAIMS: Final = ("iss", "sub", "iat", "exp")
 
 
 class Tokens:
-    """Issues access tokens and reads them back.
+    """Issues and verifies access tokens.
 
     To check a signature is a good part of what a request costs, so the verdict on a good token is remembered, under
     the whole token. What changes with time is looked at on every request: its end here, its user by the statement.
@@ -37,7 +37,7 @@ class Tokens:
         return jwt.encode(claims, self._secret_key, ALGORITHM)
 
     def read(self, token: str) -> int:
-        """Return the user's id. Raises ``InvalidToken`` for any token that is not ours, whole and current."""
+        """Return the user's id. Raises ``InvalidToken`` for any token that is not ours, not intact or expired."""
         if len(token) > MAX_LENGTH:
             raise InvalidToken
         user_id, expires = self._remembered(token)
@@ -52,15 +52,15 @@ class Tokens:
                 self._secret_key,
                 algorithms=[ALGORITHM],
                 issuer=ISSUER,
-                leeway=CLOCK_SKEW,  # for `iat`; the end counts to the second, in `read`
+                leeway=CLOCK_SKEW,  # for `iat`; `read` checks the expiry to the second
                 options={"require": list(CLAIMS)},
             )
-        except (jwt.InvalidTokenError, RecursionError):  # the latter from a header that nests without end
+        except (jwt.InvalidTokenError, RecursionError):  # the latter from a deeply nested header
             raise InvalidToken from None
         if not _is_canonical(token.rpartition(".")[2]):
             raise InvalidToken
         subject, expires = claims["sub"], claims["exp"]
-        if not is_id(subject) or not isinstance(expires, int):  # which may also be text that says a number
+        if not is_id(subject) or not isinstance(expires, int):  # which PyJWT also accepts as text
             raise InvalidToken
         return int(subject), expires
 

@@ -1,33 +1,17 @@
 """One client connection: what it is doing, until when it may, and what the parser reports (RFC 9112).
 
-A connection is in one state. Only ``Connection._enter`` changes it, and sets the deadline that the state has. Every
-response is sent by an ``Exchange``, errors of the protocol included, so that responses keep the order of the requests.
-
-=============  =============================================  ============================  ==========================
-state          meaning                                        deadline                      at the deadline
-=============  =============================================  ============================  ==========================
-IDLE           no part of the next request has arrived        ``keep_alive_seconds``        close
-READING_HEAD   the head of the next request is incomplete     ``client_timeout_seconds``    408, close
-READING_BODY   the body of the current request is incomplete  the same, unless reading is   408, close
-                                                              paused
-PROCESSING     the request is complete, the response is not   none                          (statements have their own)
-SENDING        the client has to take what was written        the same without progress     reset
-LINGERING      our half is closed, what arrives is discarded  ``linger_seconds``            close
-CLOSED         the transport is closed                        none
-=============  =============================================  ============================  ==========================
+A connection is in one of the states of ``state.py``. Only ``Connection._enter`` changes it, and sets the deadline that
+the state has. Every response is sent by an ``Exchange``, errors of the protocol included, so that responses keep the
+order of the requests.
 """
 
 import asyncio
-import logging
 import urllib.parse
 from collections import deque
-from enum import Enum
 from typing import Any, Final, NoReturn, cast
 
 import httptools
 from litestar.types import ASGIApp
-from msgspec import Struct
-from uvicorn.server import ServerState
 
 from service.errors import (
     ClientDisconnected,
@@ -41,8 +25,7 @@ from service.errors import (
 )
 from service.http.problems import problem_app
 from service.server.exchange import Exchange
-
-logger = logging.getLogger(__name__)
+from service.server.state import Connections, State
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -59,78 +42,8 @@ _MAX_HELD_BYTES: Final = 64 * 1024
 # The parser acts on these also in a trailer section, where they must not be (RFC 9110, section 6.5.1).
 _NOT_IN_TRAILERS: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
 
-# Of what is not, or not completely, a request.
-_NO_SCOPE: Final = {"type": "http", "method": "GET", "http_version": "1.1", "headers": (), "state": {}}
-
-TICK_SECONDS: Final = 0.25
-
-
-class State(Enum):
-    IDLE = "idle"
-    READING_HEAD = "reading head"
-    READING_BODY = "reading body"
-    PROCESSING = "processing"
-    SENDING = "sending"
-    LINGERING = "lingering"
-    CLOSED = "closed"
-
-    # Members are compared by identity; Enum's own hash is a Python function.
-    __hash__ = object.__hash__
-
-
-class Limits(Struct, kw_only=True):
-    """Seconds; see the table of states."""
-
-    keep_alive_seconds: float
-    client_timeout_seconds: float
-    linger_seconds: float = 5
-
-
-class Connections(ServerState):
-    """What the connections of a process share.
-
-    Deadlines are counted in ticks. A process that stood still has not ticked, so that time counts for no client.
-    """
-
-    connections: set["Connection"]  # type: ignore[assignment]
-
-    def __init__(self, limits: Limits) -> None:
-        super().__init__()
-        self.ticks = 0
-        self.closing = False  # every response announces the close
-        self._unflushed: list[Connection] = []
-        self.ticks_in: dict[State, float] = {}
-        self.limit(limits)
-
-    def limit(self, limits: Limits) -> None:
-        timeout = limits.client_timeout_seconds
-        seconds = {
-            State.IDLE: limits.keep_alive_seconds,
-            State.READING_HEAD: timeout,
-            State.READING_BODY: timeout,
-            State.SENDING: timeout,
-            State.LINGERING: limits.linger_seconds,
-        }
-        # One more, because the current tick has begun already.
-        self.ticks_in = {state: seconds.get(state, float("inf")) / TICK_SECONDS + 1 for state in State}
-
-    def flush_later(self, connection: "Connection") -> None:
-        """Write the responses of one turn of the event loop together.
-
-        Their clients then send the next requests together, too, and these share statements.
-        """
-        if not self._unflushed:
-            connection.loop.call_soon(self._flush)
-        self._unflushed.append(connection)
-
-    def _flush(self) -> None:
-        connections, self._unflushed = self._unflushed, []
-        for connection in connections:
-            try:
-                connection.flush()
-            except Exception:  # a bug of ours, which concerns no other connection
-                logger.exception("a connection is aborted, its response could not be written")
-                connection.abort()
+# The scope of what is not, or not completely, a request.
+_NO_SCOPE: Final = {"type": "http", "method": "GET", "http_version": "1.1", "headers": ()}
 
 
 class Connection(asyncio.Protocol):
@@ -477,7 +390,7 @@ class Connection(asyncio.Protocol):
         self._input_ended = True
         self._fields, self._unparsed = None, b""
         if receiving is None:
-            self._admit(Exchange(self, problem_app(error), _NO_SCOPE, keep_alive=False))
+            self._admit(Exchange(self, problem_app(error), _NO_SCOPE.copy(), keep_alive=False))
             return
         receiving.fail(error)
         if receiving is self._current:

@@ -3,13 +3,13 @@
 import asyncio
 import contextvars
 import logging
-import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar.types import ASGIApp
 
 from service.errors import InternalError, ServiceError
+from service.http.headers import REQUEST_ID, Field, complete, encode_field, request_id
 from service.http.problems import phrase, problem_app
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status} {phrase(status)}\r\n".encode() for status in HTTPStatus}
-_ILLEGAL_IN_FIELD: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFIED.value})
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -42,7 +41,7 @@ class Exchange:
         self._app = app
         self.scope = scope
         self._expects_continue = expects_continue
-        self._body = bytearray()
+        self._body = b""
         self._body_complete = False
         self._body_taken = False
         self._error: type[ServiceError] | None = None  # of the body
@@ -101,7 +100,8 @@ class Exchange:
         try:
             await self._app(self.scope, self.receive, self.send)
         except Exception:
-            logger.exception("%s %s failed", self.scope["method"], self.scope.get("path"))
+            request = self.scope["method"], self.scope.get("path"), request_id(self.scope).decode()
+            logger.exception("%s %s failed, request id %s", *request)
             await self._replace(InternalError)
         else:
             if not self.ended and not self._disconnected:
@@ -138,12 +138,15 @@ class Exchange:
             return {"type": "http.disconnect"}
         if self._error:
             raise self._error
-        body, self._body = bytes(self._body), bytearray()
+        body, self._body = self._body, b""
         self._body_taken = self._body_complete
         return {"type": "http.request", "body": body, "more_body": not self._body_complete}
 
     async def send(self, message: Any) -> None:
-        """Raises ``RuntimeError`` for a message out of turn, or a body that is not as long as announced."""
+        """Raises ``RuntimeError`` for a message out of turn, or a body that is not as long as announced.
+
+        Raises ``ValueError`` for a header field with a control character.
+        """
         if message["type"] == "http.response.start":
             if self._start:
                 raise RuntimeError("the response was started before")
@@ -178,19 +181,23 @@ class Exchange:
                 raise RuntimeError("the body is not as long as its Content-Length")
         return head + body
 
+    def _encode_field(self, name: bytes, value: bytes) -> bytes:
+        """The line of a field of the app. It is empty for fields that are added for every response."""
+        if name == b"content-length":
+            self._missing_bytes = int(value)
+            return b"content-length: %d\r\n" % self._missing_bytes
+        if name == b"connection":
+            self.keep_alive &= b"close" not in value.lower()
+            return b""
+        return b"" if name == REQUEST_ID else encode_field(name, value)
+
     def _encode_head(self, size: int, *, more: bool) -> bytes:
         """The status line and the fields; decides how the body is delimited and whether the connection goes on."""
         status, connection = self._start["status"], self._connection
         lines = [_STATUS_LINES[status]]
-        for name, value in (*connection.shared.default_headers, *self._start.get("headers", ())):
-            if _ILLEGAL_IN_FIELD.search(value):
-                raise RuntimeError(f"the header field {name!r} has a control character")
-            if name == b"content-length":
-                self._missing_bytes = int(value)
-            elif name == b"connection":
-                self.keep_alive &= b"close" not in value.lower()
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
+        fields = (*connection.shared.default_headers, *complete(self._start.get("headers", ())))
+        lines += [field.line if type(field) is Field else self._encode_field(*field) for field in fields]
+        lines.append(b"x-request-id: %b\r\n" % request_id(self.scope))
         self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS
         if self._missing_bytes is None and not self._bodiless:
             if not more:

@@ -15,8 +15,10 @@ from typing import Any, Final
 import uvicorn
 
 from service.app import create_app
-from service.server.connection import TICK_SECONDS, Connection, Connections, Limits
+from service.http.headers import Field
+from service.server.connection import Connection
 from service.server.shedding import LoadShedding
+from service.server.state import TICK_SECONDS, Connections, Limits
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -109,6 +111,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         stop = await super().on_tick(counter)
+        self.server_state.default_headers = [Field(*field) for field in self.server_state.default_headers]
         if stop and not self.server_state.closing:
             logger.info("Draining for %d s", self.settings.drain_seconds)
             self.server_state.closing = True

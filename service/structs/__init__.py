@@ -1,1 +1,1 @@
-"""What goes in and out, with its limits."""
+"""The bodies of requests and responses, with their limits."""

@@ -4,38 +4,30 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.structs.fields import MAX_ID, Content, Timestamp, Title
+from service.structs.fields import Content, Timestamp, Title
 
 
 class PostCreate(Struct):
     """A post to write."""
 
-    title: Title
-    content: Content
+    title: Annotated[Title, Meta(examples=["First post"])]
+    content: Annotated[Content, Meta(examples=["Hello, world."])]
 
 
 class PostUpdate(Struct):
     """The fields of a post to change; an absent one keeps its value."""
 
-    title: Title | UnsetType = UNSET
-    content: Content | UnsetType = UNSET
-
-
-class PostQuery(Struct, frozen=True, gc=False):
-    """Which posts a list is to hold."""
-
-    limit: Annotated[int, Meta(ge=1, le=100, description="How many posts a page holds at the most.")] = 50
-    after: Annotated[int, Meta(ge=0, le=MAX_ID, description="Only posts with an id above this one.")] = 0
-    user_id: Annotated[int, Meta(ge=1, le=MAX_ID, description="Only the posts of this user.")] | UnsetType = UNSET
+    title: Annotated[Title, Meta(examples=["Edited"])] | UnsetType = UNSET
+    content: Annotated[Content, Meta(examples=["Hello again, world."])] | UnsetType = UNSET
 
 
 class Post(Struct, frozen=True, gc=False):
     """A post as stored."""
 
-    id: Annotated[int, Meta(examples=[7])]
+    id: Annotated[int, Meta(examples=[1])]
     title: Annotated[str, Meta(examples=["First post"])]
     content: Annotated[str, Meta(examples=["Hello, world."])]
-    user_id: Annotated[int, Meta(description="Its owner's id.", examples=[1])]
+    user_id: Annotated[int, Meta(description="The id of the owner.", examples=[1])]
     date_posted: Annotated[Timestamp, Meta(examples=["2026-11-22T12:25:55.978298Z"])]
 
 

@@ -11,29 +11,39 @@ from service.structs.posts import Post
 class UserCreate(Struct):
     """An account to register."""
 
-    username: Username
+    username: Annotated[
+        Username,
+        Meta(
+            description="Unique and case-sensitive. Without control and format characters, and without white space at "
+            "either end. Stored in Unicode's normalisation form C.",
+            examples=["maria"],
+        ),
+    ]
     email: Annotated[
         Email,
         Meta(
-            description="Valid by syntax; its domain is stored in lower case.",
-            examples=["alice@example.com"],
+            description="Unique. Only its syntax is checked. Its domain is stored in lower case.",
+            examples=["maria@example.com"],
         ),
     ]
-    password: Password
+    password: Annotated[
+        Password,
+        Meta(description="Compared in Unicode's normalisation form C.", examples=["correct horse battery"]),
+    ]
 
 
 class User(Struct, frozen=True, gc=False):
     """An account, without its secrets."""
 
     id: Annotated[int, Meta(examples=[1])]
-    username: Annotated[str, Meta(examples=["alice"])]
-    email: Annotated[str, Meta(examples=["alice@example.com"])]
+    username: Annotated[str, Meta(examples=["maria"])]
+    email: Annotated[str, Meta(examples=["maria@example.com"])]
 
 
 class UserProfile(Struct, frozen=True):
     """A user with the first page of their posts."""
 
     id: Annotated[int, Meta(examples=[1])]
-    username: Annotated[str, Meta(examples=["alice"])]
-    email: Annotated[str, Meta(examples=["alice@example.com"])]
+    username: Annotated[str, Meta(examples=["maria"])]
+    email: Annotated[str, Meta(examples=["maria@example.com"])]
     posts: list[Post]

@@ -43,6 +43,8 @@ def fetch(server: Server, load: Load, number: int) -> Any:
     body = json.loads(BELOW_A_MILLISECOND.sub("", response.text))
     if load.method == "POST":
         body |= {"id": "a new id", "date_posted": "now"}
+    if load.path == "/":
+        body["message"] = "a greeting"  # another checkout may have another one
     return body
 
 

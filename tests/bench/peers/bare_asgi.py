@@ -25,7 +25,9 @@ where id = any($1)
 """
 
 HEADERS: Final = ((b"content-type", b"application/json"),)
-GREETING: Final = msgspec.json.encode({"message": "Accounts and posts. The API is described at /docs."})
+GREETING: Final = msgspec.json.encode(
+    {"message": "Accounts and posts. The API page is at docs, relative to this address."}
+)
 
 
 class Post(Struct, gc=False):

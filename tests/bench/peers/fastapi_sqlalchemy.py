@@ -144,7 +144,7 @@ app = FastAPI()
 
 @app.get("/")
 async def greet() -> Message:
-    return Message(message="Accounts and posts. The API is described at /docs.")
+    return Message(message="Accounts and posts. The API page is at docs, relative to this address.")
 
 
 @app.get("/users/me", response_model=UserOut)

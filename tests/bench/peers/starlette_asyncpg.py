@@ -96,7 +96,7 @@ async def decode(request: Request, kind: type[Any]) -> Any:
 
 
 async def greet(_: Request) -> Response:
-    return respond({"message": "Accounts and posts. The API is described at /docs."})
+    return respond({"message": "Accounts and posts. The API page is at docs, relative to this address."})
 
 
 async def read_post(request: Request) -> Response:

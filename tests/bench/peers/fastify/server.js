@@ -76,7 +76,7 @@ const postCreate = { type: "object", required: ["title", "content"], properties:
 const postUpdate = { type: "object", properties: { title, content } };
 
 app.get("/", { schema: { response: { 200: message } } }, async () => ({
-  message: "Accounts and posts. The API is described at /docs.",
+  message: "Accounts and posts. The API page is at docs, relative to this address.",
 }));
 
 app.get("/posts/:id", { schema: { params, response: { 200: post } } }, async (request) => {

@@ -1,0 +1,99 @@
+"""The parameters of a handler: the query, the header fields and the cookies of a request as arguments."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+import litestar
+import msgspec
+from litestar.enums import ParamType
+from litestar.params import ParameterKwarg
+from litestar.typing import FieldDefinition
+from msgspec import UNSET, UnsetType
+
+from service.http.decoding import Decoder, Texts, TypeDecoder, parse_query
+
+AnyRequest = litestar.Request[Any, Any, Any]
+
+
+def _find_in_query(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
+    found: dict[str, Any] = {}
+    for name, text in parse_query(request.scope["query_string"]):
+        if name in lists:
+            found.setdefault(name, []).append(text)
+        elif name in names:
+            found[name] = text  # of a repeated parameter the last one counts
+    return found
+
+
+def _find_in_headers(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
+    wanted = {name.lower().encode(): name for name in names}
+    found: dict[str, Any] = {}
+    for field, value in request.scope["headers"]:
+        if name := wanted.get(field):
+            text = value.decode("latin-1")
+            if name in lists:
+                found.setdefault(name, []).append(text)
+            else:
+                found.setdefault(name, text)
+    return found
+
+
+def _find_in_cookies(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
+    return {name: [text] if name in lists else text for name, text in request.cookies.items() if name in names}
+
+
+FINDERS: Final[dict[ParamType, Callable[[AnyRequest, Collection[str], Collection[str]], Texts]]] = {
+    ParamType.QUERY: _find_in_query,
+    ParamType.HEADER: _find_in_headers,
+    ParamType.COOKIE: _find_in_cookies,
+}
+
+
+class Parameters:
+    """The parameters that a function declares in one place: the query, the header fields or the cookies."""
+
+    def __init__(
+        self,
+        place: ParamType,
+        declared: Mapping[str, FieldDefinition],
+        types: Mapping[str, Any],
+        type_decoder: TypeDecoder,
+    ) -> None:
+        """``types`` are the types of the arguments with their limits, as msgspec takes them."""
+        required = {
+            argument
+            for argument, field in declared.items()
+            if field.is_required and not (field.has_default or field.is_optional or field.is_any)
+        }
+        # The values of arguments that a request may leave out.
+        self._defaults = {
+            argument: field.default if field.has_default else None
+            for argument, field in declared.items()
+            if argument not in required
+        }
+        names = {argument: declaration_of(field).name or argument for argument, field in declared.items()}
+        fields: list[Any] = [
+            (argument, types[argument]) if argument in required else (argument, types[argument] | UnsetType, UNSET)
+            for argument in names
+        ]
+        self.arguments = tuple(names)
+        self._names = frozenset(names.values())
+        self._is_optional = not required
+        self._decoder = Decoder(msgspec.defstruct("Parameters", fields, rename=names, kw_only=True), type_decoder)
+        self._find = FINDERS[place]
+
+    def read(self, request: AnyRequest) -> dict[str, Any]:
+        """Return the arguments. Raises ``InvalidFields`` with all faulty parameters."""
+        arguments = self._defaults.copy()
+        texts = self._find(request, self._names, self._decoder.lists)
+        if texts or not self._is_optional:
+            decoded = self._decoder.decode_texts(texts)
+            for argument in self.arguments:
+                if (value := getattr(decoded, argument)) is not UNSET:
+                    arguments[argument] = value
+        return arguments
+
+
+def declaration_of(field: FieldDefinition) -> ParameterKwarg:
+    """How a parameter is declared. Litestar's default is a query parameter."""
+    return field.kwarg_definition if isinstance(field.kwarg_definition, ParameterKwarg) else ParameterKwarg()

@@ -1,0 +1,97 @@
+"""The states of a connection, their deadlines, and what the connections of a process share.
+
+=============  =============================================  ============================  ==========================
+state          meaning                                        deadline                      at the deadline
+=============  =============================================  ============================  ==========================
+IDLE           no part of the next request has arrived        ``keep_alive_seconds``        close
+READING_HEAD   the head of the next request is incomplete     ``client_timeout_seconds``    408, close
+READING_BODY   the body of the current request is incomplete  the same, unless reading is   408, close
+                                                              paused
+PROCESSING     the request is complete, the response is not   none                          (statements have their own)
+SENDING        the client has to take what was written        the same without progress     reset
+LINGERING      our half is closed, what arrives is discarded  ``linger_seconds``            close
+CLOSED         the transport is closed                        none
+=============  =============================================  ============================  ==========================
+"""
+
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from service.server.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS: Final = 0.25
+
+
+class State(Enum):
+    IDLE = "idle"
+    READING_HEAD = "reading head"
+    READING_BODY = "reading body"
+    PROCESSING = "processing"
+    SENDING = "sending"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+    # Members are compared by identity; Enum's own hash is a Python function.
+    __hash__ = object.__hash__
+
+
+class Limits(Struct, kw_only=True):
+    """Seconds; see the table of states."""
+
+    keep_alive_seconds: float
+    client_timeout_seconds: float
+    linger_seconds: float = 5
+
+
+class Connections(ServerState):
+    """What the connections of a process share.
+
+    Deadlines are counted in ticks. A process that stood still has not ticked, so that time counts for no client.
+    """
+
+    connections: set["Connection"]  # type: ignore[assignment]
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.ticks = 0
+        self.closing = False  # every response announces the close
+        self._unflushed: list[Connection] = []
+        self.ticks_in: dict[State, float] = {}
+        self.limit(limits)
+
+    def limit(self, limits: Limits) -> None:
+        timeout = limits.client_timeout_seconds
+        seconds = {
+            State.IDLE: limits.keep_alive_seconds,
+            State.READING_HEAD: timeout,
+            State.READING_BODY: timeout,
+            State.SENDING: timeout,
+            State.LINGERING: limits.linger_seconds,
+        }
+        # One more, because the current tick has begun already.
+        self.ticks_in = {state: seconds.get(state, float("inf")) / TICK_SECONDS + 1 for state in State}
+
+    def flush_later(self, connection: "Connection") -> None:
+        """Write the responses of one turn of the event loop together.
+
+        Their clients then send the next requests together, too, and these share statements.
+        """
+        if not self._unflushed:
+            connection.loop.call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    def _flush(self) -> None:
+        connections, self._unflushed = self._unflushed, []
+        for connection in connections:
+            try:
+                connection.flush()
+            except Exception:  # a bug of ours, which concerns no other connection
+                logger.exception("a connection is aborted, its response could not be written")
+                connection.abort()
