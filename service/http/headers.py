@@ -49,13 +49,13 @@ _is_request_id: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
 class _Ids:
-    """Generated ids are a random prefix, one per process, and a number: cheaper than a random id per request."""
+    """Generated ids are a random prefix, one per process, and a number of fixed width. Random ids would cost more."""
 
     generated: Iterator[bytes]
 
     @classmethod
     def restart(cls) -> None:
-        form = f"{secrets.token_hex(6)}-%x".encode()
+        form = f"{secrets.token_hex(6)}-%08x".encode()
         cls.generated = map(form.__mod__, itertools.count(1))
 
 

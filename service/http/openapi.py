@@ -39,7 +39,7 @@ TAGS: Final = {
 
 REFERENCE: Final = "#/components/schemas/{name}"
 
-_EXAMPLE_ID: Final = "5f0c9a7be2d4-1a"
+_EXAMPLE_ID: Final = "5f0c9a7be2d4-0000001a"
 
 # Headers of many routes.
 _HEADERS: Final = {
