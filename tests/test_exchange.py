@@ -89,6 +89,20 @@ async def test_a_response_to_head_has_no_body() -> None:
     assert response.endswith(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("body", [b"body", b""])
+async def test_a_response_to_head_has_the_length_of_the_body_that_is_not_sent(body: bytes) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": body})
+
+    head = await ask(app, LAST.replace(b"GET", b"HEAD"))
+
+    # An app may leave out the body, so the length of an empty one says nothing.
+    assert (b"\r\ncontent-length: 4\r\n" in head) == bool(body)
+    assert b"transfer-encoding" not in head
+    assert head.endswith(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize("length", [b"2", b"9"], ids=["too short", "too long"])
 async def test_a_body_of_another_length_than_announced_is_cut_off_and_logged(
     length: bytes, caplog: pytest.LogCaptureFixture

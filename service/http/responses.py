@@ -52,12 +52,10 @@ def _shared_head(media_type: str | None, headers: tuple[tuple[str, str], ...]) -
 
 
 async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
-    """Send a response, without a body if the status allows none."""
+    """Send a response, without a body if the status allows none. The server adds ``Content-Length``."""
     if status in WITHOUT_BODY:
         body = b""
-    else:
-        head = [*head, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.start", "status": status, "headers": head.copy()})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -115,7 +115,7 @@ class Exchange:
         if self._head_sent:
             self._connection.abort()
             return
-        self._start = None
+        self._start = self._missing_bytes = None
         self.keep_alive = False
         await problem_app(error)(self.scope, self.receive, self.send)
 
@@ -198,11 +198,12 @@ class Exchange:
         fields = (*connection.shared.default_headers, *complete(self._start.get("headers", ())))
         lines += [field.line if type(field) is Field else self._encode_field(*field) for field in fields]
         lines.append(b"x-request-id: %b\r\n" % request_id(self.scope))
-        self._bodiless = self.scope["method"] == "HEAD" or status in _BODILESS
-        if self._missing_bytes is None and not self._bodiless:
-            if not more:
+        is_head = self.scope["method"] == "HEAD"
+        self._bodiless = is_head or status in _BODILESS
+        if self._missing_bytes is None and status not in _BODILESS:
+            if not more and (size or not is_head):  # for HEAD, the app may send the body of GET
                 lines.append(b"content-length: %d\r\n" % size)
-            elif self.scope["http_version"] != "1.0":  # there, the end of the connection delimits the body
+            elif not is_head and self.scope["http_version"] != "1.0":  # where the end of the connection ends the body
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
         # A client that was not asked to go on may leave out the body, so what follows would be misread.
