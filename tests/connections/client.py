@@ -26,8 +26,7 @@ class Response(Struct):
     headers: dict[str, str]
     continued: int = 0  # how many 100 Continue came before it
     body: bytes = b""
-    began: float = 0
-    ended: float = 0
+    ended: float = 0  # when it was complete
     end: int = 0  # bytes received by then
 
     @property
@@ -36,7 +35,7 @@ class Response(Struct):
 
 
 class Responses:
-    """Parses what a server sends. Raises ``ValueError`` for what is no response."""
+    """Parses what a server sends. Raises ``ValueError`` for bytes that are not a response."""
 
     def __init__(self, methods: Sequence[str]) -> None:
         self.methods = methods
@@ -59,10 +58,10 @@ class Responses:
         self._rest += data
         self.size += len(data)
         self.received.append((now, self.size))
-        while self._feed_head(now) if self._current is None else self._feed_body(self._current, now):
+        while self._feed_head() if self._current is None else self._feed_body(self._current, now):
             pass
 
-    def _feed_head(self, now: float) -> bool:
+    def _feed_head(self) -> bool:
         if (end := self._rest.find(b"\r\n\r\n")) < 0:
             return False
         head, self._rest = bytes(self._rest[:end]), self._rest[end + 4 :]
@@ -74,7 +73,7 @@ class Responses:
             if not (parts := FIELD.fullmatch(one)):
                 raise ValueError(f"not a header field: {one[:100]!r}")
             headers[parts[1].decode().lower()] = parts[2].decode()
-        response = Response(int(found[1]), headers, began=now)
+        response = Response(int(found[1]), headers)
         if response.status == 100:
             self.continued += 1
             return True
@@ -108,8 +107,9 @@ class Trace(Struct):
     opened: float = 0
     port: int = 0  # the client's
     sends: list[tuple[float, float, int]] = field(default_factory=list)  # before, after, and all bytes sent by then
-    # Who ended it, and when: "eof" and "reset" the server, "closed" and "left" the client, "refused" nobody, "hung"
-    # nobody in time, "garbage" the server with what is no response; "held" as "eof", and the server keeps its socket.
+    # How it ended: by the server ("eof", "reset"), by the client ("closed" after the last response, "left" before it),
+    # not at all ("refused", "hung"), by bytes that are not a response ("garbage"). "held": the server has sent its FIN
+    # and never closes its socket.
     ended: str = ""
     ended_at: float = 0
     send_failed_at: float = 0

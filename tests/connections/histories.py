@@ -45,6 +45,11 @@ class History(Struct):
     def is_complete(self) -> bool:
         return self.segments[-1:] != [] and self.segments[-1].end == len(self.data)
 
+    @property
+    def pauses(self) -> float:
+        """Seconds of all pauses."""
+        return sum(segment.pause for segment in self.segments)
+
     def spans(self) -> list[tuple[int, int]]:
         """Where each message begins and ends."""
         ends = list(accumulate((len(message.data) for message in self.messages), initial=0))

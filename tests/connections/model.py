@@ -17,7 +17,7 @@ LATE: Final = 4  # seconds that a busy machine may take on top of any limit
 LINGER: Final = 4  # seconds for which a server at least discards what arrives after its last response
 KERNEL_BUFFERS: Final = 5_000_000  # bytes; more never wait in the kernel for a client with a small receive buffer
 RECOVERY: Final = 2  # seconds after which the database is used again
-IN_FLIGHT: Final = 6.5  # seconds after the drain, at most 5 of them for the request
+IN_FLIGHT: Final = 5  # seconds for the requests that run when the drain ends
 SIGNAL: Final = 1  # seconds until a signal has reached every worker
 
 
@@ -73,7 +73,7 @@ class Checker:
         if trace.ended == "held" and not self.around.still:  # a process that stands still does not tick
             yield "the server has sent its FIN and still has the connection"
         if trace.ended == "garbage":
-            yield f"the server sent what is no response: {trace.note}"
+            yield f"the server sent something that is not a response: {trace.note}"
         if trace.ended == "refused":
             if trace.opened < self.around.drained - EARLY and not self._was_killed():
                 yield f"the connection was refused: {trace.note}"
@@ -133,7 +133,8 @@ class Checker:
         return self.around.elapsed(self._idle_since(number), self._first_byte(number)) >= limit - self._slack
 
     def _was_killed(self) -> bool:
-        return any(ports is None or self.trace.port in ports for _, ports in self.around.killed)
+        ended, port = self.trace.ended_at, self.trace.port
+        return any(at <= ended and (ports is None or port in ports) for at, ports in self.around.killed)
 
     def _stopped_reading(self) -> bool:
         """Whether the server can have seen no progress for too long, because the kernel had room for what was read."""
@@ -148,7 +149,7 @@ class Checker:
 
     def _was_slow_at_the_end(self) -> bool:
         """Whether a server that stops could not wait any longer."""
-        return bool(self.trace.stalls) and self.trace.ended_at > self.around.drained + IN_FLIGHT - LATE
+        return bool(self.trace.stalls) and self.trace.ended_at > self.around.drained + IN_FLIGHT - EARLY
 
     def _took_longer(self, start: float, end: float, limit: float) -> bool:
         return self.around.elapsed(start, end) > limit + LATE and not self.trace.stalls
@@ -236,7 +237,7 @@ class Checker:
             allowed = {
                 "database_unavailable": around.is_away(self._first_byte(number), response.ended),
                 "overloaded": around.overload and message.kind != "live",
-                "stopping": around.drained < response.ended < around.drained + IN_FLIGHT,
+                "stopping": around.drained < response.ended < around.drained + IN_FLIGHT + 1.5,
             }
             if not allowed.get(str(_problem(response).get("code")), message.method == "HEAD"):
                 yield f"503 without a cause: {response.body[:300]!r}"
@@ -265,8 +266,6 @@ class Checker:
 
     def _check_execution(self, message: Message, response: Response | None, *, complete: bool) -> Iterator[str]:
         executions = self.stored.executions(message)
-        if message.method == "PATCH":
-            executions = min(executions, 2)
         least, most = 0, 1
         if response and 200 <= response.status < 300:
             least = 1

@@ -106,7 +106,10 @@ async def probed(service: Service) -> AsyncIterator[list[str]]:
     """No client keeps the others waiting; yields the violations."""
     found: list[str] = []
 
+    began = monotonic()
+
     async def probe() -> None:
+        nonlocal began
         while True:
             began = monotonic()
             with socket.socket() as connection:
@@ -121,7 +124,8 @@ async def probed(service: Service) -> AsyncIterator[list[str]]:
 
     probing = asyncio.create_task(probe())
     yield found
-    probing.cancel()
+    if not probing.cancel() or monotonic() - began > BLOCKED:
+        found.append("the process does not answer any more")
     await asyncio.wait([probing])
 
 
