@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from service.server.connection import Connection
-from service.server.state import Connections, Limits
+from service.server.state import Connections, Limits, State
 from tests.raw_http import exchange, get
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -148,6 +148,35 @@ async def test_who_listens_for_the_client_hears_of_the_end_of_the_response() -> 
     await ask(app, LAST)
 
     assert [message["type"] for message in heard] == ["http.request", "http.disconnect"]
+
+
+async def test_a_connection_that_is_aborted_before_its_response_is_written_stays_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered: list[State] = []
+    enter = Connection._enter  # noqa: SLF001 - the one function that changes the state
+
+    def record(connection: Connection, state: State) -> None:
+        entered.append(state)
+        enter(connection, state)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await responding()(scope, receive, send)
+        [connection] = shared.connections
+        entered.clear()
+        connection.abort()
+
+    monkeypatch.setattr(Connection, "_enter", record)
+    shared = Connections(Limits(keep_alive_seconds=75, client_timeout_seconds=20))
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(app, shared, {}), "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(LAST)
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+    assert set(entered) == {State.CLOSED}
 
 
 async def test_requests_of_one_connection_share_no_context_variable() -> None:

@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write the end of the current response. Unless it announced the close, the rest of the body is discarded."""
-        if not self._current:  # the connection is lost
+        if not self._current or self.state is State.CLOSED:
             return
         self.write(self._unwritten)
         self._unwritten = b""
