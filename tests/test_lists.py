@@ -4,7 +4,7 @@ import asyncpg
 import httpx
 import pytest
 
-from service.database.pool import SERVER_SETTINGS
+from service.database.connecting import SESSION_SETTINGS
 from service.queries import posts, users
 from tests.people import Json, Person, assert_problem, next_page, pointers
 from tests.plans import scans
@@ -144,7 +144,7 @@ async def test_unknown_parameters_are_ignored(client: httpx.AsyncClient, alice: 
     ids=["page", "page of a user", "profile"],
 )
 async def test_every_list_is_read_from_its_index(database_url: str, statement: str, indexes: set[str]) -> None:
-    connection = await asyncpg.connect(database_url, server_settings=SERVER_SETTINGS)
+    connection = await asyncpg.connect(database_url, server_settings=SESSION_SETTINGS)
     await connection.execute(INSERT_USERS, 500, "hash")
     await connection.execute(INSERT_POSTS, 5000, "Text", 500)
     await connection.execute("analyze")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from service.database import schema
-from service.database.pool import SERVER_SETTINGS
+from service.database.connecting import SESSION_SETTINGS
 from service.queries import auth, posts, users
 from service.structs.auth import Credentials
 from service.structs.fields import Timestamp
@@ -95,7 +95,7 @@ def test_a_write_to_a_post_checks_its_owner(statement: str) -> None:
 
 
 async def test_the_statements_leave_no_session_state_behind(database_url: str) -> None:
-    db = await asyncpg.connect(database_url, server_settings=SERVER_SETTINGS)
+    db = await asyncpg.connect(database_url, server_settings=SESSION_SETTINGS)
 
     async def state() -> list[Any]:
         settings = await db.fetch("select name, setting from pg_settings where setting <> reset_val order by name")

@@ -9,25 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-import asyncpg
 from asyncpg import Connection
 
+from service.database.connecting import connect
 from service.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
-
-# The statements are few and fixed, and an index serves each of them. Planning them again for every set of arguments,
-# or compiling them, costs more than it saves.
-SERVER_SETTINGS: Final = {
-    "application_name": "accounts-and-posts",
-    "jit": "off",
-    "plan_cache_mode": "force_generic_plan",
-    "timezone": "UTC",
-}
-
-# PostgreSQL's statement_timeout, as a fraction of our own timeout. PostgreSQL then ends a blocked statement and reports
-# it before we give up. Our own timeout expires only if PostgreSQL does not respond at all.
-_STATEMENT_TIMEOUT_FRACTION: Final = 0.9
 
 # Seconds between two attempts to connect. The service must work again within a second of the database's return.
 _RETRY_INTERVAL: Final = 0.2
@@ -55,8 +42,6 @@ class ConnectionPool:
         self._url = url
         self._size = size
         self._timeout = timeout
-        statement_timeout = max(1, int(timeout * 1000 * _STATEMENT_TIMEOUT_FRACTION))  # milliseconds
-        self._server_settings = SERVER_SETTINGS | {"statement_timeout": str(statement_timeout)}
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._waiters: deque[Future[Connection]] = deque()
@@ -135,13 +120,7 @@ class ConnectionPool:
     async def _open_connections(self) -> None:
         while True:
             try:
-                connection = await asyncpg.connect(
-                    self._url,
-                    timeout=self._timeout,
-                    command_timeout=self._timeout,
-                    max_cached_statement_lifetime=0,  # few statements: no need to prepare them again every five minutes
-                    server_settings=self._server_settings,
-                )
+                connection = await connect(self._url, timeout=self._timeout)
             except Exception as error:  # noqa: BLE001 - any failure means that the database is unavailable
                 self._connect_error = error
                 self._update_availability()

@@ -9,6 +9,8 @@ import asyncpg
 from asyncpg import Connection
 from msgspec import Struct
 
+from service.database.connecting import connect
+
 logger = logging.getLogger(__name__)
 
 DIRECTORY: Final = Path(__file__).parents[2] / "sql"
@@ -87,7 +89,7 @@ async def migrate(url: str, directory: Path = DIRECTORY, lock_timeout: float = L
 
 async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:  # noqa: ASYNC109 - passed to asyncpg
     """Check that all files are applied unchanged. Raises ``SchemaError``, or an error of ``asyncpg.connect``."""
-    connection = await asyncpg.connect(url, timeout=timeout, command_timeout=timeout)
+    connection = await connect(url, timeout=timeout)
     try:
         _check_version(connection)
         missing = await _missing(connection, read_files(directory))

@@ -8,7 +8,7 @@ from typing import Final
 
 import asyncpg
 
-from service.database.pool import SERVER_SETTINGS
+from service.database.connecting import SESSION_SETTINGS
 from tests.bench import database, processes, servers, wrk
 from tests.bench.options import Options, progress, table
 from tests.bench.rounds import in_turn
@@ -71,7 +71,7 @@ def _row(name: str, services: Mapping[int, Server], options: Options) -> tuple[s
 
 async def explain(url: str) -> list[tuple[str, str]]:
     """Every statement and its scans, with the settings of the service."""
-    connection = await asyncpg.connect(url, server_settings=SERVER_SETTINGS)
+    connection = await asyncpg.connect(url, server_settings=SESSION_SETTINGS)
     rows = []
     for statement in statements():
         found = await scans(connection, statement.text)

@@ -9,7 +9,7 @@ import msgspec
 import uvicorn
 from msgspec import Struct
 
-from service.database.pool import SERVER_SETTINGS
+from service.database.connecting import SESSION_SETTINGS
 from service.server import server
 from service.settings import load
 
@@ -88,7 +88,7 @@ async def respond(send: Any, status: int, body: bytes) -> None:
 async def run_lifespan(receive: Any, send: Any) -> None:
     global posts  # noqa: PLW0603 - a bare function has no other place for it
     await receive()
-    connection = await asyncpg.connect(os.environ["DATABASE_URL"], server_settings=SERVER_SETTINGS)
+    connection = await asyncpg.connect(os.environ["DATABASE_URL"], server_settings=SESSION_SETTINGS)
     posts = Posts(connection)
     await send({"type": "lifespan.startup.complete"})
     await receive()
