@@ -1,5 +1,6 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
@@ -30,8 +31,10 @@ PROGRAMS = {
     "browser_page": browser.CHROMIUM,
     "curl": shutil.which("curl"),
     "haproxy": proxies.HAPROXY,
+    "just": shutil.which("just"),
     "nginx": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
+    "root": str(os.geteuid() == 0 or ""),
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
@@ -65,7 +68,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx")),
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "just", "nginx")),
+        f"root: {'yes' if PROGRAMS['root'] else 'no, the tests that need it are left out'}",
     ]
 
 
@@ -181,6 +185,17 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def just() -> str:
+    assert PROGRAMS["just"]
+    return PROGRAMS["just"]
+
+
+@pytest.fixture
+def root() -> None:
+    """For tests that only root can run."""
 
 
 @pytest.fixture
