@@ -1,4 +1,4 @@
-"""The command line: ``python -m service`` serves, ``python -m service migrate`` applies the schema."""
+"""The command line: ``python -m service`` serves; ``--help`` lists the commands and the settings."""
 
 import signal
 
@@ -8,13 +8,14 @@ if __name__ == "__main__":
 
 import asyncio
 import logging.config
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import asyncpg
 
-from service import settings
+from service import settings, usage
 from service.database import schema
 from service.server import server, supervisor
 from service.settings import Settings
@@ -31,18 +32,16 @@ REFUSED = (
 
 
 def main(arguments: list[str]) -> None:
-    if arguments not in ([], ["migrate"]):
-        fail("usage: python -m service [migrate]")
+    command = usage.parser().parse_args(arguments).command
     handle_stop_signals(exit_on_signal)
     logging.config.dictConfig(server.LOGGING)
-    chosen = load_settings()
-    if arguments:
-        migrate(chosen)
-    else:
-        serve(chosen)
+    run = {None: serve, "migrate": migrate, "check": check}[command]
+    run(load_settings())
 
 
 def load_settings() -> Settings:
+    for name, meant in usage.misspelt(os.environ).items():
+        logger.warning("%s is not a setting and has no effect: is %s meant?", name, meant)
     try:
         return settings.load()
     except settings.SettingsError as error:
@@ -70,6 +69,16 @@ def serve(chosen: Settings) -> None:
     except UNREACHABLE as error:
         logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
     supervisor.serve(chosen, listener)
+
+
+def check(chosen: Settings) -> None:
+    try:
+        asyncio.run(schema.verify(chosen.database_url, timeout=chosen.database_timeout_seconds))
+    except schema.SchemaError as error:
+        fail(f"The schema is not the one that this version needs: {error}")
+    except UNREACHABLE as error:
+        fail(f"The database cannot be reached: {_reason(error)}")
+    print("The settings are valid, and the service can serve on its database.")  # noqa: T201
 
 
 def handle_stop_signals(handler: Callable[[int, object], Any] | signal.Handlers) -> None:
