@@ -17,7 +17,7 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, postgres, proxies
+from tests import browser, compose, postgres, proxies
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
@@ -29,6 +29,7 @@ POSTGRES = pytest.StashKey[postgres.Postgres]()
 # Programs that a machine may lack, by the fixtures that run them.
 PROGRAMS = {
     "browser_page": browser.CHROMIUM,
+    "compose": compose.COMPOSE,
     "curl": shutil.which("curl"),
     "haproxy": proxies.HAPROXY,
     "just": shutil.which("just"),
@@ -68,7 +69,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "just", "nginx")),
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("compose", "curl", "haproxy", "just", "nginx")),
         f"root: {'yes' if PROGRAMS['root'] else 'no, the tests that need it are left out'}",
     ]
 
@@ -185,6 +186,12 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture(name="compose")
+def compose_program() -> str:
+    assert PROGRAMS["compose"]
+    return PROGRAMS["compose"]
 
 
 @pytest.fixture

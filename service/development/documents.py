@@ -16,7 +16,7 @@ EXAMPLE: Final = """\
 #
 # Then remove the `#` in front of what you change. An empty variable counts as not set.
 {settings}
-# Docker Compose only: the prefix of its containers and volumes. Without it, the path of this folder.
+# Docker Compose only: the prefix of the names of its containers and volumes. Without it, the path of this folder.
 # COMPOSE_PROJECT_NAME=
 
 # Docker Compose only: the password of a new database.
