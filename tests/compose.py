@@ -1,15 +1,14 @@
-"""Docker Compose, as a program."""
+"""Docker Compose, which is a plugin of Docker's client."""
 
 import shutil
 import subprocess
 from typing import Final
 
-_DOCKER: Final = shutil.which("docker")
+
+def _find() -> str | None:
+    docker = shutil.which("docker")
+    works = docker and subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0  # noqa: S603
+    return docker if works else None
 
 
-def _has_compose(docker: str) -> bool:
-    return subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode == 0  # noqa: S603
-
-
-# Docker, if it has Compose.
-COMPOSE: Final = _DOCKER if _DOCKER and _has_compose(_DOCKER) else None
+DOCKER: Final = _find()

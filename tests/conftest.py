@@ -29,8 +29,8 @@ POSTGRES = pytest.StashKey[postgres.Postgres]()
 # Programs that a machine may lack, by the fixtures that run them.
 PROGRAMS = {
     "browser_page": browser.CHROMIUM,
-    "compose": compose.COMPOSE,
     "curl": shutil.which("curl"),
+    "docker_compose": compose.DOCKER,
     "haproxy": proxies.HAPROXY,
     "just": shutil.which("just"),
     "nginx": proxies.NGINX,
@@ -69,7 +69,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("compose", "curl", "haproxy", "just", "nginx")),
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "docker_compose", "haproxy", "just", "nginx")),
         f"root: {'yes' if PROGRAMS['root'] else 'no, the tests that need it are left out'}",
     ]
 
@@ -188,10 +188,10 @@ def curl() -> str:
     return PROGRAMS["curl"]
 
 
-@pytest.fixture(name="compose")
-def compose_program() -> str:
-    assert PROGRAMS["compose"]
-    return PROGRAMS["compose"]
+@pytest.fixture
+def docker_compose() -> list[str]:
+    assert PROGRAMS["docker_compose"]
+    return [PROGRAMS["docker_compose"], "compose"]
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 
-def configuration(compose: str, folder: Path) -> dict[str, Any]:
+def configuration(docker_compose: list[str], folder: Path) -> dict[str, Any]:
     """What Compose makes of the file in a folder."""
-    command = [compose, "compose", "config", "--format", "json"]
+    command = [*docker_compose, "config", "--format", "json"]
     variables = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PWD": str(folder)}
     printed = subprocess.run(command, cwd=folder, env=variables, check=True, capture_output=True).stdout  # noqa: S603
     found: dict[str, Any] = json.loads(printed)
@@ -29,8 +29,8 @@ def clones(repository: Path, tmp_path: Path) -> list[Path]:
     return folders
 
 
-def test_two_clones_share_no_container_volume_or_image(compose: str, clones: list[Path]) -> None:
-    first, second = (configuration(compose, clone) for clone in clones)
+def test_two_clones_share_no_container_volume_or_image(docker_compose: list[str], clones: list[Path]) -> None:
+    first, second = (configuration(docker_compose, clone) for clone in clones)
 
     assert first["name"] != second["name"]
     for kind in ("volumes", "networks"):
@@ -40,10 +40,10 @@ def test_two_clones_share_no_container_volume_or_image(compose: str, clones: lis
     assert first["services"]["service"]["image"] != second["services"]["service"]["image"]
 
 
-def test_compose_reads_the_settings_of_a_clone_from_its_file(compose: str, clones: list[Path]) -> None:
+def test_compose_reads_the_settings_of_a_clone_from_its_file(docker_compose: list[str], clones: list[Path]) -> None:
     (clones[0] / ".env").write_text("COMPOSE_PROJECT_NAME=mine\nWORKERS=3\nPORT=9000\nPOSTGRES_PASSWORD=better\n")
 
-    found = configuration(compose, clones[0])
+    found = configuration(docker_compose, clones[0])
 
     service = found["services"]["service"]
     assert found["name"] == "mine"

@@ -1,6 +1,5 @@
 """Runs an embedded PostgreSQL as a child process."""
 
-import asyncio
 import signal
 import subprocess
 import time
@@ -9,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
-
-import asyncpg
 
 from service.development import data_directory, programs, system_user
 from service.development.data_directory import STOP_SECONDS
@@ -68,7 +65,7 @@ def _wait_until_ready(
     log = log_of(data)
     begun = progress = time.monotonic()
     size, announced = 0, False
-    while not (data_directory.is_ready(data, postgres.pid) and asyncio.run(_accepts(url))):
+    while not (data_directory.is_ready(data, postgres.pid) and _accepts(url)):
         now = time.monotonic()
         if postgres.poll() is not None:
             raise EmbeddedError(f"PostgreSQL does not start on {data}:\n{_last_lines(log)}")
@@ -85,13 +82,10 @@ def _wait_until_ready(
         time.sleep(0.02)
 
 
-async def _accepts(url: str) -> bool:
-    try:
-        connection = await asyncpg.connect(url, timeout=5)
-    except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
-        return False
-    await connection.close()
-    return True
+def _accepts(url: str) -> bool:
+    """Whether the server accepts a connection."""
+    connect = [str(programs.program("pg_isready")), "--quiet", f"--dbname={url}"]
+    return subprocess.run(connect, check=False).returncode == 0  # noqa: S603
 
 
 def log_of(data: Path) -> Path:
