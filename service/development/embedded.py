@@ -12,6 +12,7 @@ from typing import Final
 from service.development import data_directory, programs, system_user
 from service.development.data_directory import STOP_SECONDS
 from service.development.errors import EmbeddedError
+from service.development.system_user import SystemUser
 
 STALLED_SECONDS: Final = 120  # without a new line in its log, a server that starts is taken to hang
 SLOW_SECONDS: Final = 3  # after which a start is announced
@@ -42,11 +43,7 @@ def running(
     ``EmbeddedError``, or the ``OSError`` of a file.
     """
     data = data.resolve()
-    user = system_user.for_data(data)
-    if user:
-        system_user.let_pass(user, [data, programs.program("postgres")], announce)
-    if not (data / "PG_VERSION").exists():
-        data_directory.create(data, user)
+    user = prepare(data, announce)
     data_directory.stop_leftover(data, announce)
     with programs.private_directory(user) as sockets, log_of(data).open("w") as log:
         given = {**SERVER_OPTIONS, "unix_socket_directories": str(sockets), **options}
@@ -56,6 +53,16 @@ def running(
         with programs.started(command, user, log, _stop) as process:
             _wait_until_ready(process, data, url, announce, stalled_seconds)
             yield url
+
+
+def prepare(data: Path, announce: Announce) -> SystemUser | None:
+    """Create a data directory unless it exists. Returns the user that runs the server, if that is another one."""
+    user = system_user.for_data(data)
+    if user:
+        system_user.let_pass(user, [data, programs.program("postgres")], announce)
+    if not (data / "PG_VERSION").exists():
+        data_directory.create(data, user)
+    return user
 
 
 def _wait_until_ready(
