@@ -20,7 +20,7 @@ from tests import browser, postgres, proxies
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
-from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
+from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from msgspec import Struct
 
-from tests.processes import answers, free_port
+from tests.processes import free_port, wait_until_serving
 
 # A user's PATH may lack the directory in which Debian installs servers.
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -77,7 +77,7 @@ async def run_proxy() -> AsyncIterator[RunProxy]:
         process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
         started.append(process)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            await answers(client)
+            await wait_until_serving(client)
         return Proxy(f"http://127.0.0.1:{port}", process.pid)
 
     yield run

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.people import Person, assert_problem
-from tests.processes import Start, answers, ended, output
+from tests.processes import Start, read_output, wait_for_clean_exit, wait_until_serving
 from tests.raw_http import Answer, Client, chunked, get, pieces_of, post, statuses
 from tests.waiting import WAITERS
 
@@ -35,9 +35,9 @@ REST: Final = b" " * 8
 Step = bytes | float | int
 
 
-async def serving(start: Start, visitor: httpx.AsyncClient, database_url: str, **settings: str) -> Process:
+async def serving(start: Start, process_client: httpx.AsyncClient, database_url: str, **settings: str) -> Process:
     process = await start("service", DATABASE_URL=database_url, **settings)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     return process
 
 
@@ -86,7 +86,7 @@ def assert_last(answer: Answer) -> None:
 
 
 async def test_a_client_may_pause_before_and_within_a_request(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     pause = 1.3  # longer than the second between two checks of the connections
     whole, chunks = post(b"Content-Length: 2\r\n", b"{}"), chunked(b"2\r\n{}\r\n0\r\n\r\n")
@@ -107,17 +107,17 @@ async def test_a_client_may_pause_before_and_within_a_request(
         "within a pipelined request": (get() + get()[:10], 200, pause, get()[10:], 200),
         "before the rest of a body that is not needed": (EARLY, 401, pause, REST + get(), 200),
     }
-    await serving(start, visitor, database_url)
+    await serving(start, process_client, database_url)
 
-    assert await play_all(str(visitor.base_url), histories) == {}
+    assert await play_all(str(process_client.base_url), histories) == {}
 
 
 async def test_a_connection_without_a_request_is_closed_without_a_response(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="2", KEEP_ALIVE_SECONDS="2")
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="2", KEEP_ALIVE_SECONDS="2")
     begun = time.monotonic()
-    with Client(str(visitor.base_url)) as silent, Client(str(visitor.base_url)) as empty:
+    with Client(str(process_client.base_url)) as silent, Client(str(process_client.base_url)) as empty:
         await empty.send(b"\r\n")
         ends = [await silent.rest(), await empty.rest()]
 
@@ -222,13 +222,13 @@ async def test_chunk_extensions_and_trailers_within_the_bounds_are_ignored(
 
 
 async def test_nobody_waits_for_an_endless_head_or_trailer(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url)
+    await serving(start, process_client, database_url)
     slow: dict[str, float] = {}
-    with Client(str(visitor.base_url)) as other:
+    with Client(str(process_client.base_url)) as other:
         for name in ("a target", "the value of a header field", "chunk extensions", "the value of a trailer field"):
-            with Client(str(visitor.base_url)) as client:
+            with Client(str(process_client.base_url)) as client:
                 sending = asyncio.create_task(client.send(endless(name, 32 * KIB * KIB)))
                 while not sending.done():
                     begun = time.monotonic()
@@ -262,11 +262,11 @@ QUIET: Final[dict[str, list[tuple[Step, ...]]]] = {
 
 @pytest.mark.parametrize("name", QUIET)
 async def test_connections_on_which_nothing_runs_do_not_delay_the_end(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, name: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str, name: str
 ) -> None:
-    process = await serving(start, visitor, database_url)
+    process = await serving(start, process_client, database_url)
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in QUIET[name]]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in QUIET[name]]
         for client, steps in zip(clients, QUIET[name], strict=True):
             for step in steps:
                 if isinstance(step, bytes):
@@ -274,7 +274,7 @@ async def test_connections_on_which_nothing_runs_do_not_delay_the_end(
                 else:
                     assert (await client.answer()).status == step
         process.terminate()
-        said = await ended(process, within=3)
+        said = await wait_for_clean_exit(process, within=3)
 
         assert [await client.rest() for client in clients] == [[]] * len(clients)
     assert "Traceback" not in said
@@ -282,17 +282,17 @@ async def test_connections_on_which_nothing_runs_do_not_delay_the_end(
 
 
 async def test_requests_that_never_arrive_delay_the_end_by_a_bounded_time(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    process = await serving(start, visitor, database_url)
+    process = await serving(start, process_client, database_url)
     halves = [get()[:10], UNFINISHED, chunked(b"2\r\n{}\r\n"), get() + UNFINISHED]
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in halves]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in halves]
         for client, half in zip(clients, halves, strict=True):
             await client.send(half)
         assert (await clients[-1].answer()).status == 200
         process.terminate()
-        said = await ended(process, within=7)
+        said = await wait_for_clean_exit(process, within=7)
         ends = [await client.rest() for client in clients]
 
     assert "Traceback" not in said
@@ -301,9 +301,9 @@ async def test_requests_that_never_arrive_delay_the_end_by_a_bounded_time(
 
 
 async def test_the_idle_timeout_starts_when_response_and_body_are_complete(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="2")
+    await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="2")
     histories: dict[str, tuple[Step, ...]] = {
         "the body comes late": (EARLY, 401, 4.2, REST, 1.0, get(), 200),
         "the body trickles": (EARLY, 401, *(0.6, b" ") * 7, b" " + get(), 200),
@@ -314,15 +314,15 @@ async def test_the_idle_timeout_starts_when_response_and_body_are_complete(
         ),
     }
 
-    assert await play_all(str(visitor.base_url), histories) == {}
+    assert await play_all(str(process_client.base_url), histories) == {}
 
 
 async def test_a_body_that_nobody_needs_has_to_arrive_in_time_too(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="60")
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="60")
     begun = time.monotonic()
-    with Client(str(visitor.base_url)) as silent, Client(str(visitor.base_url)) as endless:
+    with Client(str(process_client.base_url)) as silent, Client(str(process_client.base_url)) as endless:
         await silent.send(EARLY)
         await endless.send(post(CHUNKED, b"2\r\n{}\r\n", b"/posts"))
         found = [[(await client.answer()).status] for client in (silent, endless)]
@@ -343,11 +343,11 @@ async def test_a_body_that_nobody_needs_has_to_arrive_in_time_too(
 
 
 async def test_an_idle_connection_is_closed_also_after_an_early_response(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1")
+    await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="1")
     begun = time.monotonic()
-    with Client(str(visitor.base_url)) as client:
+    with Client(str(process_client.base_url)) as client:
         assert await client.ask(EARLY) == 401
         await client.send(REST)
         end = await client.rest()
@@ -457,13 +457,13 @@ async def test_five_thousand_pipelined_requests_are_all_answered(address: str) -
 
 
 async def test_a_flood_of_pipelined_requests_is_held_back_and_not_stored(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url)
+    process = await serving(start, process_client, database_url)
     before = psutil.Process(process.pid).memory_info().rss
     request = get(fields=b"X: " + b"y" * 1000 + b"\r\n")
     count = 10_000
-    with Client(str(visitor.base_url)) as client:
+    with Client(str(process_client.base_url)) as client:
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             await client.send(get(b"/posts"))
@@ -481,10 +481,10 @@ async def test_a_flood_of_pipelined_requests_is_held_back_and_not_stored(
 
 
 async def test_a_request_is_executed_or_not_answered_during_a_drain(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url, DRAIN_SECONDS="2")
-    alice = await Person.register(visitor, "alice")
+    process = await serving(start, process_client, database_url, DRAIN_SECONDS="2")
+    alice = await Person.register(process_client, "alice")
     kept = [await alice.publish() for _ in range(2)]
     deletes = [
         b"DELETE /posts/%d HTTP/1.1\r\nHost: x\r\n" % post["id"] + bearer(alice) + TEN + b"\r\n12345" for post in kept
@@ -497,13 +497,13 @@ async def test_a_request_is_executed_or_not_answered_during_a_drain(
         "three POSTs": publish(alice) * 3,
     }
     with ExitStack() as stack:
-        old = {name: stack.enter_context(Client(str(visitor.base_url))) for name in after}
+        old = {name: stack.enter_context(Client(str(process_client.base_url))) for name in after}
         for client in old.values():
             assert await client.ask(get()) == 200
         process.terminate()
-        while (await visitor.get("/")).headers.get("connection") != "close":
+        while (await process_client.get("/")).headers.get("connection") != "close":
             await asyncio.sleep(0.01)
-        new = {name: stack.enter_context(Client(str(visitor.base_url))) for name in after}
+        new = {name: stack.enter_context(Client(str(process_client.base_url))) for name in after}
         for clients in (old, new):
             for name, client in clients.items():
                 if name == "a DELETE in two segments":
@@ -515,7 +515,7 @@ async def test_a_request_is_executed_or_not_answered_during_a_drain(
             for age, clients in (("old", old), ("new", new))
             for name, client in clients.items()
         }
-    said = await output(process)
+    said = await read_output(process)
 
     assert {name: statuses(ends) for name, ends in found.items()} == {name: [200] for name in found}
     for [last] in found.values():
@@ -526,21 +526,21 @@ async def test_a_request_is_executed_or_not_answered_during_a_drain(
 
 
 async def test_a_pipelined_request_is_executed_or_not_answered_when_the_process_stops(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url, DRAIN_SECONDS="1")
-    alice = await Person.register(visitor, "alice")
-    with Client(str(visitor.base_url)) as client:
+    process = await serving(start, process_client, database_url, DRAIN_SECONDS="1")
+    alice = await Person.register(process_client, "alice")
+    with Client(str(process_client.base_url)) as client:
         async with db.transaction():
             await db.execute("lock table posts in exclusive mode")
             await client.send(publish(alice) * 5)
             while not await db.fetchval(WAITERS):
                 await asyncio.sleep(0.01)
             process.terminate()
-            while (await visitor.get("/")).headers.get("connection") != "close":
+            while (await process_client.get("/")).headers.get("connection") != "close":
                 await asyncio.sleep(0.01)
         found = await client.rest()
-    await output(process)
+    await read_output(process)
 
     assert set(statuses(found)) == {201}
     assert_last(found[-1])
@@ -674,11 +674,11 @@ async def read_slowly(client: Client, seconds: int) -> None:
 
 
 async def test_a_slow_reader_may_send_its_next_request_after_the_response(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="2")
-    await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
-    with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
+    await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="2")
+    await db.execute(LARGE_PAGE, (await Person.register(process_client, "alice")).id)
+    with Client(str(process_client.base_url), receive_buffer=64 * KIB) as client:
         await read_slowly(client, seconds=4)  # twice as long as an idle connection is kept
         await asyncio.sleep(1.1)  # less than that, and more than the second between two checks
         await client.send(get())
@@ -687,19 +687,19 @@ async def test_a_slow_reader_may_send_its_next_request_after_the_response(
 
 
 async def test_a_reader_that_takes_some_of_the_response_all_the_time_is_not_disconnected(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
-    await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
-    with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    await db.execute(LARGE_PAGE, (await Person.register(process_client, "alice")).id)
+    with Client(str(process_client.base_url), receive_buffer=64 * KIB) as client:
         await read_slowly(client, seconds=4)
 
 
 async def test_a_body_that_waits_for_the_app_is_not_late(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
-    alice = await Person.register(visitor, "alice")
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    alice = await Person.register(process_client, "alice")
     body = b'{"title": "New"' + b" " * 900_000 + b"}"
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces_of(body, 50_000), b""])
     bodies = {b"Content-Length: %d\r\n" % len(body): body, CHUNKED: chunks}
@@ -709,7 +709,7 @@ async def test_a_body_that_waits_for_the_app_is_not_late(
         for post, fields in zip(posts, bodies, strict=True)
     ]
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in bodies]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in bodies]
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             # Who owns the post is read before the body, so the app takes nothing of it until the lock is released.
@@ -726,12 +726,12 @@ async def test_a_body_that_waits_for_the_app_is_not_late(
 
 
 async def test_a_pipelined_request_is_not_late_while_another_runs(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1")
     running = get(b"/posts")
     with ExitStack() as stack:
-        whole, head, body, many = (stack.enter_context(Client(str(visitor.base_url))) for _ in range(4))
+        whole, head, body, many = (stack.enter_context(Client(str(process_client.base_url))) for _ in range(4))
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             await whole.send(running + get())
@@ -752,10 +752,10 @@ async def test_a_pipelined_request_is_not_late_while_another_runs(
 
 
 async def test_a_late_client_gets_a_408_that_announces_the_close(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
-    alice = await Person.register(visitor, "alice")
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    alice = await Person.register(process_client, "alice")
     late = {
         "a head": (get()[:10], [408]),
         "a body": (UNFINISHED, [408]),
@@ -768,7 +768,7 @@ async def test_a_late_client_gets_a_408_that_announces_the_close(
     }
     begun = time.monotonic()
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in late]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in late]
         for client, (sent, _) in zip(clients, late.values(), strict=True):
             await client.send(sent)
         ends = [await asyncio.create_task(client.rest()) for client in clients]
@@ -784,11 +784,11 @@ async def test_a_late_client_gets_a_408_that_announces_the_close(
 
 
 async def test_what_was_sent_while_the_process_stood_still_is_not_late(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    process = await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1", CLIENT_TIMEOUT_SECONDS="1")
-    await visitor.aclose()
-    address = str(visitor.base_url)
+    process = await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="1", CLIENT_TIMEOUT_SECONDS="1")
+    await process_client.aclose()
+    address = str(process_client.base_url)
     sent_before = [b"", get()[:10], UNFINISHED, EARLY, b"\r\n", chunked(b"2\r\n")]
     sent_after = [get(), get()[10:], REST, REST + get(), get(), b"{}\r\n0\r\n\r\n"]
     for _ in range(2):
@@ -835,11 +835,11 @@ RUDE: Final[dict[str, bytes]] = {
 
 
 async def test_nothing_that_a_client_sends_or_leaves_out_writes_a_traceback(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="1")
-    address = str(visitor.base_url)
-    alice = await Person.register(visitor, "alice")
+    process = await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="1")
+    address = str(process_client.base_url)
+    alice = await Person.register(process_client, "alice")
     await db.execute(
         "insert into posts (title, content, user_id) select 'T', repeat('x', 400000), $1 from generate_series(1, 50)",
         alice.id,
@@ -868,9 +868,9 @@ async def test_nothing_that_a_client_sends_or_leaves_out_writes_a_traceback(
         *(misbehave(sent, end, wait=wait) for sent in RUDE.values() for end in ends for wait in (False, True))
     )
 
-    assert (await visitor.get("/")).status_code == 200
+    assert (await process_client.get("/")).status_code == 200
     process.terminate()
-    said = await ended(process, within=7)
+    said = await wait_for_clean_exit(process, within=7)
     assert "Traceback" not in said, said
     assert " ERROR " not in said, said
 
@@ -996,9 +996,9 @@ async def test_what_is_no_target_of_a_get_is_refused(address: str, target: bytes
 
 
 async def test_an_idle_connection_is_kept_for_longer_than_a_load_balancer_rests(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url)
+    await serving(start, process_client, database_url)
     pause = 6.5  # 5 s are the default of uvicorn
     histories: dict[str, tuple[Step, ...]] = {
         "after a response": (get(), 200, pause, get(), 200, get(), 200),
@@ -1008,16 +1008,16 @@ async def test_an_idle_connection_is_kept_for_longer_than_a_load_balancer_rests(
         "before the first request": (pause, get(), 200),
     }
 
-    assert await play_all(str(visitor.base_url), histories) == {}
+    assert await play_all(str(process_client.base_url), histories) == {}
 
 
 async def test_an_idle_connection_is_closed_after_the_seconds_of_the_setting(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1")
+    await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="1")
     begun = time.monotonic()
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in range(4)]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in range(4)]
         for client in clients:
             assert await client.ask(get()) == 200
         await clients[0].send(b"\r\n")
@@ -1031,7 +1031,7 @@ async def test_an_idle_connection_is_closed_after_the_seconds_of_the_setting(
 async def test_a_keep_alive_that_is_no_time_is_named(start: Start, database_url: str, value: str) -> None:
     process = await start("service", DATABASE_URL=database_url, KEEP_ALIVE_SECONDS=value)
 
-    said = await output(process)
+    said = await read_output(process)
 
     assert process.returncode == 1
     assert "KEEP_ALIVE_SECONDS: must be " in said

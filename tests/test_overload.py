@@ -18,7 +18,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
-from tests.processes import Start, answers, read_until
+from tests.processes import Start, read_until, wait_until_serving
 from tests.raw_http import answers_in, connect, receive
 
 UNFINISHED = b"POST /auth/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
@@ -54,14 +54,14 @@ async def test_what_there_is_no_room_for_is_refused_soon(
 
 
 async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     await start(
         "service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="2", KEEP_ALIVE_SECONDS="2", MAX_REQUESTS="4"
     )
-    await answers(visitor)
-    await Person.register(visitor, "alice")
-    silent, trickling_head, *bodies = connections = [connect(str(visitor.base_url)) for _ in range(10)]
+    await wait_until_serving(process_client)
+    await Person.register(process_client, "alice")
+    silent, trickling_head, *bodies = connections = [connect(str(process_client.base_url)) for _ in range(10)]
 
     async def trickle() -> None:
         with suppress(ConnectionError):
@@ -74,7 +74,7 @@ async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
         body.sendall(UNFINISHED)
     begun = time.monotonic()
     async with asyncio.timeout(10):
-        while (await visitor.get("/")).status_code != 200:
+        while (await process_client.get("/")).status_code != 200:
             await asyncio.sleep(0.05)
     waiting = sum(not _readable(body) for body in bodies)
     received = [await receive(connection) for connection in (silent, trickling_head, *bodies)]
@@ -94,17 +94,17 @@ async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
 
 
 async def test_a_body_that_nobody_waits_for_makes_no_room(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     await start("service", DATABASE_URL=database_url, MAX_REQUESTS="2")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     unfinished = b"GET /posts HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
     with ExitStack() as stack:
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             held = []
             for _ in range(3):  # the clients are looked at once a second
-                connections = [stack.enter_context(connect(str(visitor.base_url))) for _ in range(4)]
+                connections = [stack.enter_context(connect(str(process_client.base_url))) for _ in range(4)]
                 for connection in connections:
                     connection.sendall(unfinished)
                 await asyncio.sleep(1.1)
@@ -121,17 +121,17 @@ def _readable(connection: socket.socket) -> bool:
 
 
 async def test_a_reader_that_takes_nothing_is_ended(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="1")
-    await answers(visitor)
-    alice = await Person.register(visitor, "alice")
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
     await db.execute(
         "insert into posts (title, content, user_id) select 'T', repeat('x', 400000), $1 from generate_series(1, 50)",
         alice.id,
     )
-    await visitor.aclose()
-    with connect(str(visitor.base_url)) as reader:
+    await process_client.aclose()
+    with connect(str(process_client.base_url)) as reader:
         reader.sendall(b"GET /posts HTTP/1.1\r\nHost: x\r\n\r\n")
         port = reader.getsockname()[1]
         async with asyncio.timeout(20):
@@ -151,7 +151,7 @@ def _clients(pid: int) -> set[int]:
 
 
 async def test_idle_connections_do_not_hinder_readers(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -159,9 +159,9 @@ async def test_idle_connections_do_not_hinder_readers(
     await read_until(process, "Uvicorn running")
     with ExitStack() as stack:
         for _ in range(2000):
-            stack.enter_context(connect(str(visitor.base_url)))
+            stack.enter_context(connect(str(process_client.base_url)))
         begun = time.monotonic()
-        statuses = {(await visitor.get("/posts")).status_code for _ in range(20)}
+        statuses = {(await process_client.get("/posts")).status_code for _ in range(20)}
         took = time.monotonic() - begun
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -171,11 +171,11 @@ async def test_idle_connections_do_not_hinder_readers(
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_who_connects_while_many_requests_are_under_way_does_not_wait_for_them(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: int
+    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: int
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=str(workers))
-    await answers(visitor)
-    address = str(visitor.base_url)
+    await wait_until_serving(process_client)
+    address = str(process_client.base_url)
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     with ExitStack() as stack:
         busy = [stack.enter_context(connect(address)) for _ in range(200 * workers)]
@@ -199,12 +199,12 @@ async def test_who_connects_while_many_requests_are_under_way_does_not_wait_for_
 
 
 async def test_who_stays_idle_between_two_requests_is_disconnected_and_nobody_else(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     await start("service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="5")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    idle, busy, hasty, slow = [connect(str(visitor.base_url)) for _ in range(4)]
+    idle, busy, hasty, slow = [connect(str(process_client.base_url)) for _ in range(4)]
     with idle, busy, hasty, slow:
         idle.sendall(request)
         slow.sendall(request)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.people import Person
-from tests.processes import Start, answers, ended, output, read_until
+from tests.processes import Start, read_output, read_until, wait_for_clean_exit, wait_until_serving
 from tests.waiting import WAITERS
 
 CTRL_C = {0, 130, -signal.SIGINT}  # the exit codes that a shell takes for an end by Ctrl-C, and that of an orderly stop
@@ -65,7 +65,7 @@ async def test_ctrl_c_during_the_start_ends_it_without_a_traceback(
         await asyncio.sleep(delay)
         press_ctrl_c(process)
 
-        assert_interrupted(process, said + await output(process))
+        assert_interrupted(process, said + await read_output(process))
 
 
 @pytest.mark.parametrize("made", ["PG_VERSION", "base/4", "postmaster.pid"])
@@ -78,7 +78,7 @@ async def test_ctrl_c_while_the_embedded_database_is_made_leaves_nothing_behind(
             await asyncio.sleep(0.001)
 
     press_ctrl_c(process)
-    said = await output(process)
+    said = await read_output(process)
 
     assert_interrupted(process, said)
     assert psutil.wait_procs(embedded(directory), timeout=5)[1] == []
@@ -88,29 +88,29 @@ async def test_ctrl_c_while_the_embedded_database_is_made_leaves_nothing_behind(
 
 @pytest.mark.parametrize(("workers", "pause"), [("1", 0.0), ("1", 0.05), ("1", 0.3), ("2", 0.05)])
 async def test_a_second_ctrl_c_writes_no_traceback(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str, pause: float
+    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str, pause: float
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
     press_ctrl_c(process)
     await asyncio.sleep(pause)
     press_ctrl_c(process)
 
-    assert_interrupted(process, await output(process))
+    assert_interrupted(process, await read_output(process))
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_impatient_ctrl_c_writes_no_traceback(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
-    ending = asyncio.create_task(output(process))
+    ending = asyncio.create_task(read_output(process))
     while not ending.done():
         press_ctrl_c(process)
         await asyncio.sleep(0.02)
@@ -120,13 +120,13 @@ async def test_impatient_ctrl_c_writes_no_traceback(
 
 
 async def test_impatient_ctrl_c_still_stops_the_embedded_database(
-    directory: Path, start: Start, visitor: httpx.AsyncClient
+    directory: Path, start: Start, process_client: httpx.AsyncClient
 ) -> None:
     process = await start("service.development")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = embedded(directory)
 
-    ending = asyncio.create_task(output(process))
+    ending = asyncio.create_task(read_output(process))
     while not ending.done():
         press_ctrl_c(process)
         await asyncio.sleep(0.05)
@@ -138,11 +138,11 @@ async def test_impatient_ctrl_c_still_stops_the_embedded_database(
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_hangup_drains(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, workers: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, workers: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="1")
-    await answers(visitor)
-    alice = await Person.register(visitor, "alice")
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
     async with db.transaction():
         await db.execute("lock table posts in exclusive mode")
         publishing = asyncio.create_task(alice.publish())
@@ -151,12 +151,12 @@ async def test_a_hangup_drains(
         process.send_signal(signal.SIGHUP)
         begun = time.monotonic()
         async with asyncio.timeout(5):
-            while (await visitor.get("/health/ready")).status_code == 200:
+            while (await process_client.get("/health/ready")).status_code == 200:
                 await asyncio.sleep(0.01)
-        assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
+        assert (await process_client.get("/users/me", headers=alice.headers)).json() == alice.account
     post = await publishing
 
-    assert "Traceback" not in await ended(process, within=5)
+    assert "Traceback" not in await wait_for_clean_exit(process, within=5)
     assert time.monotonic() - begun > 0.9
     assert await db.fetchval("select title from posts where id = $1", post["id"]) == post["title"]
 
@@ -172,19 +172,19 @@ async def test_a_hangup_drains(
 )
 async def test_a_second_signal_of_any_kind_ends_the_drain(
     start: Start,
-    visitor: httpx.AsyncClient,
+    process_client: httpx.AsyncClient,
     database_url: str,
     workers: str,
     first: signal.Signals,
     second: signal.Signals,
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="50")
-    await answers(visitor)
+    await wait_until_serving(process_client)
 
     process.send_signal(first)
     async with asyncio.timeout(5):
-        while (await visitor.get("/health/ready")).status_code == 200:
+        while (await process_client.get("/health/ready")).status_code == 200:
             await asyncio.sleep(0.01)
     process.send_signal(second)
 
-    assert "Traceback" not in await ended(process, within=8)
+    assert "Traceback" not in await wait_for_clean_exit(process, within=8)

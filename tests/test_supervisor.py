@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import httpx
 import psutil
 
-from tests.processes import Start, answers, ended, read_until, workers_of
+from tests.processes import Start, read_until, wait_for_clean_exit, wait_for_workers, wait_until_serving
 from tests.raw_http import Client, get
 
 
@@ -27,13 +27,15 @@ def left_of(tree: list[psutil.Process]) -> list[psutil.Process]:
     return list(alive)
 
 
-async def test_a_worker_that_hangs_is_replaced(start: Start, visitor: httpx.AsyncClient, database_url: str) -> None:
+async def test_a_worker_that_hangs_is_replaced(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
+) -> None:
     process = await start_two(start, database_url)
-    await answers(visitor)
-    hung, other = await workers_of(process)
+    await wait_until_serving(process_client)
+    hung, other = await wait_for_workers(process)
 
     os.kill(hung, signal.SIGSTOP)
-    serving = await workers_of(process, but=hung)
+    serving = await wait_for_workers(process, without=hung)
     async with asyncio.timeout(10):
         while psutil.pid_exists(hung):
             await asyncio.sleep(0.05)
@@ -43,11 +45,11 @@ async def test_a_worker_that_hangs_is_replaced(start: Start, visitor: httpx.Asyn
 
     assert other in serving
     for _ in range(20):
-        with Client(str(visitor.base_url)) as client:
+        with Client(str(process_client.base_url)) as client:
             assert await client.ask(get()) == 200
     tree = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
-    assert "Traceback" not in await ended(process, within=5)
+    assert "Traceback" not in await wait_for_clean_exit(process, within=5)
     assert left_of(tree) == []
 
 
@@ -56,26 +58,26 @@ def _listens(pid: int) -> bool:
 
 
 async def test_no_worker_that_hangs_keeps_the_supervisor_from_its_end(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start_two(start, database_url)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
-    for pid in await workers_of(process):
+    for pid in await wait_for_workers(process):
         os.kill(pid, signal.SIGSTOP)
 
     process.send_signal(signal.SIGINT)
 
-    assert "Traceback" not in await ended(process, within=15)
+    assert "Traceback" not in await wait_for_clean_exit(process, within=15)
     assert left_of(tree) == []
 
 
 async def test_a_worker_with_many_connections_accepts_another_at_once(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start_two(start, database_url)
-    address = str(visitor.base_url)
-    few, _ = await workers_of(process)
+    address = str(process_client.base_url)
+    few, _ = await wait_for_workers(process)
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(address)) for _ in range(60)]
         for client in clients:
@@ -105,24 +107,24 @@ def _clients(pid: int) -> set[int]:
 
 
 async def test_ctrl_c_reaches_all_processes_and_still_drains(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start_two(start, database_url, DRAIN_SECONDS="2")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
     os.killpg(process.pid, signal.SIGINT)
     begun = time.monotonic()
     async with asyncio.timeout(1):
-        while (await visitor.get("/health/ready")).status_code == 200:
+        while (await process_client.get("/health/ready")).status_code == 200:
             await asyncio.sleep(0)
     served = 0
     while time.monotonic() - begun < 1.5:
-        with Client(str(visitor.base_url)) as client:
+        with Client(str(process_client.base_url)) as client:
             assert await client.ask(get(b"/posts")) == 200
             served += 1
         await asyncio.sleep(0.05)
 
-    assert "Traceback" not in await ended(process, within=5)
+    assert "Traceback" not in await wait_for_clean_exit(process, within=5)
     assert served > 5
     assert left_of(tree) == []
