@@ -75,15 +75,15 @@ class Exchange:
         self._wake()
         return len(self._body)
 
-    def end_body(self) -> None:
-        self._body_complete = True
-        self._wake()
-
-    def fail(self, error: type[ServiceError]) -> None:
-        """The body will never be complete: ``receive`` raises ``error``."""
-        self.keep_alive = False
-        self._error = error
-        self._wake()
+    def end_body(self, error: type[ServiceError] | None) -> None:
+        """The body is complete; or it never will be, and ``receive`` raises ``error``."""
+        if error:
+            self.keep_alive = False
+            self._error = error
+        else:
+            self._body_complete = True
+        if self._arrival:
+            self._wake()
 
     def disconnect(self) -> None:
         self._disconnected = True
