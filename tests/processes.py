@@ -148,3 +148,8 @@ def client_ports(process: Process, port: int) -> set[int]:
         for connection in member.net_connections("tcp")
         if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
     }
+
+
+def peer_ports(pid: int) -> set[int]:
+    """The remote ports of the TCP connections of a process."""
+    return {known.raddr.port for known in psutil.Process(pid).net_connections("tcp") if known.raddr}

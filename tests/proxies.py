@@ -21,7 +21,7 @@ HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 
 SAMPLES = Path(__file__).parent.parent / "service" / "operations"
 
-# The sample is what operators include in their http block; the other is a service that shares its host with others.
+# Operators include the sample in their http block. PREFIX_SAMPLE is for a service that shares its host with others.
 NGINX_CONFIGURATION = """
 daemon off;
 pid {directory}/nginx.pid;

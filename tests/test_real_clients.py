@@ -39,7 +39,7 @@ async def service(start: Start, process_client: httpx.AsyncClient, database_url:
 
 
 @pytest.fixture
-async def alice(service: Process, process_client: httpx.AsyncClient) -> Person:  # noqa: ARG001 - it has to run
+async def alice(service: Process, process_client: httpx.AsyncClient) -> Person:  # noqa: ARG001 - starts the service
     return await Person.register(process_client, "alice")
 
 
@@ -104,7 +104,7 @@ async def assert_idle_connections_are_kept(pools: list[Pool], services: dict[int
     assert sorted(row["title"] for row in stored) == sorted(chain(*first, *second))
 
 
-async def test_idle_connections_of_client_pools_are_kept_and_no_post_is_lost_or_doubled(
+async def test_idle_connections_of_client_pools_are_kept_and_every_post_is_stored_once(
     service: Process, environment: dict[str, str], process_client: httpx.AsyncClient, alice: Person, database_url: str
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -115,7 +115,7 @@ async def test_idle_connections_of_client_pools_are_kept_and_no_post_is_lost_or_
         await assert_idle_connections_are_kept(pools, {int(environment["PORT"]): service}, database_url)
 
 
-async def test_idle_connections_of_proxies_are_kept_and_no_post_is_lost_or_doubled(
+async def test_idle_connections_of_proxies_are_kept_and_every_post_is_stored_once(
     instances: dict[int, Process], nginx: StartProxy, haproxy: StartProxy, database_url: str
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -133,7 +133,7 @@ async def test_idle_connections_of_proxies_are_kept_and_no_post_is_lost_or_doubl
         await assert_idle_connections_are_kept(pools, instances, database_url)
 
 
-async def test_proxies_pass_on_a_response_that_comes_before_the_end_of_the_request(
+async def test_proxies_forward_an_early_response(
     instances: dict[int, Process], nginx: StartProxy, haproxy: StartProxy
 ) -> None:
     request = b"POST /posts HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(ONE_MB) + ONE_MB
@@ -229,7 +229,7 @@ async def test_curl_uploads_a_large_body(
     assert stored["content"] == content
 
 
-async def test_curl_that_waits_for_100_sends_nothing_after_a_refusal(
+async def test_curl_with_expect_sends_no_body_after_an_error(
     curl: str, process_client: httpx.AsyncClient, authorized: list[str]
 ) -> None:
     url = f"{process_client.base_url}/posts"
@@ -259,7 +259,7 @@ async def test_curl_speaks_http_1_0(curl: str, process_client: httpx.AsyncClient
     assert len((await process_client.get("/posts")).json()) == 1
 
 
-async def test_curl_reports_a_response_that_comes_before_the_end_of_its_upload(
+async def test_curl_reports_an_early_response(
     curl: str, process_client: httpx.AsyncClient, authorized: list[str]
 ) -> None:
     url = f"{process_client.base_url}/posts"
@@ -273,9 +273,7 @@ async def test_curl_reports_a_response_that_comes_before_the_end_of_its_upload(
     assert reported == {(401, 0): 20, (413, 0): 20}
 
 
-async def test_clients_get_a_response_that_comes_before_the_end_of_their_upload(
-    process_client: httpx.AsyncClient, alice: Person
-) -> None:
+async def test_clients_get_an_early_response(process_client: httpx.AsyncClient, alice: Person) -> None:
     statuses = Counter[tuple[str, int]]()
     for (name, client), headers in product(CLIENTS.items(), [{}, alice.headers]):
         async with client(str(process_client.base_url), headers) as send:

@@ -1,4 +1,4 @@
-"""The end of a process, wanted or not, while there is work."""
+"""Processes that stop or die while requests are in flight."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ async def test_new_requests_are_served_while_it_drains(
     await wait_until_serving(process_client)
 
     process.send_signal(signal.SIGTERM)
-    begun, statuses = time.monotonic(), Counter[int]()
+    started, statuses = time.monotonic(), Counter[int]()
     async with asyncio.timeout(10):
         while (ready := await process_client.get("/health/ready")).status_code == 200:
             await asyncio.sleep(0)
@@ -47,7 +47,7 @@ async def test_new_requests_are_served_while_it_drains(
             last = await process_client.get("/posts")
             statuses[last.status_code] += 1
             await asyncio.sleep(0.01)
-    drained = time.monotonic() - begun
+    drained = time.monotonic() - started
 
     assert_problem(ready, 503, "stopping")
     assert list(statuses) == [200]
@@ -70,7 +70,7 @@ async def test_a_second_signal_ends_the_drain(
     assert "Traceback" not in await wait_for_clean_exit(process, within=10)
 
 
-async def test_what_runs_is_finished(
+async def test_a_request_in_flight_is_completed(
     start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     process = await start("service", DATABASE_URL=database_url)
@@ -90,7 +90,7 @@ async def test_what_runs_is_finished(
     assert await db.fetchval("select title from posts where id = $1", post["id"]) == post["title"]
 
 
-async def test_what_takes_too_long_is_given_up(
+async def test_a_request_that_takes_too_long_gets_a_503(
     start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, DATABASE_TIMEOUT_SECONDS="30")
@@ -109,7 +109,7 @@ async def test_what_takes_too_long_is_given_up(
     assert response.headers["retry-after"] == "1"
 
 
-async def test_it_ends_while_logins_are_hashed(
+async def test_it_stops_while_passwords_are_hashed(
     start: Start, process_client: httpx.AsyncClient, environment: dict[str, str], database_url: str
 ) -> None:
     environment |= {"PASSWORD_MEMORY_KIB": "19456", "PASSWORD_PASSES": "2"}
@@ -126,7 +126,7 @@ async def test_it_ends_while_logins_are_hashed(
     assert "Traceback" not in await wait_for_clean_exit(process, within=3)
 
 
-async def test_it_ends_while_the_database_does_not_answer(start: Start, process_client: httpx.AsyncClient) -> None:
+async def test_it_stops_while_the_database_does_not_respond(start: Start, process_client: httpx.AsyncClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/app"
         process = await start("service", DATABASE_URL=url, DATABASE_TIMEOUT_SECONDS="1")
@@ -155,40 +155,26 @@ async def test_a_worker_that_is_killed_is_replaced(
     assert f"Child process [{killed}] died" in await wait_for_clean_exit(process, within=10)
 
 
-async def test_a_worker_that_cannot_be_started_is_tried_again(
+async def test_the_supervisor_retries_to_start_a_worker(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS="2")
     await wait_until_serving(process_client)
     killed, _ = await wait_for_workers(process)
     supervisor = psutil.Process(process.pid)
-    _, most = before = supervisor.rlimit(psutil.RLIMIT_NOFILE)
+    _, hard = limits = supervisor.rlimit(psutil.RLIMIT_NOFILE)
 
-    supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds(), most))
+    supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds(), hard))
     os.kill(killed, signal.SIGKILL)
     await read_until(process, "cannot start a worker: ")
-    supervisor.rlimit(psutil.RLIMIT_NOFILE, before)
+    supervisor.rlimit(psutil.RLIMIT_NOFILE, limits)
 
     await wait_for_workers(process, without=killed)
     process.send_signal(signal.SIGTERM)
     await wait_for_clean_exit(process, within=10)
 
 
-async def test_a_worker_that_hangs_is_replaced(
-    start: Start, process_client: httpx.AsyncClient, database_url: str
-) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
-    await wait_until_serving(process_client)
-    hung, _ = await wait_for_workers(process)
-
-    os.kill(hung, signal.SIGSTOP)
-    await wait_for_workers(process, without=hung)
-
-    process.send_signal(signal.SIGTERM)
-    await wait_for_clean_exit(process, within=10)
-
-
-async def test_a_worker_that_hangs_does_not_keep_the_supervisor_from_ending(
+async def test_a_worker_that_hangs_during_the_stop_does_not_keep_the_supervisor_from_exiting(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS="2")
@@ -213,7 +199,7 @@ async def test_workers_do_not_outlive_their_supervisor(
     assert psutil.wait_procs(workers, timeout=5)[1] == []
 
 
-async def test_connections_are_shared_out_among_the_workers(
+async def test_connections_are_balanced_between_the_workers(
     start: Start, environment: dict[str, str], database_url: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS="2")
@@ -225,25 +211,25 @@ async def test_connections_are_shared_out_among_the_workers(
             for _ in range(64):
                 stack.enter_context(socket.create_connection(("127.0.0.1", int(environment["PORT"]))))
             async with asyncio.timeout(10):
-                while sum(counts := [_clients(pid) for pid in workers]) < 64:
+                while sum(counts := [_connections(pid) for pid in workers]) < 64:
                     await asyncio.sleep(0.05)
         smaller_shares.append(min(counts) / 64)
         async with asyncio.timeout(10):
-            while sum(_clients(pid) for pid in workers):
+            while sum(_connections(pid) for pid in workers):
                 await asyncio.sleep(0.05)
 
-    # Nearly one half on an idle machine. Without balancing one worker gets nearly all of them, mostly.
+    # Nearly one half on an idle machine. Without balancing, one worker mostly gets nearly all of them.
     assert median(smaller_shares) > 0.2, smaller_shares
 
 
-def _clients(pid: int) -> int:
+def _connections(pid: int) -> int:
     return sum(known.status == psutil.CONN_ESTABLISHED for known in psutil.Process(pid).net_connections("tcp"))
 
 
 async def restart_in_turn(
     start: Start, start_proxy: StartProxy, environment: dict[str, str], database_url: str
 ) -> Counter[str]:
-    """Restart two instances behind a proxy; returns the responses, counted."""
+    """Restart two instances behind a proxy, and return how often each response came."""
     environment |= {"SECRET_KEY": os.urandom(32).hex(), "DATABASE_URL": database_url}
     ports = [free_port(), free_port()]
 
@@ -279,8 +265,8 @@ async def restart_in_turn(
         over.set()
         await asyncio.gather(*load)
 
-        # Without load, connections could be idle until the end of the drain. While the proxy is paused, the service
-        # closes them. So if the proxy still has idle connections, it sends POSTs on them that are lost.
+        # The proxy must not keep idle connections until the end of the drain: the service closes them while the proxy
+        # is paused, and POSTs that the proxy then sends on them are lost.
         await asyncio.gather(*(read() for _ in range(16)))
         second.send_signal(signal.SIGTERM)
         await asyncio.sleep(2)

@@ -19,24 +19,24 @@ from tests.people import Person
 from tests.processes import Start, read_output, read_until, wait_for_clean_exit, wait_until_serving
 from tests.waiting import WAITERS
 
-CTRL_C = {0, 130, -signal.SIGINT}  # the exit codes that a shell takes for an end by Ctrl-C, and that of an orderly stop
+CTRL_C = {0, 130, -signal.SIGINT}  # a clean exit, and the exit codes that a shell takes for Ctrl-C
 
 
 def press_ctrl_c(process: Process) -> None:
-    """As a terminal does: to all processes of the group."""
+    """Send SIGINT to the process group, as a terminal does."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
 
 
 def assert_interrupted(process: Process, said: str) -> None:
-    """An end without a traceback, but for one of the interpreter before it has run anything of ours."""
+    """Assert an exit code of ``CTRL_C`` and no traceback, except for one of the interpreter's own start."""
     frames = re.findall(r'File "([^"]+)"', said)
     assert [frame for frame in frames if not frame.startswith("<frozen ")] == [], said
     assert process.returncode in CTRL_C, said
 
 
-def embedded(directory: Path) -> list[psutil.Process]:
-    """The processes of the embedded PostgreSQL with its data below a directory; they are in a session of their own."""
+def postgres_processes(directory: Path) -> list[psutil.Process]:
+    """The processes of the embedded PostgreSQL whose data are below a directory. They have a session of their own."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -47,15 +47,15 @@ def embedded(directory: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """The data directory of the service; an embedded PostgreSQL that still runs at the end of the test is ended."""
+    """The data directory of the service. An embedded PostgreSQL that still runs at the end of the test is killed."""
     yield tmp_path / "data"
-    for process in embedded(tmp_path):
+    for process in postgres_processes(tmp_path):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 @pytest.mark.parametrize(("command", "workers"), [("service", "1"), ("service", "2"), ("service.development", "1")])
-async def test_ctrl_c_during_the_start_ends_it_without_a_traceback(
+async def test_ctrl_c_during_the_start_writes_no_traceback(
     start: Start, database_url: str, command: str, workers: str
 ) -> None:
     for delay in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
@@ -69,7 +69,7 @@ async def test_ctrl_c_during_the_start_ends_it_without_a_traceback(
 
 
 @pytest.mark.parametrize("made", ["PG_VERSION", "base/4", "postmaster.pid"])
-async def test_ctrl_c_while_the_embedded_database_is_made_leaves_nothing_behind(
+async def test_ctrl_c_while_the_embedded_database_is_created_leaves_no_process_and_no_broken_data(
     directory: Path, start: Start, made: str
 ) -> None:
     process = await start("service.development")
@@ -81,7 +81,7 @@ async def test_ctrl_c_while_the_embedded_database_is_made_leaves_nothing_behind(
     said = await read_output(process)
 
     assert_interrupted(process, said)
-    assert psutil.wait_procs(embedded(directory), timeout=5)[1] == []
+    assert psutil.wait_procs(postgres_processes(directory), timeout=5)[1] == []
     again = await start("service.development")
     await read_until(again, "Uvicorn running")
 
@@ -103,36 +103,36 @@ async def test_a_second_ctrl_c_writes_no_traceback(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_impatient_ctrl_c_writes_no_traceback(
+async def test_repeated_ctrl_c_writes_no_traceback(
     start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
     await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
-    ending = asyncio.create_task(read_output(process))
-    while not ending.done():
+    output = asyncio.create_task(read_output(process))
+    while not output.done():
         press_ctrl_c(process)
         await asyncio.sleep(0.02)
 
-    assert_interrupted(process, await ending)
+    assert_interrupted(process, await output)
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
-async def test_impatient_ctrl_c_still_stops_the_embedded_database(
+async def test_repeated_ctrl_c_still_stops_the_embedded_database(
     directory: Path, start: Start, process_client: httpx.AsyncClient
 ) -> None:
     process = await start("service.development")
     await wait_until_serving(process_client)
-    tree = embedded(directory)
+    tree = postgres_processes(directory)
 
-    ending = asyncio.create_task(read_output(process))
-    while not ending.done():
+    output = asyncio.create_task(read_output(process))
+    while not output.done():
         press_ctrl_c(process)
         await asyncio.sleep(0.05)
 
     assert tree
-    assert_interrupted(process, await ending)
+    assert_interrupted(process, await output)
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
@@ -149,7 +149,7 @@ async def test_a_hangup_drains(
         while not await db.fetchval(WAITERS):
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGHUP)
-        begun = time.monotonic()
+        started = time.monotonic()
         async with asyncio.timeout(5):
             while (await process_client.get("/health/ready")).status_code == 200:
                 await asyncio.sleep(0.01)
@@ -157,7 +157,7 @@ async def test_a_hangup_drains(
     post = await publishing
 
     assert "Traceback" not in await wait_for_clean_exit(process, within=5)
-    assert time.monotonic() - begun > 0.9
+    assert time.monotonic() - started > 0.9
     assert await db.fetchval("select title from posts where id = $1", post["id"]) == post["title"]
 
 

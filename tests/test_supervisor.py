@@ -1,4 +1,4 @@
-"""Two workers and the process that supervises them."""
+"""Two workers and their supervisor."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import httpx
 import psutil
 
-from tests.processes import Start, read_until, wait_for_clean_exit, wait_for_workers, wait_until_serving
+from tests.processes import Start, peer_ports, read_until, wait_for_clean_exit, wait_for_workers, wait_until_serving
 from tests.raw_http import Client, get
 
 
@@ -21,8 +21,8 @@ async def start_two(start: Start, database_url: str, **settings: str) -> Process
     return process
 
 
-def left_of(tree: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that do not end by themselves within a moment."""
+def still_running(tree: list[psutil.Process]) -> list[psutil.Process]:
+    """The processes that do not exit by themselves within 5 s."""
     _, alive = psutil.wait_procs(tree, timeout=5)
     return list(alive)
 
@@ -46,18 +46,18 @@ async def test_a_worker_that_hangs_is_replaced(
     assert other in serving
     for _ in range(20):
         with Client(str(process_client.base_url)) as client:
-            assert await client.ask(get()) == 200
+            assert await client.status_of(get()) == 200
     tree = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     assert "Traceback" not in await wait_for_clean_exit(process, within=5)
-    assert left_of(tree) == []
+    assert still_running(tree) == []
 
 
 def _listens(pid: int) -> bool:
     return any(known.status == psutil.CONN_LISTEN for known in psutil.Process(pid).net_connections("tcp"))
 
 
-async def test_no_worker_that_hangs_keeps_the_supervisor_from_its_end(
+async def test_workers_that_hang_do_not_keep_the_supervisor_from_exiting(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start_two(start, database_url)
@@ -69,7 +69,7 @@ async def test_no_worker_that_hangs_keeps_the_supervisor_from_its_end(
     process.send_signal(signal.SIGINT)
 
     assert "Traceback" not in await wait_for_clean_exit(process, within=15)
-    assert left_of(tree) == []
+    assert still_running(tree) == []
 
 
 async def test_a_worker_with_many_connections_accepts_another_at_once(
@@ -81,29 +81,24 @@ async def test_a_worker_with_many_connections_accepts_another_at_once(
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(address)) for _ in range(60)]
         for client in clients:
-            assert await client.ask(get()) == 200
-        ports = _clients(few)
+            assert await client.status_of(get()) == 200
+        ports = peer_ports(few)
         for client in clients:
             if client.socket.getsockname()[1] in ports:
                 client.socket.close()
         async with asyncio.timeout(10):
-            while _clients(few) & ports:
+            while peer_ports(few) & ports:
                 await asyncio.sleep(0.01)
         os.kill(few, signal.SIGSTOP)  # the other accepts every new connection
         took = []
         for _ in range(50):
-            begun = time.monotonic()
+            started = time.monotonic()
             with Client(address) as client:
-                assert await client.ask(get()) == 200
-            took.append(time.monotonic() - begun)
+                assert await client.status_of(get()) == 200
+            took.append(time.monotonic() - started)
         os.kill(few, signal.SIGCONT)
 
     assert sorted(took)[10] < 0.004, sorted(took)
-
-
-def _clients(pid: int) -> set[int]:
-    """The ports of those that a process is connected with."""
-    return {known.raddr.port for known in psutil.Process(pid).net_connections("tcp") if known.raddr}
 
 
 async def test_ctrl_c_reaches_all_processes_and_still_drains(
@@ -114,17 +109,17 @@ async def test_ctrl_c_reaches_all_processes_and_still_drains(
     tree = psutil.Process(process.pid).children(recursive=True)
 
     os.killpg(process.pid, signal.SIGINT)
-    begun = time.monotonic()
+    started = time.monotonic()
     async with asyncio.timeout(1):
         while (await process_client.get("/health/ready")).status_code == 200:
             await asyncio.sleep(0)
     served = 0
-    while time.monotonic() - begun < 1.5:
+    while time.monotonic() - started < 1.5:
         with Client(str(process_client.base_url)) as client:
-            assert await client.ask(get(b"/posts")) == 200
+            assert await client.status_of(get(b"/posts")) == 200
             served += 1
         await asyncio.sleep(0.05)
 
     assert "Traceback" not in await wait_for_clean_exit(process, within=5)
     assert served > 5
-    assert left_of(tree) == []
+    assert still_running(tree) == []
