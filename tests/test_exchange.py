@@ -1,6 +1,7 @@
 """How the server sends the responses of any ASGI app."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -96,8 +97,8 @@ async def test_a_response_to_head_has_the_length_of_the_body_that_is_not_sent(bo
 
     head = await send_request(app, CLOSING_GET.replace(b"GET", b"HEAD"))
 
-    # An app may leave out the body, so the length of an empty one says nothing.
-    assert (b"\r\ncontent-length: 4\r\n" in head) == bool(body)
+    # An app may omit the body, so an empty one has no length.
+    assert re.findall(rb"content-length: (\d+)", head) == ([b"4"] if body else [])
     assert b"transfer-encoding" not in head
     assert head.endswith(b"\r\n\r\n")
 
