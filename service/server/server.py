@@ -212,9 +212,7 @@ def listen(settings: Settings) -> socket.socket:
     """Listen on the address of the settings. Raises ``SystemExit`` with the reason if that fails."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
-    listener.setsockopt(
-        socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-    )  # also right after another process has closed the port
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # also right after another process has used the port
     # Connections inherit it. With megabytes in the kernel, the progress of a slow client could not be seen.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
     listener.settimeout(0)

@@ -107,9 +107,9 @@ class Trace(Struct):
     opened: float = 0
     port: int = 0  # the client's
     sends: list[tuple[float, float, int]] = field(default_factory=list)  # before, after, and all bytes sent by then
-    # The server ended it ("eof", "reset"), the client did ("closed" after the last response, "left" before it), nothing
-    # did ("refused", "hung"), or bytes that are not a response did ("garbage"). "held": the server has sent its FIN, but
-    # does not close its socket.
+    # "eof" and "reset": by the server. "closed" and "left": by the client, after the last response or before it.
+    # "refused" and "hung": not at all. "garbage": by bytes that are not a response. "held": the server has sent its
+    # FIN, but does not close its socket.
     ended: str = ""
     ended_at: float = 0
     send_failed_at: float = 0

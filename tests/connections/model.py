@@ -136,7 +136,7 @@ class Checker:
         return any(at <= ended and (ports is None or port in ports) for at, ports in self.around.killed)
 
     def _stopped_reading(self) -> bool:
-        """Whether the server can have seen no progress for too long. Reads may only have emptied the kernel's buffers."""
+        """Whether the server can have seen no progress for too long, as reads first empty the kernel's buffers."""
         started, read = 0.0, -KERNEL_BUFFERS
         for start, end in self.trace.stalls:
             received = max((size for at, size in self.trace.responses.received if at <= start), default=0)
