@@ -202,16 +202,27 @@ async def idle_connections(service: Service) -> AsyncIterator[None]:
 
 
 async def drain(run: Run) -> None:
-    """Send SIGTERM, and sometimes another one during the drain."""
-    seconds = int(run.service.settings["DRAIN_SECONDS"])
+    await _send_first_sigterm(run)
+    await _check_exit(run)
+
+
+async def cut_drain_short(run: Run) -> None:
+    """Send a second SIGTERM during a drain that lasts longer than the check of the exit."""
+    await _send_first_sigterm(run)
+    await asyncio.sleep(run.random.uniform(0.2, 2))
+    run.around.drained = monotonic()
+    run.service.signal(signal.SIGTERM)
+    await _check_exit(run)
+
+
+async def _send_first_sigterm(run: Run) -> None:
     await asyncio.sleep(run.random.uniform(0.5, 5))
     run.around.terminated = monotonic()
-    run.around.drained = run.around.terminated + seconds
+    run.around.drained = run.around.terminated + int(run.service.settings["DRAIN_SECONDS"])
     run.service.signal(signal.SIGTERM)
-    if seconds and run.random.random() < 0.5:
-        await asyncio.sleep(run.random.uniform(0.2, seconds))
-        run.around.drained = min(run.around.drained, monotonic())
-        run.service.signal(signal.SIGTERM)
+
+
+async def _check_exit(run: Run) -> None:
     limit = max(0, run.around.drained - monotonic()) + EXIT + LATE
     if (code := await run.service.wait(limit)) != 0:
         run.violations.append(f"{limit:.1f} s after SIGTERM the exit code is {code}")
@@ -288,11 +299,26 @@ async def lose_the_database(run: Run) -> None:
     run.around.away[-1] = started, monotonic()
 
 
+async def freeze_the_database(run: Run) -> None:
+    """Let the app wait for statements before it reads bodies, for longer than a client may take to send them."""
+    assert run.cluster
+    for _ in range(3):
+        await asyncio.sleep(run.random.uniform(0.2, 1))
+        started = monotonic()
+        run.around.away.append((started, started + PATIENCE))
+        run.cluster.freeze()
+        await asyncio.sleep(CLIENT_TIMEOUT + 1)
+        run.cluster.thaw()
+        run.around.away[-1] = started, monotonic()
+
+
 WORKER_ENDS: Final = r"worker \d+ has ended|Child process"
 DRAIN: Final = Phase("drain", drain, {"DRAIN_SECONDS": "2"}, histories=200)
 PHASES: Final = (
     DRAIN,
     Phase("drain of two workers", drain, {"WORKERS": "2", "DRAIN_SECONDS": "1"}, histories=200),
+    Phase("drain cut short", cut_drain_short, {"DRAIN_SECONDS": "30"}, histories=200),
+    Phase("drain of two workers cut short", cut_drain_short, {"WORKERS": "2", "DRAIN_SECONDS": "30"}, histories=200),
     Phase("stop", drain, {"DRAIN_SECONDS": "0"}, histories=200),
     Phase(
         "stop without database",
@@ -304,6 +330,7 @@ PHASES: Final = (
     Phase("suspended", suspend),
     Phase("worker lost", lose_a_worker, {"WORKERS": "2"}, expected=WORKER_ENDS),
     Phase("database lost", lose_the_database),
+    Phase("database frozen", freeze_the_database, histories=200),
     Phase("overload", settings={"MAX_REQUESTS": "3"}, overload=True),
     Phase("two workers", settings={"WORKERS": "2"}),
 )
