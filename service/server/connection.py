@@ -312,6 +312,6 @@ class Connection(asyncio.Protocol):
 
 
 def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
-    """Host and port, which are unknown if the client has disconnected already."""
+    """Host and port, which are unknown for a client that has gone already."""
     address = transport.get_extra_info(name)
     return address[:2] if address else None

@@ -36,7 +36,7 @@ class Exchange:
     ) -> None:
         self.keep_alive = keep_alive  # the connection is kept after the response
         self.ended = False  # the app has sent all of its response
-        self.complete = False  # the whole response has been written
+        self.complete = False  # and all of it has been written
         self._connection = connection
         self._app = app
         self.scope = scope
@@ -57,13 +57,13 @@ class Exchange:
 
     def start(self) -> None:
         tasks = self._connection.shared.tasks
-        # A new context, because the request before a pipelined one starts it.
+        # In a context of its own: a pipelined request is started by the one before it.
         task = self._connection.loop.create_task(self._run(), context=contextvars.Context())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     def abandon(self) -> bool:
-        """Ignore what the app sends from now on; returns whether another response can be sent instead."""
+        """Take nothing more from the app; returns whether another response can be sent instead."""
         self.disconnect()
         return not self._head_sent
 

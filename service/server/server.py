@@ -63,7 +63,7 @@ class Config(uvicorn.Config):
             log_config=log_config,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # no X-Forwarded field is trusted
+            proxy_headers=False,  # nobody may claim another address than the peer's
             workers=settings.workers,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         [self.listener] = sockets or []
-        self.listener.settimeout(0)  # the listener of a worker has lost this setting
+        self.listener.settimeout(0)  # a worker gets the listener without it
         await super().startup([])
         self.deadlines = self.loop.create_task(self._check_deadlines())
         self.loop.add_reader(self.listener, self.on_readable)

@@ -61,7 +61,7 @@ class Connections(ServerState):
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.ticks = 0
-        self.closing = False  # every response announces the close of its connection
+        self.closing = False  # every response announces the close
         self._unflushed: list[Connection] = []
         self.ticks_in: dict[State, float] = {}
         self.limit(limits)

@@ -33,7 +33,7 @@ _TERMINAL_SIGNALS: Final = {signal.SIGINT, signal.SIGHUP}
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. Raises ``SystemExit`` if a worker cannot start."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS rejects "unlimited"
+    with suppress(ValueError, OSError):  # macOS has no such thing as no limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
     if settings.workers == 1:
         Server(Config(settings)).run([listener])
@@ -46,7 +46,7 @@ class Workers(Config):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        # The number of connections of each worker, in shared memory. FREE marks a slot without a worker.
+        # How many connections each worker has, in memory that all of them share; FREE where there is no worker.
         self.connections = _spawn.RawArray("i", [FREE] * settings.workers)
 
 
