@@ -16,7 +16,7 @@ import pytest
 from tests.people import Person, assert_problem
 from tests.processes import Start, read_output, wait_for_clean_exit, wait_until_serving
 from tests.raw_http import Client, Response, chunked, get, pieces_of, post, statuses
-from tests.waiting import WAITERS
+from tests.waiting import wait_for_blocked_session
 
 KIB: Final = 1024
 CLOSE: Final = b"Connection: close\r\n"
@@ -467,8 +467,7 @@ async def test_a_flood_of_pipelined_requests_is_not_read_into_memory(
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             await client.send(get(b"/posts"))
-            while not await db.fetchval(WAITERS):
-                await asyncio.sleep(0.01)
+            await wait_for_blocked_session(db)
             sending = asyncio.create_task(client.send(request * count + get(fields=CLOSE)))
             await asyncio.wait([sending], timeout=1)
             held_back = not sending.done()
@@ -534,8 +533,7 @@ async def test_a_pipelined_request_at_the_stop_is_executed_or_gets_no_response(
         async with db.transaction():
             await db.execute("lock table posts in exclusive mode")
             await client.send(publish(alice) * 5)
-            while not await db.fetchval(WAITERS):
-                await asyncio.sleep(0.01)
+            await wait_for_blocked_session(db)
             process.terminate()
             while (await process_client.get("/")).headers.get("connection") != "close":
                 await asyncio.sleep(0.01)

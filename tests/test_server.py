@@ -12,7 +12,7 @@ import pytest
 
 from service.server.connection import Connection
 from tests.raw_http import CLOSING_GET, HOST, Client, chunked, exchange, get, parse_responses, post
-from tests.waiting import WAITERS
+from tests.waiting import wait_for_blocked_session
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 SMUGGLED = get(b"/smuggled")
@@ -156,8 +156,7 @@ async def test_a_request_in_flight_gets_its_response_after_a_half_close(
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             await loop.sock_sendall(connection, get() + get(b"/posts"))
-            while not await db.fetchval(WAITERS):
-                await asyncio.sleep(0.01)
+            await wait_for_blocked_session(db)
             connection.shutdown(socket.SHUT_WR)
             await client.get("/health/live")  # the server, on the same event loop, has now seen the end of the stream
         received = b""

@@ -27,7 +27,7 @@ from tests.processes import (
     wait_until_serving,
 )
 from tests.proxies import StartProxy
-from tests.waiting import WAITERS, until
+from tests.waiting import until, wait_for_blocked_session
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -56,20 +56,6 @@ async def test_new_requests_are_served_while_it_drains(
     assert "Traceback" not in await wait_for_clean_exit(process, within=5)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_second_signal_ends_the_drain(
-    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
-) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="50")
-    await wait_until_serving(process_client)
-
-    process.send_signal(signal.SIGTERM)
-    await read_until(process, *["Draining"] * int(workers))
-    process.send_signal(signal.SIGTERM)
-
-    assert "Traceback" not in await wait_for_clean_exit(process, within=10)
-
-
 async def test_a_request_in_flight_is_completed(
     start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
@@ -80,8 +66,7 @@ async def test_a_request_in_flight_is_completed(
     async with db.transaction():
         await db.execute("lock table posts in exclusive mode")
         publishing = asyncio.create_task(alice.publish())
-        while not await db.fetchval(WAITERS):
-            await asyncio.sleep(0.01)
+        await wait_for_blocked_session(db)
         process.send_signal(signal.SIGTERM)
         await read_until(process, "Waiting for connections to close")
     post = await publishing
@@ -99,8 +84,7 @@ async def test_a_request_that_takes_too_long_gets_a_503(
     async with db.transaction():
         await db.execute("lock table posts in access exclusive mode")
         reading = asyncio.create_task(process_client.get("/posts"))
-        while not await db.fetchval(WAITERS):
-            await asyncio.sleep(0.01)
+        await wait_for_blocked_session(db)
         process.send_signal(signal.SIGTERM)
         response = await reading
         await wait_for_clean_exit(process, within=4)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.people import Person
 from tests.processes import Start, read_output, read_until, wait_for_clean_exit, wait_until_serving
-from tests.waiting import WAITERS
+from tests.waiting import wait_for_blocked_session
 
 CTRL_C = {0, 130, -signal.SIGINT}  # a clean exit, and the exit codes that a shell takes for Ctrl-C
 
@@ -146,8 +146,7 @@ async def test_a_hangup_drains(
     async with db.transaction():
         await db.execute("lock table posts in exclusive mode")
         publishing = asyncio.create_task(alice.publish())
-        while not await db.fetchval(WAITERS):
-            await asyncio.sleep(0.01)
+        await wait_for_blocked_session(db)
         process.send_signal(signal.SIGHUP)
         started = time.monotonic()
         async with asyncio.timeout(5):
@@ -165,8 +164,10 @@ async def test_a_hangup_drains(
     ("workers", "first", "second"),
     [
         ("1", signal.SIGHUP, signal.SIGHUP),
+        ("1", signal.SIGTERM, signal.SIGTERM),
         ("1", signal.SIGTERM, signal.SIGINT),
         ("2", signal.SIGINT, signal.SIGTERM),
+        ("2", signal.SIGTERM, signal.SIGTERM),
         ("2", signal.SIGTERM, signal.SIGHUP),
     ],
 )
