@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -50,8 +50,8 @@ class PgBouncer:
             "user": unquote(parts.username or ""),
             "password": unquote(parts.password or ""),
         }
-        file = directory / f"pgbouncer_{port}.ini"
-        file.write_text(
+        self.file = directory / f"pgbouncer_{port}.ini"
+        self.file.write_text(
             CONFIGURATION.format(
                 server=" ".join(f"{name}='{value}'" for name, value in server.items() if value),
                 port=port,
@@ -59,7 +59,7 @@ class PgBouncer:
             )
         )
         self._port = port
-        self._command = [PGBOUNCER, "--quiet", str(file)]
+        self._command = [PGBOUNCER, "--quiet", str(self.file)]
         if os.getuid() == 0:  # it does not run as root, and a socket may be accessible to its owner only
             self._command += ["--user", Path(host).owner() if host.startswith("/") else "nobody"]
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,19 +81,23 @@ class PgBouncer:
             self._process.wait(TIMEOUT)
 
 
+@contextmanager
+def running(directory: Path, url: str, **settings: object) -> Iterator[PgBouncer]:
+    """A pooler that has been started. Its file is in ``directory``."""
+    pooler = PgBouncer(directory, url, **settings)
+    try:
+        pooler.start()
+        yield pooler
+    finally:
+        pooler.stop()
+        pooler.file.unlink()
+
+
 StartPgBouncer = Callable[..., PgBouncer]
 
 
 @pytest.fixture
 def pgbouncer(tmp_path: Path) -> Iterator[StartPgBouncer]:
-    """Takes the URL of a database and PgBouncer's settings. It has not been started yet."""
-    created: list[PgBouncer] = []
-
-    def create(url: str, **settings: object) -> PgBouncer:
-        created.append(PgBouncer(tmp_path, url, **settings))
-        return created[-1]
-
-    yield create
-    for pooler in created:
-        with suppress(ProcessLookupError):
-            pooler.stop()
+    """Starts a pooler in front of the server of a URL, with PgBouncer's settings as keywords."""
+    with ExitStack() as stack:
+        yield lambda url, **settings: stack.enter_context(running(tmp_path, url, **settings))

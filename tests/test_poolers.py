@@ -66,7 +66,6 @@ async def test_two_services_behind_a_pooler_in_session_mode_serve_every_request(
     start: Start, pgbouncer: StartPgBouncer, database_url: str, db: asyncpg.Connection
 ) -> None:
     bouncer = pgbouncer(database_url, pool_mode="session")
-    bouncer.start()
     async with two_services(start, bouncer.url) as clients:
         load = MixedLoad(clients, SECRET_KEY)
         await load.prepare(db)
@@ -81,7 +80,7 @@ async def test_no_post_disappears_or_changes_by_itself_behind_a_pooler_in_transa
     start: Start, pgbouncer: StartPgBouncer, database_url: str, db: asyncpg.Connection
 ) -> None:
     bouncer = pgbouncer(database_url, pool_mode="transaction")
-    # The services cannot check the pooler at their start, because it does not run yet.
+    bouncer.stop()  # so the services start without their check of the pooler
     async with two_services(start, bouncer.url) as clients:
         load = MixedLoad(clients, SECRET_KEY)
         await load.prepare(db)
@@ -99,7 +98,6 @@ async def test_a_read_never_executes_the_statement_of_another_process(
     await db.execute(INSERT_USERS, 2, "hash")
     await db.execute(INSERT_POSTS, 4, "C", 2)
     bouncer = pgbouncer(database_url, pool_mode="transaction")
-    bouncer.start()
     reader, writer = (Database(bouncer.url, connections=1, timeout=5) for _ in range(2))
     holder = await asyncpg.connect(bouncer.url)
     async with reader.lifespan(), writer.lifespan():
@@ -137,7 +135,6 @@ async def test_the_settings_of_a_session_are_in_force_behind_a_pooler_and_do_not
     pgbouncer: StartPgBouncer, database_url: str
 ) -> None:
     bouncer = pgbouncer(database_url, pool_mode="session", default_pool_size=1)
-    bouncer.start()
     names = [*SESSION_SETTINGS, "statement_timeout"]
     select = "select current_setting(name) from unnest($1::text[]) as name"
     direct = await asyncpg.connect(database_url)
@@ -162,7 +159,6 @@ async def test_a_pooler_in_session_mode_is_accepted(
     pgbouncer: StartPgBouncer, database_url: str, settings: dict[str, object]
 ) -> None:
     bouncer = pgbouncer(database_url, pool_mode="session", **settings)
-    bouncer.start()
 
     await pooler.check(bouncer.url, timeout=5)
 
@@ -176,7 +172,6 @@ async def test_a_pooler_that_shares_sessions_is_refused(
     pgbouncer: StartPgBouncer, database_url: str, settings: dict[str, object]
 ) -> None:
     bouncer = pgbouncer(database_url, **settings)
-    bouncer.start()
 
     with pytest.raises(SharedSession):
         await pooler.check(bouncer.url, timeout=5)
@@ -187,7 +182,6 @@ async def test_a_pooler_that_shares_sessions_is_refused_while_others_use_it(
     pgbouncer: StartPgBouncer, database_url: str, settings: dict[str, object]
 ) -> None:
     bouncer = pgbouncer(database_url, **settings)
-    bouncer.start()
 
     async def use() -> None:
         async with asyncpg.create_pool(bouncer.url, min_size=1, max_size=1, statement_cache_size=0) as others:
@@ -207,7 +201,6 @@ async def test_the_start_behind_a_pooler_in_transaction_mode_is_refused_in_one_l
     start: Start, pgbouncer: StartPgBouncer, database_url: str
 ) -> None:
     bouncer = pgbouncer(database_url, pool_mode="transaction")
-    bouncer.start()
 
     process = await start("service", DATABASE_URL=bouncer.url, SECRET_KEY=SECRET_KEY)
 
@@ -223,7 +216,6 @@ async def test_ten_migrations_behind_a_pooler_in_transaction_mode_leave_no_lock(
     pgbouncer: StartPgBouncer, empty_database: str
 ) -> None:
     bouncer = pgbouncer(empty_database, pool_mode="transaction")
-    bouncer.start()
 
     applied = await asyncio.gather(*(schema.migrate(bouncer.url) for _ in range(10)))
 
