@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -22,10 +23,11 @@ from service.settings import Settings
 from service.structs.posts import PostCreate
 from tests.conftest import Serve
 from tests.mixed_load import MixedLoad
-from tests.people import Person, assert_problem
+from tests.people import Person, assert_problem, is_ready
 from tests.poolers import StartPgBouncer
 from tests.processes import Start, answers, free_port, output
 from tests.tables import INSERT_POSTS, INSERT_USERS
+from tests.waiting import until
 
 SECRET_KEY = secrets.token_hex()
 GOOD = {200, 201, 204, 404}
@@ -85,6 +87,8 @@ async def test_no_post_disappears_or_changes_by_itself_behind_a_pooler_in_transa
         load = MixedLoad(clients, SECRET_KEY)
         await load.prepare(db)
         bouncer.start()
+        for client in clients:
+            await until(partial(is_ready, client), 10)
 
         await load.run()
 
@@ -112,6 +116,7 @@ async def test_a_read_never_executes_the_statement_of_another_process(
             with suppress(DatabaseUnavailable):  # PgBouncer 1.21 and newer would find the reader's statement
                 await reader.fetch(posts.SELECT_PAGE, 2, 2)
     await holder.close()
+    monkeypatch.undo()
 
     assert await db.fetchval("select count(*) from posts") == 4
 
