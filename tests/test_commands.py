@@ -37,7 +37,10 @@ async def test_ten_concurrent_migrations_all_succeed(start: Start, empty_databas
     outputs = [await read_output(process) for process in processes]
 
     assert [process.returncode for process in processes] == [0] * 10
-    assert sum("applied 001_users.sql, 002_posts.sql" in text for text in outputs) == 1
+    applied = [
+        line.partition("applied ")[2] for text in outputs for line in text.splitlines() if "applied sql/" in line
+    ]
+    assert sorted(applied) == [f"sql/{file.name}" for file in schema.read_files()]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
