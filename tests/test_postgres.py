@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tests.postgres import IMAGE
-from tests.processes import Start, output
+from tests.processes import Start, read_output
 
 # What a Docker engine without any image but PostgreSQL's responds; to every other request it responds 404.
 ENGINE = {
@@ -37,7 +37,7 @@ async def test_the_embedded_server_is_used_if_docker_lacks_an_image(start: Start
             # pytest makes its directory private, which would disturb an initdb of another test that runs as root.
             PYTEST_DEBUG_TEMPROOT=str(tmp_path),
         )
-        report = await output(process)
+        report = await read_output(process)
 
     assert process.returncode == 0, report
     [header] = [line for line in report.splitlines() if line.startswith("PostgreSQL: ")]

@@ -9,7 +9,7 @@ import pytest
 from service import usage
 from service.development import documents
 from service.settings import Settings
-from tests.processes import Start, output, read_until
+from tests.processes import Start, read_output, read_until
 
 NAMES = Settings.__struct_encode_fields__
 
@@ -35,7 +35,7 @@ OTEL_EXPORTER_OTLP_ENDPOINT SENTRY_DSN
 
 async def test_help_lists_every_command_and_every_setting_with_its_default(start: Start) -> None:
     process = await start("service", "--help", COLUMNS="200")
-    said = await output(process)
+    said = await read_output(process)
 
     assert process.returncode == 0
     for command in usage.COMMANDS:
@@ -100,7 +100,7 @@ def test_common_variables_are_not_taken_for_misspelt_settings() -> None:
 async def test_a_misspelt_setting_is_a_warning_in_one_line(start: Start, database_url: str, command: list[str]) -> None:
     process = await start(*command, DATABASE_URL=database_url, WORKER="2")
     if command[-1] in usage.COMMANDS:
-        said = await output(process)
+        said = await read_output(process)
         assert process.returncode == 0
     else:
         said = await read_until(process, "Uvicorn running on")
@@ -112,7 +112,7 @@ async def test_a_misspelt_setting_is_a_warning_in_one_line(start: Start, databas
 async def test_check_accepts_settings_with_which_the_service_can_serve(start: Start, database_url: str) -> None:
     process = await start("service", "check", DATABASE_URL=database_url)
 
-    assert await output(process) == "The settings are valid, and the service can serve on its database.\n"
+    assert await read_output(process) == "The settings are valid, and the service can serve on its database.\n"
     assert process.returncode == 0
 
 
@@ -129,7 +129,7 @@ async def test_check_reports_a_fault_in_one_line(
     start: Start, empty_database: str, variables: dict[str, str], fault: str
 ) -> None:
     process = await start("service", "check", **{"DATABASE_URL": empty_database} | variables)
-    said = await output(process)
+    said = await read_output(process)
 
     assert process.returncode == 1
     assert said.splitlines()[-1].startswith(fault)
