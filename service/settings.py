@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, ValidationError
 
 from service.cores import usable_cores
+from service.database import address
 from service.structs.rules import alternatives, describe_fault
 
 MIN_SECRET_BYTES: Final = 32  # as long as the digest of HS256 (RFC 7518, section 3.2)
@@ -108,21 +108,15 @@ def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def _database_url(environment: Mapping[str, str]) -> str:
-    """The URL in asyncpg's form. The name of the driver, as SQLAlchemy needs it, is removed."""
+    """The URL, without the name of a driver, as SQLAlchemy needs it."""
     text = environment.get("DATABASE_URL", "").strip()
     if not text:
         raise ValueError("DATABASE_URL: is not set; it names the PostgreSQL database, postgresql://user@host/name")
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise ValueError("DATABASE_URL: must begin with postgresql://")
-    url = f"postgresql://{rest}"
     try:
-        urlsplit(url).port  # noqa: B018 - raises if it is invalid
+        address.parse(text)
     except ValueError as error:
-        raise ValueError(
-            "DATABASE_URL: is not a valid URL (is a character of the password not percent-encoded?)"
-        ) from error
-    return url
+        raise ValueError("\n".join(f"DATABASE_URL: {fault}" for fault in str(error).splitlines())) from error
+    return f"postgresql://{text.partition('://')[2]}"
 
 
 def _secret_key(environment: Mapping[str, str]) -> bytes:
