@@ -12,17 +12,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import asyncpg
-
 from service import settings
 from service.database import schema
-from service.database.check import DatabaseFault, DatabaseUnreachable, check
+from service.database.check import check
+from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
 from service.server import server, supervisor
 from service.settings import Settings
 
 logger = logging.getLogger("service")
-
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def main(arguments: list[str]) -> None:
@@ -46,11 +43,10 @@ def load_settings() -> Settings:
 
 def migrate(chosen: Settings) -> None:
     try:
-        applied = asyncio.run(schema.migrate(chosen.database_url))
-    except schema.SchemaError as error:
-        fail(f"The schema cannot be applied: {error}")
-    except UNREACHABLE as error:
-        fail(f"The database cannot be reached: {_reason(error)}")
+        with explained(chosen.database_url):
+            applied = asyncio.run(schema.migrate(chosen.database_url))
+    except DatabaseFault as error:
+        fail(str(error))
     logger.info("schema: %s", f"applied {', '.join(applied)}" if applied else "all files were applied before")
 
 
@@ -78,10 +74,6 @@ def exit_on_signal(number: int, _: object) -> NoReturn:
 def fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)  # noqa: T201 - for the person at the terminal
     raise SystemExit(1)
-
-
-def _reason(error: Exception) -> str:
-    return schema.in_one_line(error) or type(error).__name__
 
 
 if __name__ == "__main__":
