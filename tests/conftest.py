@@ -32,6 +32,7 @@ PROGRAMS = {
     "haproxy": proxies.HAPROXY,
     "nginx": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
+    "openssl": shutil.which("openssl"),
     "prlimit": shutil.which("prlimit"),
     "seccomp": denied.MODULE,
 }
@@ -67,7 +68,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx", "prlimit", "seccomp")),
+        *(
+            f"{name}: {PROGRAMS[name] or absent}"
+            for name in ("curl", "haproxy", "nginx", "openssl", "prlimit", "seccomp")
+        ),
     ]
 
 
@@ -183,6 +187,12 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def openssl() -> str:
+    assert PROGRAMS["openssl"]
+    return PROGRAMS["openssl"]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
@@ -15,7 +14,7 @@ import psutil
 import pytest
 
 from service.database import schema
-from tests.databases import with_database
+from tests.databases import with_database, with_role
 from tests.people import Person
 from tests.processes import Start, answers, free_port, output, read_until
 from tests.waiting import WAITERS
@@ -157,12 +156,6 @@ async def test_a_database_that_refuses_the_connection_is_reported_in_one_line(
     assert process.returncode == 1
     assert words in text
     assert len(text.splitlines()) == 1
-
-
-def with_role(url: str, role: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{role}:wrong@{host}").geturl()
 
 
 async def test_migrate_reports_a_server_that_is_not_postgresql_in_one_line(start: Start, address: str) -> None:

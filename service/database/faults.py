@@ -59,7 +59,12 @@ def _explain(error: Exception, url: str) -> DatabaseFault:
         return DatabaseFault(
             f"The database refuses the connection: {reason}: check that DATABASE_URL leads to PostgreSQL, and sslmode"
         )
-    return DatabaseUnreachable(f"The database cannot be reached: {reason}")
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return DatabaseUnreachable(f"The database is read-only: {reason}: let DATABASE_URL lead to the primary")
+    if isinstance(error, TimeoutError):
+        reason = "it does not respond in time"
+    state = "cannot be reached" if not isinstance(error, asyncpg.PostgresError) else "cannot serve now"
+    return DatabaseUnreachable(f"The database {state}: {reason}")
 
 
 def in_one_line(error: Exception) -> str:
