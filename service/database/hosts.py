@@ -1,13 +1,15 @@
 """Connects to the first host of an address that accepts the connection."""
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import asyncpg
 from asyncpg import Connection
 
-from service.database.address import Address
+from service.database.address import parse
 from service.database.faults import in_one_line
 
 # This host cannot serve now, another one may.
@@ -19,14 +21,22 @@ _TRY_NEXT: Final = (
 )
 
 
-async def connect_to_any(address: Address, *, timeout: float, **options: Any) -> Connection:  # noqa: ASYNC109 - bounds all
-    """Open a connection. ``timeout`` in seconds bounds all attempts together; ``options`` are ``asyncpg.connect``'s.
+async def connect_to_any(
+    url: str,
+    *,
+    timeout: float,  # noqa: ASYNC109 - bounds all attempts together
+    server_settings: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
+) -> Connection:
+    """Open a connection. ``timeout`` is in seconds; ``options`` are those of ``asyncpg.connect``.
 
-    asyncpg would give the whole time to the first host, and never try the others if that one does not respond.
+    asyncpg would give the whole time to the first host, and never try the others if that one does not respond. The
+    settings of the URL take precedence over ``server_settings``.
 
     Raises asyncpg's errors. If there are several hosts and none accepts, this is a ``ConnectionError`` that names the
     reason of each.
     """
+    address = parse(url)
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
     failures = []
@@ -40,6 +50,7 @@ async def connect_to_any(address: Address, *, timeout: float, **options: Any) ->
                 host=host.name,
                 port=host.port,
                 timeout=share,
+                server_settings={**server_settings, **address.session},
                 **(address.arguments | options),
             )
         except _TRY_NEXT as error:

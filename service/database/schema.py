@@ -9,7 +9,6 @@ import asyncpg
 from asyncpg import Connection
 from msgspec import Struct
 
-from service.database.address import parse
 from service.database.connecting import connect
 from service.database.faults import DatabaseFault, in_one_line
 from service.database.hosts import connect_to_any
@@ -72,8 +71,7 @@ async def migrate(url: str, directory: Path = DIRECTORY, lock_timeout: float = L
     Only one process migrates at a time. The others wait up to ``lock_timeout`` seconds, and then find the files
     applied.
     """
-    address = parse(url)
-    connection = await connect_to_any(address, timeout=CONNECT_TIMEOUT, server_settings=address.session)
+    connection = await connect_to_any(url, timeout=CONNECT_TIMEOUT)
     try:
         check_server(connection)
         try:
