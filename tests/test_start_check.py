@@ -231,8 +231,11 @@ async def test_a_read_only_database_is_only_logged(
     await db.execute(f'alter database "{database}" set default_transaction_read_only = on')
 
     await check(settings)
+    url = extended(settings.database_url, "target_session_attrs=read-write")
+    [fault] = await faults(settings, url, DatabaseUnreachable)
 
     assert "the database is read-only (default_transaction_read_only)" in caplog.text
+    assert fault.endswith(": it is a standby or read-only")
 
 
 async def test_migrate_reports_a_read_only_database(start: Start, empty_database: str) -> None:
@@ -263,9 +266,7 @@ async def test_a_setting_that_postgresql_refuses_is_reported(settings: Settings,
     assert fault in found
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("PGPORT", "none"), ("PGSSLMODE", "never"), ("PGTARGETSESSIONATTRS", "leader")]
-)
+@pytest.mark.parametrize(("name", "value"), [("PGPORT", "none"), ("PGSSLMODE", "never"), ("PGSSLNEGOTIATION", "none")])
 async def test_an_invalid_variable_of_libpq_is_reported(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

@@ -31,12 +31,14 @@ async def connect_to_any(
     """Open a connection. ``timeout`` is in seconds; ``options`` are those of ``asyncpg.connect``.
 
     asyncpg would give the whole time to the first host, and never try the others if that one does not respond. The
-    settings of the URL take precedence over ``server_settings``.
+    settings of the URL take precedence over ``server_settings``. Unless the URL or ``options`` say otherwise, the
+    server is a primary, because the service writes.
 
-    Raises asyncpg's errors. If there are several hosts and none accepts, this is a ``ConnectionError`` that names the
-    reason of each.
+    Raises asyncpg's errors. If a server is not of the kind, or there are several hosts and none accepts, this is a
+    ``ConnectionError`` that names the reason of each.
     """
     address = parse(url)
+    arguments = {"target_session_attrs": "primary", **address.arguments, **options}
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
     failures = []
@@ -51,10 +53,10 @@ async def connect_to_any(
                 port=host.port,
                 timeout=share,
                 server_settings={**server_settings, **address.session},
-                **(address.arguments | options),
+                **arguments,
             )
         except _TRY_NEXT as error:
-            if len(address.hosts) == 1:
+            if len(address.hosts) == 1 and not isinstance(error, asyncpg.TargetServerAttributeNotMatched):
                 raise
             failures.append(f"{host}: {_reason(error, share)}")
     raise ConnectionError("; ".join(failures))
@@ -64,5 +66,5 @@ def _reason(error: Exception, share: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no response within {share:.1f} seconds"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return "is a standby"
+        return "it is a standby or read-only"
     return in_one_line(error)
