@@ -23,10 +23,11 @@ _STATEMENT_TIMEOUT_FRACTION: Final = 0.9
 async def connect(url: str, *, timeout: float) -> Connection:  # noqa: ASYNC109 - passed to asyncpg
     """Open a connection. ``timeout`` in seconds bounds this, and then each statement. Raises asyncpg's errors."""
     statement_timeout = max(1, int(timeout * 1000 * _STATEMENT_TIMEOUT_FRACTION))  # milliseconds
-    return await connect_to_any(
+    connection: Connection = await connect_to_any(
         url,
         timeout=timeout,
         command_timeout=timeout,
         max_cached_statement_lifetime=0,  # few statements: no need to prepare them again every five minutes
         server_settings=SESSION_SETTINGS | {"statement_timeout": str(statement_timeout)},
     )
+    return connection

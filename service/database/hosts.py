@@ -7,7 +7,6 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import asyncpg
-from asyncpg import Connection
 
 from service.database.address import parse
 from service.database.faults import in_one_line
@@ -27,8 +26,8 @@ async def connect_to_any(
     timeout: float,  # noqa: ASYNC109 - bounds all attempts together
     server_settings: Mapping[str, str] = MappingProxyType({}),
     **options: Any,
-) -> Connection:
-    """Open a connection. ``timeout`` is in seconds; ``options`` are those of ``asyncpg.connect``.
+) -> Any:
+    """Open a connection. ``timeout`` is in seconds; ``options`` are those of ``asyncpg.connect``, with the class of it.
 
     asyncpg would give the whole time to the first host, and never try the others if that one does not respond. The
     settings of the URL take precedence over ``server_settings``. Unless the URL or ``options`` say otherwise, the
