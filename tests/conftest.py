@@ -16,11 +16,12 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, denied, postgres, proxies
+from tests import browser, denied, poolers, postgres, proxies
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
-from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
+from tests.poolers import pgbouncer  # noqa: F401 - a fixture
+from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
@@ -33,12 +34,13 @@ PROGRAMS = {
     "nginx": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
     "openssl": shutil.which("openssl"),
+    "pgbouncer": poolers.PGBOUNCER,
     "prlimit": shutil.which("prlimit"),
     "seccomp": denied.MODULE,
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
-PROCESS_FIXTURES = {"start", "postgres", "browser_page", "run_proxy", "run_schemathesis"}
+PROCESS_FIXTURES = {"start", "postgres", "browser_page", "pgbouncer", "run_proxy", "run_schemathesis"}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
@@ -70,7 +72,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
         *(
             f"{name}: {PROGRAMS[name] or absent}"
-            for name in ("curl", "haproxy", "nginx", "openssl", "prlimit", "seccomp")
+            for name in ("curl", "haproxy", "nginx", "openssl", "pgbouncer", "prlimit", "seccomp")
         ),
     ]
 
