@@ -17,7 +17,7 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, compose, poolers, postgres, proxies
+from tests import browser, compose, denied, poolers, postgres, proxies
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
@@ -36,7 +36,10 @@ PROGRAMS = {
     "just": shutil.which("just"),
     "nginx": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
+    "openssl": shutil.which("openssl"),
     "pgbouncer": poolers.PGBOUNCER,
+    "prlimit": shutil.which("prlimit"),
+    "seccomp": denied.MODULE,
     "root": str(os.geteuid() == 0 or ""),
 }
 
@@ -73,7 +76,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
         *(
             f"{name}: {PROGRAMS[name] or absent}"
-            for name in ("curl", "docker_compose", "haproxy", "just", "nginx", "pgbouncer")
+            for name in (
+                "curl",
+                "docker_compose",
+                "haproxy",
+                "just",
+                "nginx",
+                "openssl",
+                "pgbouncer",
+                "prlimit",
+                "seccomp",
+            )
         ),
         f"root: {'yes' if PROGRAMS['root'] else 'no, the tests that need it are left out'}",
     ]
@@ -191,6 +204,25 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def openssl() -> str:
+    assert PROGRAMS["openssl"]
+    return PROGRAMS["openssl"]
+
+
+@pytest.fixture
+def prlimit() -> str:
+    assert PROGRAMS["prlimit"]
+    return PROGRAMS["prlimit"]
+
+
+@pytest.fixture
+def seccomp() -> str:
+    """The module that runs another one while the kernel refuses some system calls."""
+    assert PROGRAMS["seccomp"]
+    return PROGRAMS["seccomp"]
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ def main() -> None:
         except OSError as error:
             commands.fail(f"DATA_DIRECTORY: cannot use {error.filename or data.parent} ({error.strerror})")
         commands.migrate(chosen)
+        commands.check_database(chosen)
         where = f"DATABASE_URL on {urlsplit(url).hostname or 'a local socket'}" if url else _embedded(data)
         address = url_of_service(chosen.host, listener.getsockname()[1])
         _say(f"Database  {where}\nService   {address}\nAPI page  {address}/docs\nStop      Ctrl-C")
