@@ -224,11 +224,17 @@ async def test_just_up_does_not_touch_a_directory_of_other_files(start: Start, t
     assert mine.exists()
 
 
+def let_everyone_pass(folder: Path) -> None:
+    for above in (folder, *folder.parents):
+        above.chmod(stat.S_IMODE(above.stat().st_mode) | stat.S_IXOTH)
+
+
 @pytest.mark.usefixtures("root")
 async def test_as_root_folders_get_only_the_permission_to_pass(start: Start, tmp_path: Path) -> None:
+    let_everyone_pass(tmp_path)
     outer, inner = tmp_path / "outer", tmp_path / "outer" / "inner"
-    for folder, mode in ((tmp_path, 0o711), (outer, 0o700), (inner, 0o750)):
-        folder.mkdir(exist_ok=True)
+    for folder, mode in ((outer, 0o700), (inner, 0o750)):
+        folder.mkdir()
         folder.chmod(mode)
     process = await start("service.development", DATA_DIRECTORY=str(inner / "data"))
     said = await read_until(process, "Uvicorn running on")
@@ -301,8 +307,7 @@ with embedded.running(Path(sys.argv[2]), announce=print):
 def test_an_ordinary_user_runs_the_server_as_itself(repository: Path, tmp_path: Path) -> None:
     uid = pwd.getpwnam("daemon").pw_uid
     os.chown(tmp_path, uid, uid)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o711)
+    let_everyone_pass(tmp_path.parent)
 
     command = [sys.executable, "-c", AS_ORDINARY_USER, str(uid), str(tmp_path / "postgres")]
     printed = subprocess.run(command, cwd=repository, check=False, capture_output=True, text=True).stdout  # noqa: S603
