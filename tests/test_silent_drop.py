@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.database import pool, schema
+from service.database import maintenance, schema
 from service.database.pool import ConnectionPool
 from service.database.pooled_connection import MAX_UNCHECKED
 from service.settings import Settings
@@ -19,7 +19,8 @@ from tests.faults import cluster
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import SERVICE_SESSIONS
 from tests.faults.forwarder import Forwarder
-from tests.people import Person
+from tests.people import Person, assert_problem
+from tests.recorder import Recorder
 from tests.waiting import until
 
 # Seconds for the first request after a drop.
@@ -62,19 +63,26 @@ async def client(forwarder: Forwarder, serve: Serve) -> AsyncIterator[httpx.Asyn
         yield opened
 
 
-async def drop_all(client: httpx.AsyncClient, forwarder: Forwarder) -> None:
+async def drop_all(client: httpx.AsyncClient, forwarder: Forwarder, idle_for: float = 2 * MAX_UNCHECKED) -> None:
     """Let the service open several connections, which are then idle, and drop them."""
     await asyncio.gather(*(client.get(f"/posts?after={number}") for number in range(40)))
-    await asyncio.sleep(2 * MAX_UNCHECKED)
+    await asyncio.sleep(idle_for)
     assert forwarder.drop() > 1
 
 
+@pytest.mark.parametrize(
+    ("idle_for", "message"),
+    [
+        (2 * MAX_UNCHECKED, "idle connections are replaced: TimeoutError: no response within 0.5 s"),
+        (0, "connections are replaced: TimeoutError: a statement has not reached the server"),
+    ],
+)
 async def test_the_first_read_after_a_silent_drop_is_served_soon(
-    client: httpx.AsyncClient, forwarder: Forwarder, caplog: pytest.LogCaptureFixture
+    client: httpx.AsyncClient, forwarder: Forwarder, caplog: pytest.LogCaptureFixture, idle_for: float, message: str
 ) -> None:
     alice = await Person.register(client, "alice")
     post = await alice.publish()
-    await drop_all(client, forwarder)
+    await drop_all(client, forwarder, idle_for)
 
     begun = time.perf_counter()
     first = await alice.read(post["id"])
@@ -87,7 +95,46 @@ async def test_the_first_read_after_a_silent_drop_is_served_soon(
     assert later == [post] * 20
     assert first_took < MAX_FIRST
     assert later_took < MAX_FIRST / 2  # the other connections are not tried one after the other
-    assert "idle connections are replaced: TimeoutError: no response within 0.5 s. A firewall may" in caplog.text
+    assert message in caplog.text
+
+
+async def test_no_read_of_a_burst_fails_whose_connections_are_dropped_meanwhile(
+    client: httpx.AsyncClient, forwarder: Forwarder
+) -> None:
+    await drop_all(client, forwarder, idle_for=0)
+
+    begun = time.perf_counter()
+    responses = await asyncio.gather(*(client.get(f"/posts?after={number}") for number in range(60)))
+
+    assert {response.status_code for response in responses} == {200}
+    assert time.perf_counter() - begun < MAX_FIRST
+
+
+async def test_a_write_whose_connection_is_dropped_meanwhile_fails_soon_and_is_not_repeated(
+    client: httpx.AsyncClient, forwarder: Forwarder
+) -> None:
+    alice = await Person.register(client, "alice")
+    await drop_all(client, forwarder, idle_for=0)
+
+    begun = time.perf_counter()
+    lost = await client.post("/posts", json={"title": "T", "content": "C"}, headers=alice.headers)
+    took = time.perf_counter() - begun
+    later = await alice.publish()
+
+    assert_problem(lost, 503, "database_unavailable")
+    assert took < MAX_FIRST
+    assert (await client.get("/posts")).json() == [later]
+
+
+async def test_a_statement_that_takes_long_keeps_its_connection(url: str) -> None:
+    database = Recorder(url, connections=1, timeout=5)
+    async with database.lifespan():
+        before = await database.fetch("select pg_backend_pid()")
+        slow = await database.fetch("select pg_sleep(1.2)")
+        after = await database.fetch("select pg_backend_pid()")
+
+    assert (len(slow), after) == (1, before)
+    assert len(database.sent) == 3
 
 
 async def test_the_first_write_after_a_silent_drop_is_applied_once(
@@ -145,7 +192,7 @@ async def test_connections_that_a_firewall_drops_under_load_cost_no_response(
 async def test_connections_that_are_idle_or_old_are_closed(
     url: str, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    monkeypatch.setattr(pool, setting, 0.3)
+    monkeypatch.setattr(maintenance, setting, 0.3)
     admin = await asyncpg.connect(postgres.url("service"))
 
     async def all_closed() -> bool:

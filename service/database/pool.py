@@ -4,20 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from asyncpg import ReadOnlySQLTransactionError
 
-from service.database.pooled_connection import MAX_AGE, MAX_IDLE, MAX_UNCHECKED, PooledConnection, State
+from service.database.maintenance import check_deadlines, open_connections
+from service.database.pooled_connection import MAX_UNCHECKED, PooledConnection, State
 from service.database.status import Status
 from service.database.waiters import Waiters
 from service.errors import DatabaseUnavailable
-
-# Seconds between two attempts to connect. The service must work again within a second of the database's return.
-_RETRY_INTERVAL: Final = 0.2
-
-# Seconds between two checks of the deadlines, and between two searches for a writable server.
-_TICK: Final = 0.5
 
 
 class ConnectionPool:
@@ -31,25 +26,25 @@ class ConnectionPool:
 
     While the database is unavailable (``Status``), ``acquire`` fails at once. When a server turns out to be read-only,
     all connections are replaced, because the address may lead to a new primary by now. If it still leads to a read-only
-    server, that one serves reads, and every half second the pool tries again to find one that accepts writes.
+    server, that one serves reads, and the pool keeps trying to find one that accepts writes.
     """
 
     def __init__(self, url: str, *, size: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and each statement on it."""
-        self._url = url
-        self._size = size
-        self._timeout = timeout
-        self._open: dict[Any, PooledConnection] = {}  # by asyncpg's connection, the oldest first
+        self.url = url
+        self.size = size
+        self.timeout = timeout
+        self.open: dict[Any, PooledConnection] = {}  # by asyncpg's connection, the oldest first
         self._idle: list[PooledConnection] = []
-        self._waiters = Waiters()
-        self._connection_needed = asyncio.Event()
-        self._search_due = False  # for a server that accepts writes
+        self.waiters = Waiters()
+        self.connection_needed = asyncio.Event()
+        self.search_due = False  # for a server that accepts writes
         self.status = Status(timeout)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Open connections when they are needed, the first one at once. The database need not be available yet."""
-        tasks = [asyncio.create_task(self._open_connections()), asyncio.create_task(self._check_deadlines())]
+        tasks = [asyncio.create_task(work(self)) for work in (open_connections, check_deadlines)]
         try:
             yield
         finally:
@@ -57,10 +52,10 @@ class ConnectionPool:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            for pooled in list(self._open.values()):
+            for pooled in list(self.open.values()):
                 self.close(pooled)
             self.status.available = False
-            self._waiters.reject()
+            self.waiters.reject()
 
     async def acquire(self) -> PooledConnection:
         """Take a connection for one statement. Raises ``DatabaseUnavailable``."""
@@ -74,11 +69,11 @@ class ConnectionPool:
                 return pooled
         if not self.status.available:
             raise DatabaseUnavailable
-        self._connection_needed.set()
+        self.connection_needed.set()
         try:
-            return await self._waiters.wait(begun + self._timeout - monotonic(), self.release)
+            return await self.waiters.wait(begun + self.timeout - monotonic(), self.release)
         except TimeoutError as error:
-            in_use = f"{len(self._open)} of {self._size} connections (DATABASE_CONNECTIONS) were in use"
+            in_use = f"{len(self.open)} of {self.size} connections (DATABASE_CONNECTIONS) were in use"
             self.status.log_failure("no connection became free", self.status.connect_error or TimeoutError(in_use))
             raise DatabaseUnavailable from error
 
@@ -88,7 +83,7 @@ class ConnectionPool:
             self.close(pooled)
             return
         pooled.last_response = monotonic()
-        if self._waiters and self._waiters.assign(pooled):
+        if self.waiters and self.waiters.assign(pooled):
             return
         pooled.state = State.IDLE
         self._idle.append(pooled)
@@ -111,11 +106,11 @@ class ConnectionPool:
         if pooled in self._idle:
             self._idle.remove(pooled)
         pooled.state = State.CLOSED
-        del self._open[pooled.connection]
+        del self.open[pooled.connection]
         # Terminated, not closed: closing waits for a response, and a frozen database never sends it.
         pooled.connection.terminate()
-        self._update_status()
-        self._connection_needed.set()
+        self.update_status()
+        self.connection_needed.set()
 
     def close_idle(self, silent_since: float) -> None:
         """Close the idle connections whose last response came before that time."""
@@ -125,7 +120,7 @@ class ConnectionPool:
 
     def accepts_writes(self) -> bool:
         """Whether the database does. If a server has just reported that it does not, its connections are replaced."""
-        if any(pooled.state is not State.RETIRED and pooled.reports_read_only() for pooled in self._open.values()):
+        if any(pooled.state is not State.RETIRED and pooled.reports_read_only() for pooled in self.open.values()):
             self._replace_read_only()
         return not self.status.read_only
 
@@ -140,6 +135,7 @@ class ConnectionPool:
         finally:
             if works:
                 pooled.state = State.IN_USE
+                pooled.last_response = monotonic()
             else:
                 self.close(pooled)
         if error:
@@ -147,54 +143,20 @@ class ConnectionPool:
             self.close_idle(silent_since=begun)
         return works
 
-    async def _open_connections(self) -> None:
-        while True:
-            pooled = PooledConnection()
-            try:
-                await pooled.open(self._url, self._timeout)
-            except Exception as error:  # noqa: BLE001 - any failure means that the database is unavailable
-                self.status.connect_error = error
-                self._update_status()
-                await asyncio.sleep(_RETRY_INTERVAL)
-            else:
-                self._add(pooled)
-            await self._until_needed()
-
-    async def _until_needed(self) -> None:
-        """Wait until another connection is needed: for a caller, or to find a server that accepts writes."""
-        while self.status.available and not (self._search_due or (self._waiters and len(self._open) < self._size)):
-            self.status.connect_error = None
-            self._connection_needed.clear()
-            await self._connection_needed.wait()
-        self._search_due = False
-
-    def _add(self, pooled: PooledConnection) -> None:
+    def add(self, pooled: PooledConnection) -> None:
         """Add a connection that has just been opened."""
         if self.status.read_only and not pooled.is_read_only:
             self._retire_all()
-        self._open[pooled.connection] = pooled
+        self.open[pooled.connection] = pooled
         pooled.connection.add_termination_listener(self._on_terminated)
         pooled.state = State.IN_USE
         self.status.connect_error = None
-        self._update_status()
+        self.update_status()
         self.status.set_read_only(read_only=pooled.is_read_only)
-        if pooled.is_read_only and len(self._open) > self._size:
+        if pooled.is_read_only and len(self.open) > self.size:
             self.close(pooled)  # the search has failed
         else:
             self.release(pooled)
-
-    async def _check_deadlines(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK)
-            now = monotonic()
-            self.close_idle(silent_since=now - MAX_IDLE)
-            # One at a time, because replacing all of them at once would delay requests.
-            oldest = next(iter(self._open.values()), None)
-            if oldest and now - oldest.opened > MAX_AGE:
-                self._retire(oldest)
-            if not self.accepts_writes():
-                self._search_due = True
-                self._connection_needed.set()
 
     def _replace_read_only(self) -> None:
         if not self.status.read_only:
@@ -202,10 +164,10 @@ class ConnectionPool:
             self._retire_all()
 
     def _retire_all(self) -> None:
-        for pooled in list(self._open.values()):
-            self._retire(pooled)
+        for pooled in list(self.open.values()):
+            self.retire(pooled)
 
-    def _retire(self, pooled: PooledConnection) -> None:
+    def retire(self, pooled: PooledConnection) -> None:
         """Close a connection now if it is idle, else after its statement."""
         if pooled.state is State.IDLE:
             self.close(pooled)
@@ -214,10 +176,10 @@ class ConnectionPool:
 
     def _on_terminated(self, connection: Any) -> None:
         """Remove a connection that either side has closed. Another one may be opened in its place."""
-        if pooled := self._open.get(connection):
+        if pooled := self.open.get(connection):
             self.close(pooled)
 
-    def _update_status(self) -> None:
-        self.status.update(connected=bool(self._open))
+    def update_status(self) -> None:
+        self.status.update(connected=bool(self.open))
         if not self.status.available:
-            self._waiters.reject()
+            self.waiters.reject()

@@ -1,22 +1,23 @@
 """One connection of the pool: its states, how it is opened, and whether its server accepts writes.
 
-==========  ============================================  ==============================  ============================
-state       meaning                                       deadline                        at the deadline
-==========  ============================================  ==============================  ============================
-CONNECTING  it is being opened                            ``timeout``                     CLOSED, then another attempt
-IDLE        it can be acquired                            ``MAX_IDLE``                    CLOSED
-CHECKING    it was idle for longer than ``MAX_UNCHECKED`` ``CHECK_TIMEOUT``               CLOSED, as all that were idle
-            and is tried before its next use                                              for as long
-IN_USE      it is lent to a caller                        the statement's ``timeout``     CLOSED
-RETIRED     as CHECKING or IN_USE, but closed afterwards  the same                        CLOSED
+==========  ===========================================  ========================  =====================================
+state       meaning                                      deadline                  at the deadline
+==========  ===========================================  ========================  =====================================
+CONNECTING  it is being opened                           ``timeout``               CLOSED, then another attempt
+IDLE        it can be acquired                           ``MAX_IDLE``              CLOSED
+CHECKING    it was idle for over ``MAX_UNCHECKED``, and  ``CHECK_TIMEOUT``         CLOSED, as are those that were idle
+            is tried before its next use                                           all the time
+IN_USE      it is lent to a caller                       ``MAX_SILENCE``           CLOSED if the statement has not
+                                                                                   reached the server
+                                                         the statement's timeout   CLOSED
+RETIRED     as CHECKING or IN_USE, to be closed then     as before                 CLOSED
 CLOSED
-==========  ============================================  ==============================  ============================
+==========  ===========================================  ========================  =====================================
 
 Only ``ConnectionPool`` changes the state. A connection that is older than ``MAX_AGE`` is retired.
 """
 
 import asyncio
-from contextlib import suppress
 from enum import Enum
 from time import monotonic
 from typing import Final
@@ -38,11 +39,20 @@ MAX_UNCHECKED: Final = 0.05
 # A round trip without any work. It delays the first request after a silent drop, as does opening a new connection.
 CHECK_TIMEOUT: Final = 0.5
 
+# A statement without a response. A normal one takes milliseconds, but one that waits for a lock may take longer.
+MAX_SILENCE: Final = 0.5
+
 # It bounds the time on a server that the address no longer leads to and that says nothing of it.
 MAX_AGE: Final = 900
 
-# The search for a writable server while a read-only one can serve reads.
-_SECOND_ATTEMPT_TIMEOUT: Final = 1
+# The search for a server that accepts writes while a read-only one can serve reads.
+_SEARCH_TIMEOUT: Final = 1
+
+_SELECT_FACTS: Final = """
+select
+    current_setting('transaction_read_only')::boolean,
+    pg_backend_pid()
+"""
 
 
 class State(Enum):
@@ -57,32 +67,46 @@ class State(Enum):
 class PooledConnection:
     """A connection and what the pool knows about it."""
 
-    __slots__ = ("connection", "is_read_only", "last_response", "opened", "state")
+    __slots__ = ("connection", "examined_after", "is_read_only", "last_response", "opened", "pid", "state")
 
     connection: Connection
+    pid: int | None
 
     def __init__(self) -> None:
         self.state = State.CONNECTING
         self.is_read_only = False  # when it was opened
         self.opened = self.last_response = monotonic()
+        self.examined_after = 0.0  # the last response before the last statement that was looked for on the server
 
     async def open(self, url: str, timeout: float) -> None:  # noqa: ASYNC109 - passed to asyncpg
         """Connect, to a server that accepts writes if there is one. Raises the errors of ``connect``."""
-        self.connection = await connect(url, timeout=timeout)
-        try:
-            self.is_read_only = await self.connection.fetchval("show transaction_read_only") == "on"
-            if self.is_read_only:
-                # It serves reads, unless another address of the same name or another host of the URL is writable.
-                with suppress(Exception):
-                    async with asyncio.timeout(_SECOND_ATTEMPT_TIMEOUT):
-                        writable = await connect(url, timeout=timeout, target_session_attrs=SessionAttribute.read_write)
-                    self.connection.terminate()
-                    self.connection, self.is_read_only = writable, False
-        except BaseException:
-            self.connection.terminate()
-            raise
+        await self._connect(url, timeout)
+        if self.is_read_only:
+            # It serves reads, unless another address of the same name or another host of the URL accepts writes.
+            serves_reads = self.connection
+            try:
+                async with asyncio.timeout(_SEARCH_TIMEOUT):
+                    await self._connect(url, timeout, SessionAttribute.read_write)
+            except Exception:  # noqa: BLE001 - there is none
+                self.connection = serves_reads
+            except BaseException:
+                serves_reads.terminate()
+                raise
+            else:
+                serves_reads.terminate()
         set_keep_alive(self.connection)
         self.opened = self.last_response = monotonic()
+
+    async def _connect(self, url: str, timeout: float, kind: SessionAttribute | None = None) -> None:  # noqa: ASYNC109
+        connection = await connect(url, timeout=timeout, target_session_attrs=kind)
+        try:
+            [(read_only, pid)] = await connection.fetch(_SELECT_FACTS)
+        except BaseException:
+            connection.terminate()
+            raise
+        self.connection, self.is_read_only = connection, read_only
+        # A pooler reports a number of its own.
+        self.pid = pid if pid == connection.get_server_pid() else None
 
     async def check(self) -> Exception | None:
         """Try a round trip. Returns its error."""
