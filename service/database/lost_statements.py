@@ -1,4 +1,4 @@
-"""Tells a statement that takes long from one that never arrived, because its connection was dropped silently."""
+"""Tells a statement that takes long from one that was lost, because its connection was dropped silently."""
 
 import asyncio
 from typing import Final

@@ -75,19 +75,23 @@ async def _close_silent(pool: "ConnectionPool", now: float) -> None:
     silent = {
         pooled.pid: (pooled, pooled.last_response)
         for pooled in pool.open.values()
-        if pooled.pid
-        and now - pooled.last_response > MAX_SILENCE
-        and pooled.state in (State.IN_USE, State.RETIRED)
-        and pooled.examined_after != pooled.last_response
+        if pooled.pid and _is_suspect(pooled, now)
     }
     lost = await sessions_without_statement(pool.url, pool.timeout, list(silent)) if silent else None
     if lost is None:
         return
     for pid, (pooled, last_response) in silent.items():
-        pooled.examined_after = last_response
+        pooled.examined = now
         if pid in lost and pooled.last_response == last_response:
             pool.close(pooled)
     if lost:
-        error = TimeoutError("a statement has not reached the server. A firewall may have dropped connections silently")
+        error = TimeoutError("a statement or its response was lost. A firewall may have dropped connections silently")
         pool.status.log_failure("connections are replaced", error)
         pool.close_idle(silent_since=now)
+
+
+def _is_suspect(pooled: PooledConnection, now: float) -> bool:
+    """Whether to ask the server about its statement: after half a second, one second, two, and so on."""
+    silence = now - pooled.last_response
+    in_use = pooled.state in (State.IN_USE, State.RETIRED)
+    return in_use and silence > MAX_SILENCE and now - pooled.examined > silence / 2

@@ -7,8 +7,8 @@ CONNECTING  it is being opened                           ``timeout``            
 IDLE        it can be acquired                           ``MAX_IDLE``              CLOSED
 CHECKING    it was idle for over ``MAX_UNCHECKED``, and  ``CHECK_TIMEOUT``         CLOSED, as are those that were idle
             is tried before its next use                                           all the time
-IN_USE      it is lent to a caller                       ``MAX_SILENCE``           CLOSED if the statement has not
-                                                                                   reached the server
+IN_USE      it is lent to a caller                       ``MAX_SILENCE``           CLOSED if the server runs no
+                                                                                   statement of this connection
                                                          the statement's timeout   CLOSED
 RETIRED     as CHECKING or IN_USE, to be closed then     as before                 CLOSED
 CLOSED
@@ -67,7 +67,7 @@ class State(Enum):
 class PooledConnection:
     """A connection and what the pool knows about it."""
 
-    __slots__ = ("connection", "examined_after", "is_read_only", "last_response", "opened", "pid", "state")
+    __slots__ = ("connection", "examined", "is_read_only", "last_response", "opened", "pid", "state")
 
     connection: Connection
     pid: int | None
@@ -76,7 +76,7 @@ class PooledConnection:
         self.state = State.CONNECTING
         self.is_read_only = False  # when it was opened
         self.opened = self.last_response = monotonic()
-        self.examined_after = 0.0  # the last response before the last statement that was looked for on the server
+        self.examined = 0.0  # the last time when the server was asked about a statement of this connection
 
     async def open(self, url: str, timeout: float) -> None:  # noqa: ASYNC109 - passed to asyncpg
         """Connect, to a server that accepts writes if there is one. Raises the errors of ``connect``."""
