@@ -10,15 +10,14 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.database import maintenance, pool, schema
-from service.database.database import ConnectionLost
+from service.database import maintenance, schema
 from service.database.pool import ConnectionPool
 from service.database.pooled_connection import MAX_UNCHECKED
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.faults import cluster
 from tests.faults.cluster import ROLE, Cluster
-from tests.faults.database import SERVICE_SESSIONS, TERMINATE
+from tests.faults.database import SERVICE_SESSIONS
 from tests.faults.forwarder import Forwarder
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
@@ -198,29 +197,6 @@ async def test_connections_that_a_firewall_drops_under_load_cost_no_response(
 
     assert dropped > 5
     assert statuses == {200}
-
-
-async def test_a_session_whose_end_was_announced_is_lost_before_its_connection_is_closed(
-    url: str, postgres: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asyncpg then refuses the next statement with an error of its own, which was a 500."""
-    monkeypatch.setattr(pool, "MAX_UNCHECKED", 60)
-    forwarder = Forwarder(url, forwards_end=False)
-    admin = await asyncpg.connect(postgres.url("service"))
-    async with forwarder.running():
-        database = Recorder(forwarder.address_of(url), connections=1, timeout=5)
-        async with database.lifespan():
-            for write in (False, True):
-                await database.fetch("select 1")
-                await admin.execute(TERMINATE)
-                await until(lambda: has_no_sessions(admin), 10)
-                await asyncio.sleep(0.05)  # the announcement arrives
-                if write:
-                    with pytest.raises(ConnectionLost):
-                        await database.write_row("select 1")
-                else:
-                    assert await database.fetch("select 1")
-    await admin.close()
 
 
 async def has_no_sessions(admin: asyncpg.Connection) -> bool:

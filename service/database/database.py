@@ -94,7 +94,7 @@ class Database:
         try:
             rows = await pooled.connection.fetch(statement, *arguments)
         except Exception as error:
-            lost = pooled.is_lost(error)
+            lost = pooled.connection.is_closed()
             self._pool.release_after(error, pooled)
             if not (lost or isinstance(error, _UNAVAILABLE)):
                 raise
@@ -121,7 +121,7 @@ class Database:
                 yield transaction
                 await transaction.commit()
         except Exception as error:
-            lost, timed_out = pooled.is_lost(transaction.failure), deadline.expired()
+            lost, timed_out = pooled.connection.is_closed(), deadline.expired()
             if lost or isinstance(transaction.failure, TimeoutError):
                 self._pool.release_after(transaction.failure or error, pooled)
             elif timed_out:  # a statement may still be running

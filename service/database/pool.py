@@ -91,7 +91,7 @@ class ConnectionPool:
     def release_after(self, error: Exception | None, pooled: PooledConnection) -> None:
         """Release a connection on which a statement may have failed, or close it if it cannot be used again."""
         # A timeout of ours means that not even PostgreSQL's shorter statement_timeout was reported.
-        if pooled.is_lost(error) or isinstance(error, TimeoutError):
+        if pooled.connection.is_closed() or isinstance(error, TimeoutError):
             self.close(pooled)
             self.close_idle(silent_since=monotonic())  # they are likely to be broken, too
             return

@@ -22,7 +22,7 @@ from enum import Enum
 from time import monotonic
 from typing import Final
 
-from asyncpg import Connection, InternalClientError
+from asyncpg import Connection
 from asyncpg.connect_utils import SessionAttribute
 
 from service.database.connecting import connect
@@ -117,12 +117,6 @@ class PooledConnection:
         except Exception as error:  # noqa: BLE001 - the connection cannot be used, whatever it is
             return error
         return None
-
-    def is_lost(self, error: Exception | None = None) -> bool:
-        """Whether no statement can be run any more; ``error`` is the one of the last statement."""
-        # asyncpg raises this one, without sending anything, if PostgreSQL has announced the end of the session, but the
-        # connection has not been closed yet.
-        return self.connection.is_closed() or isinstance(error, InternalClientError)
 
     def reports_read_only(self) -> bool:
         """Whether the last response said so. PostgreSQL reports the setting when it changes, a pooler may not."""

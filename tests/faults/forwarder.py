@@ -11,8 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 class Link:
     """A forwarded connection. Once it is dropped, no byte gets through, and neither side learns of it."""
 
-    def __init__(self, *, forwards_end: bool) -> None:
-        self.forwards_end = forwards_end
+    def __init__(self) -> None:
         self.dropped = False
         self.active_at = time.monotonic()
 
@@ -23,18 +22,14 @@ class Link:
                     self.active_at = time.monotonic()
                     writer.write(data)
                     await writer.drain()
-        if self.forwards_end and not self.dropped:
+        if not self.dropped:
             writer.close()
 
 
 class Forwarder:
-    def __init__(self, url: str, *, forwards_end: bool = True) -> None:
-        """``url`` is the server that new connections lead to; it may be changed.
-
-        Without ``forwards_end``, one side does not learn that the other has closed the connection.
-        """
+    def __init__(self, url: str) -> None:
+        """``url`` is the server that new connections lead to; it may be changed."""
         self.url = url
-        self._forwards_end = forwards_end
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,7 +63,7 @@ class Forwarder:
         task.add_done_callback(self._tasks.discard)
 
     async def _forward(self, reader: StreamReader, writer: StreamWriter) -> None:
-        link = Link(forwards_end=self._forwards_end)
+        link = Link()
         server = urlsplit(self.url)
         try:
             server_reader, server_writer = await asyncio.open_connection(server.hostname, server.port)
