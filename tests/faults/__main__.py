@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +19,14 @@ from service.database import schema
 from tests.bench import processes, servers
 from tests.bench.database import CONTENT, PASSWORD
 from tests.bench.options import progress, table
-from tests.faults import clients, cluster, database
+from tests.faults import clients, cluster, database, network
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import Fault, Target, small_file_system
+from tests.faults.forwarder import Forwarder
 from tests.faults.load import GOOD, POSTS, USERS, Load, Response, WriteCounts, count_writes
 from tests.tables import INSERT_POSTS, INSERT_USERS
 
-FAULTS: Final = (*database.FAULTS, *clients.FAULTS)
+FAULTS: Final = (*database.FAULTS, *network.FAULTS, *clients.FAULTS)
 
 # Seconds of load before and after a fault.
 SECONDS_BEFORE: Final = 2
@@ -134,14 +135,23 @@ async def measure(fault: Fault, postgres: Cluster, small_volume: Path | None) ->
     await admin.close()
     if fault.away_at_start:
         postgres.stop()
-    with servers.started(servers.SERVICE, postgres.url(fault.name, ROLE), cores=processes.ALL_CORES) as service:
+    url = postgres.url(fault.name, ROLE)
+    async with AsyncExitStack() as resources:
+        forwarder = Forwarder(url) if fault.through_forwarder else None
+        if forwarder:
+            await resources.enter_async_context(forwarder.running())
+            url = forwarder.address_of(url)
+        starting = servers.started(servers.SERVICE, url, cores=processes.ALL_CORES)
+        service = await asyncio.to_thread(resources.enter_context, starting)  # meanwhile, the forwarder works
+        target = Target(postgres, fault.name, small_volume, service.port, resources, forwarder)
         load = Load(service.port)
         async with load.running():
             await asyncio.sleep(SECONDS_BEFORE)
-            await fault.inject(Target(postgres, fault.name, small_volume, service.port))
+            await fault.inject(target)
             repaired_at = time.perf_counter()
             await asyncio.sleep(SECONDS_AFTER)
-        return _outcome(load.responses, repaired_at, await count_writes(postgres.url(fault.name), load.responses))
+        writes = await count_writes(target.cluster.url(fault.name), load.responses)
+        return _outcome(load.responses, repaired_at, writes)
 
 
 def _outcome(responses: list[Response], repaired_at: float, writes: WriteCounts) -> Outcome:

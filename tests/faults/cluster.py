@@ -68,13 +68,15 @@ class Cluster:
         self._signal(signal.SIGCONT)
 
     @contextmanager
-    def standby(self) -> Iterator["Cluster"]:
-        """A streaming standby of this server."""
+    def standby(self, tablespace: Path | None = None) -> Iterator["Cluster"]:
+        """A streaming standby of this server, which may have a tablespace."""
         with tempfile.TemporaryDirectory(prefix="standby-", dir=self._data.parent) as directory:
             if self.user:
                 shutil.chown(directory, self.user)
             program, data = Path(self._command[0]), Path(directory) / "data"
             copy = [str(program.with_name("pg_basebackup")), "-D", str(data), "-d", self.url(), "-c", "fast", "-R"]
+            if tablespace:
+                copy.append(f"--tablespace-mapping={tablespace}={directory}/tablespace")
             subprocess.run(copy, user=self.user, check=True, cwd="/", stdout=subprocess.DEVNULL)  # noqa: S603
             standby = Cluster(data, program, self.user, {})
             try:

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,7 @@ import asyncpg
 from msgspec import Struct
 
 from tests.faults.cluster import Cluster
+from tests.faults.forwarder import Forwarder
 
 
 class Target(Struct):
@@ -21,6 +22,8 @@ class Target(Struct):
     database: str
     small_volume: Path | None
     port: int  # of the service
+    resources: AsyncExitStack  # they last until the writes have been counted
+    forwarder: Forwarder | None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:
@@ -156,6 +159,7 @@ class Fault(Struct, frozen=True):
     inject: Callable[[Target], Awaitable[None]]
     away_at_start: bool = False
     on_small_volume: bool = False
+    through_forwarder: bool = False
 
 
 FAULTS: Final = (
