@@ -1,20 +1,18 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import msgspec
 import pytest
 from litestar import Litestar
 
 from service.app import create_app
 from service.database import schema
-from service.server import server
 from service.settings import Settings
 from tests import browser, postgres, proxies
 from tests.browser import browser_page  # noqa: F401 - a fixture
@@ -22,6 +20,7 @@ from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
+from tests.serving import Serve, Share, SharedApp, address_of, open_client, serving, sharing
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
@@ -37,7 +36,8 @@ PROGRAMS = {
 # Fixtures that start processes: the tests that use them get the marker `process`.
 PROCESS_FIXTURES = {"start", "postgres", "browser_page", "run_proxy", "run_schemathesis"}
 
-Serve = Callable[[Litestar], Awaitable[str]]
+# Tests with one of these fixtures have a database of their own, and an app of their own, if any.
+PRIVATE_FIXTURES = {"database_url", "settings"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -114,56 +114,87 @@ async def database_url(databases: Databases, template: str) -> AsyncIterator[str
 
 
 @pytest.fixture
-async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the database of the test that bypasses the service."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 def settings(database_url: str) -> Settings:
+    return settings_of(database_url)
+
+
+def settings_of(database_url: str) -> Settings:
     """The settings of the app under test, with Argon2 at its cheapest."""
-    return Settings(
-        database_url=database_url,
-        secret_key=b"k" * 32,
-        password_memory_kib=8,
-        password_passes=1,
-    )
+    return Settings(database_url=database_url, secret_key=b"k" * 32, password_memory_kib=8, password_passes=1)
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     """Serves an app on a free port as in production, and returns its address."""
-    running: list[server.Server] = []
+    async with AsyncExitStack() as stack:
 
-    async def serve_one(app: Litestar) -> str:
-        config = server.Config(app.state.settings, app, log_config=None)
-        config.load()
-        started = server.Server(config)
-        started.lifespan = config.lifespan_class(config)
-        listener = server.listen(msgspec.structs.replace(started.settings, port=0))
-        await started.startup(sockets=[listener])
-        running.append(started)
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async def serve_one(app: Litestar) -> str:
+            return address_of(await stack.enter_async_context(serving(app)))
 
-    yield serve_one
-    for started in running:
-        # As Server.shutdown does, but without its pauses for clients: they have gone by now.
-        started.loop.remove_reader(started.listener)
-        started.listener.close()
-        started.deadlines.cancel()
-        await started.lifespan.shutdown()
+        yield serve_one
+
+
+@pytest.fixture(scope="session")
+async def share(databases: Databases, template: str) -> AsyncIterator[Share]:
+    """Serves an app, with more handlers if there are any, for several tests."""
+    async with AsyncExitStack() as stack:
+
+        async def share_one(*handlers: Any) -> SharedApp:
+            app = create_app(settings_of(await stack.enter_async_context(databases.private(template))))
+            for handler in handlers:
+                app.register(handler)
+            return await stack.enter_async_context(sharing(app))
+
+        yield share_one
+
+
+@pytest.fixture(scope="session")
+async def app_of_the_session(share: Share) -> SharedApp:
+    return await share()
 
 
 @pytest.fixture
-async def address(serve: Serve, settings: Settings) -> str:
+async def shared_app(app_of_the_session: SharedApp) -> AsyncIterator[SharedApp]:
+    async with app_of_the_session.for_a_test() as shared:
+        yield shared
+
+
+@pytest.fixture
+async def private_address(serve: Serve, settings: Settings) -> str:
     return await serve(create_app(settings))
 
 
 @pytest.fixture
+def address(request: pytest.FixtureRequest) -> str:
+    """The address of the app of the test."""
+    if PRIVATE_FIXTURES.isdisjoint(request.node.fixturenames):
+        shared: SharedApp = request.getfixturevalue("shared_app")
+        return shared.address
+    private: str = request.getfixturevalue("private_address")
+    return private
+
+
+@pytest.fixture
+def url_for_db(request: pytest.FixtureRequest) -> str:
+    """The URL of the database of the test."""
+    if PRIVATE_FIXTURES.isdisjoint(request.node.fixturenames):
+        shared: SharedApp = request.getfixturevalue("shared_app")
+        return shared.database_url
+    private: str = request.getfixturevalue("database_url")
+    return private
+
+
+@pytest.fixture
+async def db(url_for_db: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the database of the test that bypasses the service."""
+    connection = await asyncpg.connect(url_for_db)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
 async def client(address: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=address, verify=False, timeout=30) as opened:  # noqa: S501 - plain HTTP
+    async with open_client(address) as opened:
         yield opened
 
 

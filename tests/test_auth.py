@@ -19,8 +19,8 @@ from service.app import create_app
 from service.security.passwords import NICENESS
 from service.security.tokens import ALGORITHM, ISSUER
 from service.settings import Settings
-from tests.conftest import Serve
 from tests.people import Json, Person, assert_problem, login, pointers
+from tests.serving import Serve, open_client
 
 BODY = {"username": "alice", "email": "alice@example.com", "password": "correct horse"}
 
@@ -249,7 +249,7 @@ async def test_a_login_takes_the_same_time_for_an_unknown_username_and_a_wrong_p
 ) -> None:
     """With expensive hashes, so that they dominate; the minimum counts, because other programs only add time."""
     expensive = msgspec.structs.replace(settings, password_memory_kib=32 * 1024, password_passes=3)
-    async with httpx.AsyncClient(base_url=await serve(create_app(expensive))) as client:
+    async with open_client(await serve(create_app(expensive))) as client:
         await client.post("/auth/register", json=BODY)
 
         async def seconds(username: str) -> float:
@@ -291,7 +291,7 @@ async def test_a_hundred_queued_logins_are_all_served(client: httpx.AsyncClient,
 
 async def test_logins_over_the_limit_of_the_password_queue_get_a_503(serve: Serve, settings: Settings) -> None:
     narrow = msgspec.structs.replace(settings, password_queue=2, password_threads=1, password_memory_kib=16 * 1024)
-    async with httpx.AsyncClient(base_url=await serve(create_app(narrow)), timeout=30) as client:
+    async with open_client(await serve(create_app(narrow))) as client:
         form = {"username": "nobody", "password": "whatever"}
 
         responses = await asyncio.gather(*(client.post("/auth/token", data=form) for _ in range(30)))
@@ -307,7 +307,7 @@ async def test_logins_over_the_limit_of_the_password_queue_get_a_503(serve: Serv
 async def test_reads_are_served_while_a_password_is_hashed(serve: Serve, settings: Settings) -> None:
     """The hash must not be computed on the event loop."""
     slow = msgspec.structs.replace(settings, password_memory_kib=128 * 1024, password_passes=4, password_threads=1)
-    async with httpx.AsyncClient(base_url=await serve(create_app(slow)), timeout=30) as client:
+    async with open_client(await serve(create_app(slow))) as client:
         login = asyncio.create_task(client.post("/auth/token", data={"username": "nobody", "password": "x"}))
         await asyncio.sleep(0)
 
@@ -412,7 +412,7 @@ async def test_the_token_of_a_deleted_user_is_refused(
 
 async def test_a_token_expires_after_its_lifetime(serve: Serve, settings: Settings) -> None:
     short = msgspec.structs.replace(settings, access_token_minutes=7)
-    async with httpx.AsyncClient(base_url=await serve(create_app(short))) as client:
+    async with open_client(await serve(create_app(short))) as client:
         alice = await Person.register(client, "alice")
 
     claims = jwt.decode(alice.token, settings.secret_key, algorithms=[ALGORITHM], issuer=ISSUER)

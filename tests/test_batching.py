@@ -17,6 +17,7 @@ from service.queries import posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
+from tests.serving import open_client
 from tests.waiting import WAITERS, until
 
 
@@ -136,7 +137,7 @@ async def test_a_client_reads_its_own_writes_on_another_connection_too(
             await client.get(f"/users/{alice.id}")
 
     readers = [asyncio.create_task(keep_reading()) for _ in range(8)]
-    async with httpx.AsyncClient(base_url=address, timeout=30) as other:
+    async with open_client(address) as other:
         for number in range(1, 40):
             change = {"title": str(number)}
             await client.patch(f"/posts/{written['id']}", json=change, headers=alice.headers)

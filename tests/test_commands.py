@@ -18,6 +18,7 @@ from service.database import schema
 from tests.databases import with_database
 from tests.people import Person
 from tests.processes import Start, answers, free_port, output, read_until
+from tests.serving import open_client
 from tests.waiting import WAITERS
 
 
@@ -217,9 +218,7 @@ async def test_ten_services_with_one_data_directory_share_a_generated_key(start:
         await read_until(process, "Uvicorn running on")
 
     async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")) for port in ports
-        ]
+        clients = [await stack.enter_async_context(open_client(f"http://127.0.0.1:{port}")) for port in ports]
         alice = await Person.register(clients[0], "alice")
         accounts = [(await client.get("/users/me", headers=alice.headers)).json() for client in clients]
 

@@ -19,6 +19,7 @@ import pytest
 from tests.people import Person, assert_problem
 from tests.processes import Start, answers, clients_of, ended, free_port, read_until, workers_of
 from tests.proxies import StartProxy
+from tests.serving import open_client
 from tests.waiting import WAITERS, until
 
 
@@ -139,7 +140,7 @@ async def test_a_worker_that_is_killed_is_replaced(start: Start, visitor: httpx.
     os.kill(killed, signal.SIGKILL)
     await workers_of(process, but=killed)
 
-    async with httpx.AsyncClient(base_url=visitor.base_url) as another:
+    async with open_client(str(visitor.base_url)) as another:
         assert (await another.get("/posts")).status_code == 200
     process.send_signal(signal.SIGTERM)
     assert f"Child process [{killed}] died" in await ended(process, within=10)
@@ -243,7 +244,7 @@ async def restart_in_turn(
     first, second = await start_instance(0, drain_seconds=2), await start_instance(1, drain_seconds=3)
     proxy = await start_proxy(*ports)
     responses = Counter[str]()
-    async with httpx.AsyncClient(base_url=proxy.address, timeout=30) as client:
+    async with open_client(proxy.address) as client:
         alice = await Person.register(client, "alice")
 
         async def read() -> None:
