@@ -80,7 +80,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if fixtures & missing:
             deselected.append(item)
     config.hook.pytest_deselected(items=deselected)
-    items[:] = [item for item in items if item not in deselected]
+    # Tests with processes first: they wait most of their time, while the others use the processor.
+    kept = [item for item in items if item not in deselected]
+    items[:] = sorted(kept, key=lambda item: item.get_closest_marker("process") is None)
 
 
 @pytest.fixture(scope="session")

@@ -32,12 +32,12 @@ async def test_migrate_applies_the_schema_once(start: Start, empty_database: str
     assert (first.returncode, second.returncode) == (0, 0)
 
 
-async def test_ten_concurrent_migrations_all_succeed(start: Start, empty_database: str) -> None:
-    processes = [await start("service", "migrate", DATABASE_URL=empty_database) for _ in range(10)]
+async def test_concurrent_migrations_all_succeed(start: Start, empty_database: str) -> None:
+    processes = [await start("service", "migrate", DATABASE_URL=empty_database) for _ in range(4)]
 
     outputs = [await output(process) for process in processes]
 
-    assert [process.returncode for process in processes] == [0] * 10
+    assert [process.returncode for process in processes] == [0] * 4
     assert sum("applied 001_users.sql, 002_posts.sql" in text for text in outputs) == 1
 
 
@@ -211,8 +211,8 @@ async def test_migrate_stops_on_a_signal_while_it_waits_for_another_migration(
     assert process.returncode == 128 + number
 
 
-async def test_ten_services_with_one_data_directory_share_a_generated_key(start: Start, database_url: str) -> None:
-    ports = [free_port() for _ in range(10)]
+async def test_services_with_one_data_directory_share_a_generated_key(start: Start, database_url: str) -> None:
+    ports = [free_port() for _ in range(4)]
     processes = [await start("service", DATABASE_URL=database_url, PORT=str(port)) for port in ports]
     for process in processes:
         await read_until(process, "Uvicorn running on")
@@ -222,7 +222,7 @@ async def test_ten_services_with_one_data_directory_share_a_generated_key(start:
         alice = await Person.register(clients[0], "alice")
         accounts = [(await client.get("/users/me", headers=alice.headers)).json() for client in clients]
 
-    assert accounts == [alice.account] * 10
+    assert accounts == [alice.account] * 4
 
 
 @pytest.mark.parametrize("command", ["service", "service.development"])

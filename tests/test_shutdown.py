@@ -165,31 +165,6 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
     await ended(process, within=10)
 
 
-async def test_a_worker_that_hangs_is_replaced(start: Start, visitor: httpx.AsyncClient, database_url: str) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
-    await answers(visitor)
-    hung, _ = await workers_of(process)
-
-    os.kill(hung, signal.SIGSTOP)
-    await workers_of(process, but=hung)
-
-    process.send_signal(signal.SIGTERM)
-    await ended(process, within=10)
-
-
-async def test_a_worker_that_hangs_does_not_keep_the_supervisor_from_ending(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
-) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
-    await answers(visitor)
-    hung, _ = await workers_of(process)
-
-    process.send_signal(signal.SIGTERM)
-    os.kill(hung, signal.SIGSTOP)
-
-    await ended(process, within=20)
-
-
 async def test_workers_do_not_outlive_their_supervisor(
     start: Start, visitor: httpx.AsyncClient, database_url: str
 ) -> None:
