@@ -1,7 +1,7 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
-from tests.serving import Serve, Share, SharedApp, address_of, open_client, serving, sharing
+from tests.serving import Share, SharedApp, address_of, open_client, serving, sharing
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
@@ -35,6 +35,8 @@ PROGRAMS = {
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
 PROCESS_FIXTURES = {"start", "postgres", "browser_page", "run_proxy", "run_schemathesis"}
+
+Serve = Callable[[Litestar], Awaitable[str]]
 
 # Tests with one of these fixtures have a database of their own, and an app of their own, if any.
 PRIVATE_FIXTURES = {"database_url", "settings"}

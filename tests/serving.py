@@ -1,7 +1,7 @@
 """Apps that are served as in production, and the client for them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self
 
@@ -12,8 +12,6 @@ from litestar import Litestar
 
 from service.database import batching
 from service.server import server
-
-Serve = Callable[[Litestar], Awaitable[str]]
 
 
 class Share(Protocol):

@@ -19,8 +19,9 @@ from service.app import create_app
 from service.security.passwords import NICENESS
 from service.security.tokens import ALGORITHM, ISSUER
 from service.settings import Settings
+from tests.conftest import Serve
 from tests.people import Json, Person, assert_problem, login, pointers
-from tests.serving import Serve, open_client
+from tests.serving import open_client
 
 BODY = {"username": "alice", "email": "alice@example.com", "password": "correct horse"}
 

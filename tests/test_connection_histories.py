@@ -13,13 +13,13 @@ from service.database import schema
 from service.server.connection import Connection
 from service.server.state import State
 from service.settings import Settings
+from tests.conftest import Serve
 from tests.connections import phases
 from tests.connections import service as services
 from tests.connections.histories import draw
 from tests.connections.model import Circumstances
 from tests.connections.phases import DRAIN, SETTINGS
 from tests.connections.service import Service
-from tests.serving import Serve
 
 SEED = 33  # none of its histories takes longer than ten seconds
 

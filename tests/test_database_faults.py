@@ -19,12 +19,13 @@ from service.errors import DatabaseUnavailable
 from service.queries import posts, users
 from service.settings import Settings
 from service.structs.posts import PostCreate
+from tests.conftest import Serve
 from tests.faults import cluster
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import TERMINATE
 from tests.people import Person, assert_problem, is_ready
 from tests.recorder import Recorder
-from tests.serving import Serve, open_client
+from tests.serving import open_client
 from tests.waiting import until
 
 # Seconds. What happens "at once" takes less than the timeout.

@@ -19,9 +19,10 @@ from service.http.routes import get
 from service.queries import posts
 from service.settings import Settings
 from tests.bodies import FORM, JSON, MEBIBYTE, TEXT
+from tests.conftest import Serve
 from tests.databases import Databases
 from tests.people import Person, assert_problem, is_ready
-from tests.serving import Serve, open_client
+from tests.serving import open_client
 from tests.tables import all_rows
 from tests.waiting import until
 

@@ -14,8 +14,9 @@ from service.database.database import Database
 from service.queries import auth
 from service.settings import Settings
 from tests.bodies import FORM
+from tests.conftest import Serve
 from tests.people import Person, assert_problem
-from tests.serving import Serve, open_client
+from tests.serving import open_client
 from tests.waiting import WAITERS, until
 
 

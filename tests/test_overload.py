@@ -16,10 +16,10 @@ import pytest
 
 from service.app import create_app
 from service.settings import Settings
+from tests.conftest import Serve
 from tests.people import Person, assert_problem
 from tests.processes import Start, answers, read_until
 from tests.raw_http import answers_in, connect, receive
-from tests.serving import Serve, open_client
 
 UNFINISHED = b"POST /auth/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
 
@@ -34,7 +34,7 @@ async def test_what_there_is_no_room_for_is_refused_soon(
     serve: Serve, settings: Settings, db: asyncpg.Connection
 ) -> None:
     address = await serve(create_app(msgspec.structs.replace(settings, max_requests=5)))
-    async with open_client(address) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             reads = [asyncio.create_task(client.get("/posts")) for _ in range(20)]
@@ -47,7 +47,7 @@ async def test_what_there_is_no_room_for_is_refused_soon(
         after = await client.get("/")
 
     for response in [read.result() for read in refused] + refused_writes:
-        assert_problem(response, 503, "overloaded", "Too many requests are under way")
+        assert_problem(response, 503, "overloaded", "Too many requests are in flight")
         assert response.headers["retry-after"] == "1"
     assert took < 1
     assert (served, health.status_code, after.status_code) == ([200] * 5, 200, 200)

@@ -20,7 +20,6 @@ from tests.http_clients import CLIENTS, CONNECTIONS, Send, httpx_client
 from tests.people import Person
 from tests.processes import Start, answers, clients_of, free_port, output, read_until
 from tests.proxies import StartProxy
-from tests.serving import open_client
 from tests.waiting import until
 
 IDLE_SECONDS = (1, 3, 6)
@@ -127,7 +126,7 @@ async def test_idle_connections_of_proxies_are_kept_and_no_post_is_lost_or_doubl
                 "haproxy": await haproxy(*instances),
             }
             for name, proxy in proxies.items():
-                async with open_client(proxy.address) as client:
+                async with httpx.AsyncClient(base_url=proxy.address, timeout=30) as client:
                     person = await Person.register(client, f"{name}{seconds}")
                 send = await stack.enter_async_context(httpx_client(proxy.address, person.headers))
                 pools.append(Pool(name, seconds, send))

@@ -15,9 +15,10 @@ from service.database.database import Database
 from service.queries import posts
 from service.settings import Settings
 from tests import manual
+from tests.conftest import Serve
 from tests.people import Person, assert_problem
 from tests.raw_http import exchange, get
-from tests.serving import Serve, Share, SharedApp, open_client
+from tests.serving import Share, SharedApp, open_client
 
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 GENERATED = re.compile(r"[A-Za-z0-9._-]{1,64}")

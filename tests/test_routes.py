@@ -23,8 +23,9 @@ from service.http.routes import Route, RouteRules, get
 from service.settings import Settings
 from tests import manual
 from tests.bodies import FORM
+from tests.conftest import Serve
 from tests.people import Person, assert_problem
-from tests.serving import Serve, Share, SharedApp, open_client
+from tests.serving import Share, SharedApp, open_client
 
 PUBLIC = {
     "GET /",

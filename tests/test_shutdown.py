@@ -19,7 +19,6 @@ import pytest
 from tests.people import Person, assert_problem
 from tests.processes import Start, answers, clients_of, ended, free_port, read_until, workers_of
 from tests.proxies import StartProxy
-from tests.serving import open_client
 from tests.waiting import WAITERS, until
 
 
@@ -140,7 +139,7 @@ async def test_a_worker_that_is_killed_is_replaced(start: Start, visitor: httpx.
     os.kill(killed, signal.SIGKILL)
     await workers_of(process, but=killed)
 
-    async with open_client(str(visitor.base_url)) as another:
+    async with httpx.AsyncClient(base_url=visitor.base_url) as another:
         assert (await another.get("/posts")).status_code == 200
     process.send_signal(signal.SIGTERM)
     assert f"Child process [{killed}] died" in await ended(process, within=10)
@@ -163,6 +162,31 @@ async def test_a_worker_that_cannot_be_started_is_tried_again(
     await workers_of(process, but=killed)
     process.send_signal(signal.SIGTERM)
     await ended(process, within=10)
+
+
+async def test_a_worker_that_hangs_is_replaced(start: Start, visitor: httpx.AsyncClient, database_url: str) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
+    await answers(visitor)
+    hung, _ = await workers_of(process)
+
+    os.kill(hung, signal.SIGSTOP)
+    await workers_of(process, but=hung)
+
+    process.send_signal(signal.SIGTERM)
+    await ended(process, within=10)
+
+
+async def test_a_worker_that_hangs_does_not_keep_the_supervisor_from_ending(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
+    await answers(visitor)
+    hung, _ = await workers_of(process)
+
+    process.send_signal(signal.SIGTERM)
+    os.kill(hung, signal.SIGSTOP)
+
+    await ended(process, within=20)
 
 
 async def test_workers_do_not_outlive_their_supervisor(
@@ -219,7 +243,7 @@ async def restart_in_turn(
     first, second = await start_instance(0, drain_seconds=2), await start_instance(1, drain_seconds=3)
     proxy = await start_proxy(*ports)
     responses = Counter[str]()
-    async with open_client(proxy.address) as client:
+    async with httpx.AsyncClient(base_url=proxy.address, timeout=30) as client:
         alice = await Person.register(client, "alice")
 
         async def read() -> None:
