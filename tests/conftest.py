@@ -1,6 +1,8 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
+import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -47,11 +49,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seed", default=1, help="the seed of schemathesis")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest decides where tmp_path is
 def pytest_configure(config: pytest.Config) -> None:
     if given := getattr(config, "workerinput", None):  # a worker of pytest-xdist: all of them share one server
         config.stash[POSTGRES] = postgres.Postgres(given["postgres"], given["postgres"])
     elif not config.option.collectonly:
         with ExitStack() as stack:
+            if not config.option.basetemp:
+                # For root, PostgreSQL runs as another user. In pytest's own directory, the start of another pytest
+                # would take the access of that user away.
+                parent = tempfile.TemporaryDirectory(
+                    prefix="pytest-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"), ignore_cleanup_errors=True
+                )
+                config.option.basetemp = f"{stack.enter_context(parent)}/tests"
             config.stash[POSTGRES] = stack.enter_context(postgres.started())
             config.add_cleanup(stack.pop_all().close)
 
@@ -164,28 +174,31 @@ async def shared_app(app_of_the_session: SharedApp) -> AsyncIterator[SharedApp]:
 
 
 @pytest.fixture
+def shared(request: pytest.FixtureRequest) -> SharedApp | None:
+    """The app of the session, unless the test needs a database of its own."""
+    if not PRIVATE_FIXTURES.isdisjoint(request.node.fixturenames):
+        return None
+    app: SharedApp = request.getfixturevalue("shared_app")
+    return app
+
+
+@pytest.fixture
 async def private_address(serve: Serve, settings: Settings) -> str:
     return await serve(create_app(settings))
 
 
 @pytest.fixture
-def address(request: pytest.FixtureRequest) -> str:
+def address(request: pytest.FixtureRequest, shared: SharedApp | None) -> str:
     """The address of the app of the test."""
-    if PRIVATE_FIXTURES.isdisjoint(request.node.fixturenames):
-        shared: SharedApp = request.getfixturevalue("shared_app")
-        return shared.address
-    private: str = request.getfixturevalue("private_address")
-    return private
+    found: str = shared.address if shared else request.getfixturevalue("private_address")
+    return found
 
 
 @pytest.fixture
-def url_for_db(request: pytest.FixtureRequest) -> str:
+def url_for_db(request: pytest.FixtureRequest, shared: SharedApp | None) -> str:
     """The URL of the database of the test."""
-    if PRIVATE_FIXTURES.isdisjoint(request.node.fixturenames):
-        shared: SharedApp = request.getfixturevalue("shared_app")
-        return shared.database_url
-    private: str = request.getfixturevalue("database_url")
-    return private
+    found: str = shared.database_url if shared else request.getfixturevalue("database_url")
+    return found
 
 
 @pytest.fixture
