@@ -163,13 +163,13 @@ async def share(databases: Databases, template: str) -> AsyncIterator[Share]:
 
 
 @pytest.fixture(scope="session")
-async def app_of_the_session(share: Share) -> SharedApp:
+async def session_app(share: Share) -> SharedApp:
     return await share()
 
 
 @pytest.fixture
-async def shared_app(app_of_the_session: SharedApp) -> AsyncIterator[SharedApp]:
-    async with app_of_the_session.for_a_test() as shared:
+async def shared_app(session_app: SharedApp) -> AsyncIterator[SharedApp]:
+    async with session_app.for_a_test() as shared:
         yield shared
 
 

@@ -38,7 +38,7 @@ async def serving(app: Litestar) -> AsyncIterator[server.Server]:
     listener = server.listen(msgspec.structs.replace(started.settings, port=0))
     await started.startup(sockets=[listener])
     yield started
-    # As Server.shutdown does, but without its pauses for clients: they have gone by now.
+    # Like Server.shutdown, but without waiting for clients: they are disconnected by now.
     started.loop.remove_reader(started.listener)
     started.listener.close()
     started.deadlines.cancel()

@@ -108,7 +108,7 @@ async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture(scope="module")
-async def app_of_the_module(share: Share) -> SharedApp:
+async def module_app(share: Share) -> SharedApp:
     return await share(manual.Manual, plain, mounted)
 
 
@@ -139,9 +139,9 @@ async def app_of_the_module(share: Share) -> SharedApp:
     ],
 )
 async def test_responses_of_litestar_have_the_common_headers(
-    app_of_the_module: SharedApp, path: str, cache_control: str
+    module_app: SharedApp, path: str, cache_control: str
 ) -> None:
-    async with app_of_the_module.for_a_test() as shared, open_client(shared.address) as client:
+    async with module_app.for_a_test() as shared, open_client(shared.address) as client:
         assert_common_headers(await client.get(path), cache_control)
 
 

@@ -54,22 +54,22 @@ def routes(app: Litestar) -> dict[str, Route]:
 
 
 @pytest.fixture(scope="module")
-async def app_of_the_module(share: Share) -> SharedApp:
+async def module_app(share: Share) -> SharedApp:
     return await share(manual.Manual)
 
 
 @pytest.fixture
-async def app(app_of_the_module: SharedApp) -> AsyncIterator[Litestar]:
-    async with app_of_the_module.for_a_test() as shared:
+async def app(module_app: SharedApp) -> AsyncIterator[Litestar]:
+    async with module_app.for_a_test() as shared:
         manual.done.clear()
         await shared.app.response_cache_config.get_store_from_app(shared.app).delete_all()
         yield shared.app
 
 
 @pytest.fixture
-async def client(app: Litestar, app_of_the_module: SharedApp) -> AsyncIterator[httpx.AsyncClient]:
-    del app  # it has begun its part for this test
-    async with open_client(app_of_the_module.address) as opened:
+async def client(app: Litestar, module_app: SharedApp) -> AsyncIterator[httpx.AsyncClient]:
+    assert app is module_app.app
+    async with open_client(module_app.address) as opened:
         yield opened
 
 

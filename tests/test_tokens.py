@@ -76,7 +76,7 @@ BASE64URL = string.ascii_letters + string.digits + "-_"
 
 
 def other_spellings(token: str) -> Iterator[str]:
-    """Other texts that a lenient decoder takes for this token, and texts like those."""
+    """Spellings of this token that a lenient decoder accepts, and similar ones."""
     head, claims, signature = token.split(".")
     signed, half = f"{head}.{claims}.", len(signature) // 2
     same = base64url_decode(signature)
