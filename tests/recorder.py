@@ -18,7 +18,10 @@ class Recorder(Database):
         self.before: Callable[[str], Awaitable[None]] | None = None
 
     def hold_statements(self) -> tuple[asyncio.Semaphore, asyncio.Event]:
-        """Hold all statements back from now on: a semaphore that each of them releases, and an event that sends them."""
+        """Hold back all statements from now on.
+
+        Each of them releases the semaphore. The event sends them.
+        """
         held, released = asyncio.Semaphore(0), asyncio.Event()
 
         async def hold(_: str) -> None:

@@ -68,14 +68,16 @@ class SharedApp:
         await self._disconnect()
 
     async def _disconnect(self) -> None:
-        state = self._server.server_state
         async with asyncio.timeout(20):
-            while (
-                state.connections or state.tasks or self._server.opening or batching._background_tasks  # noqa: SLF001 - the writes of requests that were cancelled
-            ):
-                for connection in list(state.connections):
+            while self._is_busy():
+                for connection in list(self._server.server_state.connections):
                     connection.abort()
                 await asyncio.sleep(0)
+
+    def _is_busy(self) -> bool:
+        state = self._server.server_state
+        writes = batching._background_tasks  # noqa: SLF001 - also those of requests that were cancelled
+        return bool(state.connections or state.tasks or self._server.opening or writes)
 
 
 @asynccontextmanager
