@@ -16,7 +16,7 @@ from litestar import Litestar
 from service.app import create_app
 from service.database import schema
 from service.settings import Settings
-from tests import browser, poolers, postgres, proxies
+from tests import browser, denied, poolers, postgres, proxies
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
@@ -34,7 +34,10 @@ PROGRAMS = {
     "haproxy": proxies.HAPROXY,
     "nginx": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
+    "openssl": shutil.which("openssl"),
     "pgbouncer": poolers.PGBOUNCER,
+    "prlimit": shutil.which("prlimit"),
+    "seccomp": denied.MODULE,
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
@@ -79,7 +82,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx", "pgbouncer")),
+        *(
+            f"{name}: {PROGRAMS[name] or absent}"
+            for name in ("curl", "haproxy", "nginx", "openssl", "pgbouncer", "prlimit", "seccomp")
+        ),
     ]
 
 
@@ -231,6 +237,25 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def openssl() -> str:
+    assert PROGRAMS["openssl"]
+    return PROGRAMS["openssl"]
+
+
+@pytest.fixture
+def prlimit() -> str:
+    assert PROGRAMS["prlimit"]
+    return PROGRAMS["prlimit"]
+
+
+@pytest.fixture
+def seccomp() -> str:
+    """The module that runs another one while the kernel refuses some system calls."""
+    assert PROGRAMS["seccomp"]
+    return PROGRAMS["seccomp"]
 
 
 @pytest.fixture
