@@ -52,7 +52,7 @@ class UnsupportedGrantType(ServiceError):
 
 class ClientDisconnected(ServiceError):
     status, code = 400, "client_disconnected"
-    detail = "The client left before its body was complete"
+    detail = "The client disconnected before its body was complete"
 
 
 class NotHTTP(ServiceError):
@@ -158,12 +158,18 @@ class HeaderFieldsTooLarge(ServiceError):
 
 class InternalError(ServiceError):
     status, code = 500, "internal_server_error"
-    detail = "Something broke on our side"
+    detail = "An unexpected error occurred in the service"
 
 
 class TooManyPasswords(ServiceError):
     status, code = 503, "too_many_passwords"
     detail = "Too many passwords are waiting to be checked"
+    headers = _RETRY
+
+
+class HashingFailed(ServiceError):
+    status, code = 503, "hashing_failed"
+    detail = "Passwords cannot be checked now"
     headers = _RETRY
 
 
@@ -175,11 +181,11 @@ class DatabaseUnavailable(ServiceError):
 
 class Overloaded(ServiceError):
     status, code = 503, "overloaded"
-    detail = "Too many requests are under way"
+    detail = "Too many requests are in flight"
     headers = _RETRY
 
 
 class Stopping(ServiceError):
     status, code = 503, "stopping"
-    detail = "The service is about to stop"
+    detail = "The service is stopping"
     headers = _RETRY

@@ -12,6 +12,7 @@ import asyncpg
 from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
 from service.database.pool import ConnectionPool
 from service.database.pooled_connection import PooledConnection
+from service.database.pooler import SHARED_SESSION_ERRORS
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
 
@@ -26,9 +27,10 @@ _ROW_ERRORS = (
 )
 
 # The database cannot serve a valid statement now, and has not applied it: a shutdown or a statement timeout (class 57),
-# no memory, disk space or connection slot (53), an I/O error (58), a read-only server (25006). After a timeout of ours,
-# it may have applied it.
+# no memory, disk space or connection slot (53), an I/O error (58), a read-only server (25006), a shared session.
+# After a timeout of ours it may have applied it.
 _UNAVAILABLE = (
+    *SHARED_SESSION_ERRORS,
     TimeoutError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -122,7 +124,7 @@ class Database:
                 await transaction.commit()
         except Exception as error:
             lost, timed_out = pooled.connection.is_closed(), deadline.expired()
-            if lost or isinstance(transaction.failure, TimeoutError):
+            if lost or isinstance(transaction.failure, (TimeoutError, *SHARED_SESSION_ERRORS)):
                 self._pool.release_after(transaction.failure or error, pooled)
             elif timed_out:  # a statement may still be running
                 self._pool.close(pooled)

@@ -10,6 +10,7 @@ from asyncpg import ReadOnlySQLTransactionError
 
 from service.database.maintenance import check_deadlines, open_connections
 from service.database.pooled_connection import MAX_UNCHECKED, PooledConnection, State
+from service.database.pooler import SHARED_SESSION_ERRORS
 from service.database.status import Status
 from service.database.waiters import Waiters
 from service.errors import DatabaseUnavailable
@@ -91,7 +92,7 @@ class ConnectionPool:
     def release_after(self, error: Exception | None, pooled: PooledConnection) -> None:
         """Release a connection on which a statement may have failed, or close it if it cannot be used again."""
         # A timeout of ours means that not even PostgreSQL's shorter statement_timeout was reported.
-        if pooled.connection.is_closed() or isinstance(error, TimeoutError):
+        if pooled.connection.is_closed() or isinstance(error, (TimeoutError, *SHARED_SESSION_ERRORS)):
             self.close(pooled)
             self.close_idle(silent_since=monotonic())  # they are likely to be broken, too
             return

@@ -20,10 +20,9 @@ Only ``ConnectionPool`` changes the state. A connection that is older than ``MAX
 import asyncio
 from enum import Enum
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from asyncpg import Connection
-from asyncpg.connect_utils import SessionAttribute
 
 from service.database.connecting import connect
 from service.database.sockets import set_keep_alive
@@ -86,7 +85,7 @@ class PooledConnection:
             serves_reads = self.connection
             try:
                 async with asyncio.timeout(_SEARCH_TIMEOUT):
-                    await self._connect(url, timeout, SessionAttribute.read_write)
+                    await self._connect(url, timeout, target_session_attrs="read-write")
             except Exception:  # noqa: BLE001 - there is none
                 self.connection = serves_reads
             except BaseException:
@@ -97,10 +96,11 @@ class PooledConnection:
         set_keep_alive(self.connection)
         self.opened = self.last_response = monotonic()
 
-    async def _connect(self, url: str, timeout: float, kind: SessionAttribute | None = None) -> None:  # noqa: ASYNC109
-        connection = await connect(url, timeout=timeout, target_session_attrs=kind)
+    async def _connect(self, url: str, timeout: float, **options: Any) -> None:  # noqa: ASYNC109 - as above
+        connection = await connect(url, timeout=timeout, **options)
         try:
-            [(read_only, pid)] = await connection.fetch(_SELECT_FACTS)
+            statement = await connection.prepare(_SELECT_FACTS, name="")  # nothing of it remains in the session
+            [(read_only, pid)] = await statement.fetch()
         except BaseException:
             connection.terminate()
             raise

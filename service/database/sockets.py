@@ -2,6 +2,7 @@
 
 import socket
 from asyncio import BaseTransport
+from contextlib import suppress
 from typing import Any, Final
 
 # Seconds, except the last, which is in milliseconds. A name that the system lacks is left out.
@@ -21,7 +22,8 @@ def set_keep_alive(connection: Any) -> None:
     tcp = transport.get_extra_info("socket")
     if tcp.family == socket.AF_UNIX:
         return
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _OPTIONS.items():
-        if (option := getattr(socket, name, None)) is not None:
-            tcp.setsockopt(socket.IPPROTO_TCP, option, value)
+    with suppress(OSError):  # a sandbox may lack some of them
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _OPTIONS.items():
+            if (option := getattr(socket, name, None)) is not None:
+                tcp.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -4,6 +4,8 @@ import logging
 from time import monotonic
 from typing import Final
 
+from service.database.pooler import REMEDY, SHARED_SESSION_ERRORS
+
 # The pool's: operators and tests look for its lines under this name.
 logger = logging.getLogger("service.database.pool")
 
@@ -61,4 +63,6 @@ class Status:
         reason = str(error)
         if not reason and isinstance(error, TimeoutError):
             reason = f"no response within {self._timeout:g} seconds (DATABASE_TIMEOUT_SECONDS)"
+        if isinstance(error, SHARED_SESSION_ERRORS):
+            reason = f"{error.args[0]}: {REMEDY}"  # without asyncpg's hint, which has ten lines
         return ": ".join(filter(None, (type(error).__name__, reason)))

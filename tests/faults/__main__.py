@@ -19,14 +19,15 @@ from service.database import schema
 from tests.bench import processes, servers
 from tests.bench.database import CONTENT, PASSWORD
 from tests.bench.options import progress, table
-from tests.faults import clients, cluster, database, network
+from tests.faults import clients, cluster, database, network, pooler
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import Fault, Target, small_file_system
 from tests.faults.forwarder import Forwarder
 from tests.faults.load import GOOD, POSTS, USERS, Load, Response, WriteCounts, count_writes
+from tests.poolers import PGBOUNCER, running
 from tests.tables import INSERT_POSTS, INSERT_USERS
 
-FAULTS: Final = (*database.FAULTS, *network.FAULTS, *clients.FAULTS)
+FAULTS: Final = (*database.FAULTS, *network.FAULTS, *pooler.FAULTS, *clients.FAULTS)
 
 # Seconds of load before and after a fault.
 SECONDS_BEFORE: Final = 2
@@ -89,6 +90,9 @@ def main(names: list[str]) -> None:
             if fault.on_small_volume and not small_volume:
                 rows.append((fault.title, "skipped: it requires the permission to mount a file system", *[""] * 6))
                 continue
+            if fault.behind_pooler and not PGBOUNCER:
+                rows.append((fault.title, "skipped: PgBouncer is not installed", *[""] * 6))
+                continue
             outcome = asyncio.run(measure(fault, postgres, small_volume))
             progress(f"{fault.name}: {', '.join(outcome.cells())}{'  FAILED' * outcome.failed}")
             rows.append((fault.title, *outcome.cells()))
@@ -135,15 +139,19 @@ async def measure(fault: Fault, postgres: Cluster, small_volume: Path | None) ->
     await admin.close()
     if fault.away_at_start:
         postgres.stop()
-    url = postgres.url(fault.name, ROLE)
     async with AsyncExitStack() as resources:
-        forwarder = Forwarder(url) if fault.through_forwarder else None
-        if forwarder:
+        url, bouncer, forwarder = postgres.url(fault.name, ROLE), None, None
+        if fault.behind_pooler:
+            # As README.md says. With its default PgBouncer waits 15 s before it connects to PostgreSQL again.
+            bouncer = resources.enter_context(running(servers.DIRECTORY, url, server_login_retry=1))
+            url = bouncer.url
+        if fault.through_forwarder:
+            forwarder = Forwarder(url)
             await resources.enter_async_context(forwarder.running())
             url = forwarder.address_of(url)
         starting = servers.started(servers.SERVICE, url, cores=processes.ALL_CORES)
-        service = await asyncio.to_thread(resources.enter_context, starting)  # meanwhile, the forwarder works
-        target = Target(postgres, fault.name, small_volume, service.port, resources, forwarder)
+        service = await asyncio.to_thread(resources.enter_context, starting)  # the forwarder works meanwhile
+        target = Target(postgres, fault.name, small_volume, service.port, resources, bouncer, forwarder)
         load = Load(service.port)
         async with load.running():
             await asyncio.sleep(SECONDS_BEFORE)

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from tests.faults.cluster import Cluster
 from tests.faults.forwarder import Forwarder
+from tests.poolers import PgBouncer
 
 
 class Target(Struct):
@@ -23,7 +24,8 @@ class Target(Struct):
     small_volume: Path | None
     port: int  # of the service
     resources: AsyncExitStack  # they last until the writes have been counted
-    forwarder: Forwarder | None
+    pooler: PgBouncer | None = None
+    forwarder: Forwarder | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:
@@ -159,6 +161,7 @@ class Fault(Struct, frozen=True):
     inject: Callable[[Target], Awaitable[None]]
     away_at_start: bool = False
     on_small_volume: bool = False
+    behind_pooler: bool = False
     through_forwarder: bool = False
 
 
