@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct, ValidationError
 
+from service.http.cors import parse_origins
+from service.http.forwarded import parse_proxies
 from service.structs.rules import alternatives, describe_fault
 
 MIN_SECRET_BYTES: Final = 32  # as long as the digest of HS256 (RFC 7518, section 3.2)
@@ -42,6 +44,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     access_token_minutes: Annotated[int, Meta(ge=1, le=60 * 24 * 365)] = 30
     database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
     database_timeout_seconds: Seconds = 5
+    trusted_proxies: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     password_memory_kib: Annotated[int, Meta(ge=8, le=4 * 1024 * 1024)] = 19 * 1024
     password_passes: Annotated[int, Meta(ge=1, le=100)] = 2
     password_lanes: Annotated[int, Meta(ge=1, le=16)] = 1
@@ -63,6 +67,12 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     given = {name: environment.get(name, "").strip() for name in Settings.__struct_encode_fields__}
     values: dict[str, Any] = {name: text for name, text in given.items() if text}
     faults = []
+    for name, parse in (("TRUSTED_PROXIES", parse_proxies), ("CORS_ORIGINS", parse_origins)):
+        try:
+            values[name] = parse(values.get(name, ""))
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+            del values[name]
     for name, read in (("DATABASE_URL", _database_url), ("SECRET_KEY", _secret_key)):
         try:
             values[name] = read(environment)
