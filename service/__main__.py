@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import asyncpg
 
 from service import settings
-from service.database import schema
+from service.database import schema, signing_key
 from service.server import server, supervisor
 from service.settings import Settings
 
@@ -69,7 +69,25 @@ def serve(chosen: Settings) -> None:
         fail(f"The database refuses the connection: {_reason(error)}")
     except UNREACHABLE as error:
         logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
+    else:
+        compare_signing_key(chosen)
     supervisor.serve(chosen, listener)
+
+
+def compare_signing_key(chosen: Settings) -> None:
+    """Log a warning if the service that started last on this database has another key."""
+    timeout = chosen.database_timeout_seconds
+    try:
+        differs = asyncio.run(signing_key.replaces_another(chosen.database_url, chosen.secret_key, timeout=timeout))
+    except UNREACHABLE as error:
+        logger.warning("SECRET_KEY cannot be compared with the one that the database was used with: %s", _reason(error))
+        return
+    if differs:
+        logger.warning(
+            "SECRET_KEY is not the one that this database was used with before: access tokens signed with that one are "
+            "refused. This is expected once after the key was changed. If another service still uses the other key, "
+            "give both the same"
+        )
 
 
 def handle_stop_signals(handler: Callable[[int, object], Any] | signal.Handlers) -> None:

@@ -30,6 +30,7 @@ def main() -> None:
         commands.migrate(chosen)
         address = f"http://{chosen.host}:{chosen.port}"
         print(f"Service   {address}\nAPI page  {address}/docs\nStop      Ctrl-C", flush=True)  # noqa: T201
+        commands.compare_signing_key(chosen)
         supervisor.serve(chosen, listener)
 
 
