@@ -16,12 +16,13 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, postgres, proxies
+from tests import browser, postgres, proxies, sandbox
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
-from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
+from tests.proxies import haproxy, nginx, nginx_tls, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
+from tests.sandbox import sandbox_command  # noqa: F401 - a fixture
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
@@ -31,7 +32,10 @@ PROGRAMS = {
     "curl": shutil.which("curl"),
     "haproxy": proxies.HAPROXY,
     "nginx": proxies.NGINX,
+    "nginx_tls": proxies.NGINX and proxies.OPENSSL,
     "nginx_with_prefix": proxies.NGINX,
+    "sandbox_command": sandbox.SYSTEMD_ANALYZE and sandbox.LIBSECCOMP,
+    "systemd_analyze": sandbox.SYSTEMD_ANALYZE,
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
@@ -65,7 +69,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx")),
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx", "systemd_analyze")),
+        f"nginx with TLS: {PROGRAMS['nginx_tls'] or 'openssl or nginx ' + absent}",
+        f"libseccomp: {PROGRAMS['sandbox_command'] or absent}",
     ]
 
 
@@ -181,6 +187,12 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def systemd_analyze() -> str:
+    assert PROGRAMS["systemd_analyze"]
+    return PROGRAMS["systemd_analyze"]
 
 
 @pytest.fixture

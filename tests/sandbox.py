@@ -6,17 +6,21 @@ Most of what a unit says needs systemd. This needs only the kernel and libseccom
 import ctypes
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from ctypes.util import find_library
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_SET_MDWE: Final = 65  # as MemoryDenyWriteExecute=; since Linux 6.3
 ALLOW: Final = 0x7FFF0000
 EPERM: Final = 0x00050000 | errno.EPERM
 
+SYSTEMD_ANALYZE: Final = shutil.which("systemd-analyze")
 LIBSECCOMP: Final = find_library("seccomp")
 
 
@@ -39,7 +43,7 @@ def _calls(name: str) -> list[str]:
     """The system calls of a set (``@process``), which may contain other sets."""
     if not name.startswith("@"):
         return [name]
-    printed = subprocess.check_output(["systemd-analyze", "--no-pager", "syscall-filter", name], text=True)  # noqa: S603, S607
+    printed = subprocess.check_output([SYSTEMD_ANALYZE or "", "--no-pager", "syscall-filter", name], text=True)  # noqa: S603
     members = [line.strip() for line in printed.splitlines()[1:] if line.strip()]
     return [call for member in members if not member.startswith("#") for call in _calls(member)]
 
@@ -57,6 +61,12 @@ def _load_filter(allowed: set[str]) -> None:
 def _check(result: int) -> None:
     if result:
         raise OSError(abs(result), "the sandbox cannot be set up")
+
+
+@pytest.fixture
+def sandbox_command(repository: Path) -> list[str]:
+    """The arguments of ``start`` before a module that is to run with the system calls of the sample unit."""
+    return ["tests.sandbox", str(repository / "service" / "operations" / "accounts-and-posts.service"), sys.executable]
 
 
 if __name__ == "__main__":
