@@ -16,18 +16,13 @@ import asyncpg
 
 from service import settings
 from service.database import schema, signing_key
+from service.database.check import DatabaseFault, DatabaseUnreachable, check
 from service.server import server, supervisor
 from service.settings import Settings
 
 logger = logging.getLogger("service")
 
 UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-# Errors that waiting does not resolve: an invalid URL, an unknown role, a wrong password, an unknown database.
-REFUSED = (
-    asyncpg.exceptions.ClientConfigurationError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
 
 
 def main(arguments: list[str]) -> None:
@@ -62,13 +57,11 @@ def migrate(chosen: Settings) -> None:
 def serve(chosen: Settings) -> None:
     listener = server.listen(chosen)
     try:
-        asyncio.run(schema.verify(chosen.database_url, timeout=chosen.database_timeout_seconds))
-    except schema.SchemaError as error:
-        fail(f"The schema is not the one that this version needs: {error}")
-    except REFUSED as error:
-        fail(f"The database refuses the connection: {_reason(error)}")
-    except UNREACHABLE as error:
-        logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
+        asyncio.run(check(chosen))
+    except DatabaseUnreachable as error:
+        logger.warning("starting all the same, the service connects when it can: %s", error)
+    except DatabaseFault as error:
+        fail(str(error))
     else:
         compare_signing_key(chosen)
     supervisor.serve(chosen, listener)

@@ -16,7 +16,7 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, postgres, proxies, sandbox
+from tests import browser, denied, postgres, proxies, sandbox
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
@@ -34,7 +34,9 @@ PROGRAMS = {
     "nginx": proxies.NGINX,
     "nginx_tls": proxies.NGINX and proxies.OPENSSL,
     "nginx_with_prefix": proxies.NGINX,
+    "prlimit": shutil.which("prlimit"),
     "sandbox_command": sandbox.SYSTEMD_ANALYZE and sandbox.LIBSECCOMP,
+    "seccomp": denied.MODULE,
     "systemd_analyze": sandbox.SYSTEMD_ANALYZE,
 }
 
@@ -69,7 +71,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx", "systemd_analyze")),
+        *(
+            f"{name}: {PROGRAMS[name] or absent}"
+            for name in ("curl", "haproxy", "nginx", "prlimit", "seccomp", "systemd_analyze")
+        ),
         f"nginx with TLS: {PROGRAMS['nginx_tls'] or 'openssl or nginx ' + absent}",
         f"libseccomp: {PROGRAMS['sandbox_command'] or absent}",
     ]
@@ -187,6 +192,19 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def prlimit() -> str:
+    assert PROGRAMS["prlimit"]
+    return PROGRAMS["prlimit"]
+
+
+@pytest.fixture
+def seccomp() -> str:
+    """The module that runs another one while the kernel refuses some system calls."""
+    assert PROGRAMS["seccomp"]
+    return PROGRAMS["seccomp"]
 
 
 @pytest.fixture

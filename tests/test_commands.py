@@ -187,7 +187,7 @@ async def test_the_service_starts_without_its_database_and_logs_a_warning(
     live, ready = await visitor.get("/health/live"), await visitor.get("/health/ready")
 
     [warning] = [line for line in text.splitlines() if "WARNING" in line]
-    assert "the database cannot be reached yet, starting all the same: " in warning
+    assert "starting all the same, the service connects when it can: The database cannot be reached: " in warning
     assert (live.status_code, ready.status_code) == (200, 503)
 
 

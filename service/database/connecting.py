@@ -2,8 +2,10 @@
 
 from typing import Final
 
-import asyncpg
 from asyncpg import Connection
+
+from service.database.address import parse
+from service.database.hosts import connect_to_any
 
 # The statements are few and fixed, and an index serves each of them. Planning them again for every set of arguments,
 # or compiling them, costs more than it saves.
@@ -22,10 +24,11 @@ _STATEMENT_TIMEOUT_FRACTION: Final = 0.9
 async def connect(url: str, *, timeout: float) -> Connection:  # noqa: ASYNC109 - passed to asyncpg
     """Open a connection. ``timeout`` in seconds bounds this, and then each statement. Raises asyncpg's errors."""
     statement_timeout = max(1, int(timeout * 1000 * _STATEMENT_TIMEOUT_FRACTION))  # milliseconds
-    return await asyncpg.connect(
-        url,
+    address = parse(url)
+    return await connect_to_any(
+        address,
         timeout=timeout,
         command_timeout=timeout,
         max_cached_statement_lifetime=0,  # few statements: no need to prepare them again every five minutes
-        server_settings=SESSION_SETTINGS | {"statement_timeout": str(statement_timeout)},
+        server_settings=SESSION_SETTINGS | {"statement_timeout": str(statement_timeout)} | address.session,
     )
