@@ -1,5 +1,6 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
@@ -31,10 +32,12 @@ PROGRAMS = {
     "browser_page": browser.CHROMIUM,
     "curl": shutil.which("curl"),
     "haproxy": proxies.HAPROXY,
+    "just": shutil.which("just"),
     "nginx": proxies.NGINX,
     "nginx_tls": proxies.NGINX and proxies.OPENSSL,
     "nginx_with_prefix": proxies.NGINX,
     "prlimit": shutil.which("prlimit"),
+    "root": str(os.geteuid() == 0 or ""),
     "sandbox_command": sandbox.SYSTEMD_ANALYZE and sandbox.LIBSECCOMP,
     "seccomp": denied.MODULE,
     "systemd_analyze": sandbox.SYSTEMD_ANALYZE,
@@ -73,10 +76,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
         *(
             f"{name}: {PROGRAMS[name] or absent}"
-            for name in ("curl", "haproxy", "nginx", "prlimit", "seccomp", "systemd_analyze")
+            for name in ("curl", "haproxy", "just", "nginx", "prlimit", "seccomp", "systemd_analyze")
         ),
         f"nginx with TLS: {PROGRAMS['nginx_tls'] or 'openssl or nginx ' + absent}",
         f"libseccomp: {PROGRAMS['sandbox_command'] or absent}",
+        f"root: {'yes' if PROGRAMS['root'] else 'no, the tests that need it are left out'}",
     ]
 
 
@@ -211,6 +215,17 @@ def seccomp() -> str:
 def systemd_analyze() -> str:
     assert PROGRAMS["systemd_analyze"]
     return PROGRAMS["systemd_analyze"]
+
+
+@pytest.fixture
+def just() -> str:
+    assert PROGRAMS["just"]
+    return PROGRAMS["just"]
+
+
+@pytest.fixture
+def root() -> None:
+    """For tests that only root can run."""
 
 
 @pytest.fixture
