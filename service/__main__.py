@@ -12,17 +12,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import asyncpg
-
 from service import settings
 from service.database import schema, signing_key
-from service.database.check import DatabaseFault, DatabaseUnreachable, check
+from service.database.check import check
+from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
 from service.server import server, supervisor
 from service.settings import Settings
 
 logger = logging.getLogger("service")
-
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def main(arguments: list[str]) -> None:
@@ -46,11 +43,10 @@ def load_settings() -> Settings:
 
 def migrate(chosen: Settings) -> None:
     try:
-        applied = asyncio.run(schema.migrate(chosen.database_url))
-    except schema.SchemaError as error:
-        fail(f"The schema cannot be applied: {error}")
-    except UNREACHABLE as error:
-        fail(f"The database cannot be reached: {_reason(error)}")
+        with explained(chosen.database_url):
+            applied = asyncio.run(schema.migrate(chosen.database_url))
+    except DatabaseFault as error:
+        fail(str(error))
     logger.info("schema: %s", f"applied {', '.join(applied)}" if applied else "all files were applied before")
 
 
@@ -69,11 +65,12 @@ def serve(chosen: Settings) -> None:
 
 def compare_signing_key(chosen: Settings) -> None:
     """Log a warning if the service that started last on this database has another key."""
-    timeout = chosen.database_timeout_seconds
+    url, timeout = chosen.database_url, chosen.database_timeout_seconds
     try:
-        differs = asyncio.run(signing_key.replaces_another(chosen.database_url, chosen.secret_key, timeout=timeout))
-    except UNREACHABLE as error:
-        logger.warning("SECRET_KEY cannot be compared with the one that the database was used with: %s", _reason(error))
+        with explained(url):
+            differs = asyncio.run(signing_key.replaces_another(url, chosen.secret_key, timeout=timeout))
+    except DatabaseFault as error:
+        logger.warning("SECRET_KEY cannot be compared with the one that was used before: %s", error)
         return
     if differs:
         logger.warning(
@@ -96,10 +93,6 @@ def exit_on_signal(number: int, _: object) -> NoReturn:
 def fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)  # noqa: T201 - for the person at the terminal
     raise SystemExit(1)
-
-
-def _reason(error: Exception) -> str:
-    return schema.in_one_line(error) or type(error).__name__
 
 
 if __name__ == "__main__":

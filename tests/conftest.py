@@ -36,6 +36,7 @@ PROGRAMS = {
     "nginx": proxies.NGINX,
     "nginx_tls": proxies.NGINX and proxies.OPENSSL,
     "nginx_with_prefix": proxies.NGINX,
+    "openssl": shutil.which("openssl"),
     "prlimit": shutil.which("prlimit"),
     "root": str(os.geteuid() == 0 or ""),
     "sandbox_command": sandbox.SYSTEMD_ANALYZE and sandbox.LIBSECCOMP,
@@ -76,7 +77,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
         *(
             f"{name}: {PROGRAMS[name] or absent}"
-            for name in ("curl", "haproxy", "just", "nginx", "prlimit", "seccomp", "systemd_analyze")
+            for name in ("curl", "haproxy", "just", "nginx", "openssl", "prlimit", "seccomp", "systemd_analyze")
         ),
         f"nginx with TLS: {PROGRAMS['nginx_tls'] or 'openssl or nginx ' + absent}",
         f"libseccomp: {PROGRAMS['sandbox_command'] or absent}",
@@ -196,6 +197,12 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def openssl() -> str:
+    assert PROGRAMS["openssl"]
+    return PROGRAMS["openssl"]
 
 
 @pytest.fixture

@@ -65,13 +65,13 @@ def test_hosts_are_read_in_every_form(url: str, hosts: list[tuple[str | None, in
     ],
 )
 def test_parameters_become_arguments_of_asyncpg(url: str, arguments: dict[str, Any]) -> None:
-    assert parse(url).arguments == {"dsn": "postgresql://?", **arguments}
+    assert parse(url).arguments == arguments
 
 
 def test_files_of_certificates_are_passed_as_they_are() -> None:
     address = parse("postgresql://h/d?sslmode=verify-ca&sslrootcert=/a%20b/c.crt&sslcert=c&sslkey=k&sslpassword=a%26b")
 
-    assert address.arguments["dsn"] == "postgresql://?sslrootcert=%2Fa+b%2Fc.crt&sslcert=c&sslkey=k&sslpassword=a%26b"
+    assert address.tls == {"sslrootcert": "/a b/c.crt", "sslcert": "c", "sslkey": "k", "sslpassword": "a&b"}
 
 
 def test_settings_of_the_session_are_sent_to_postgresql() -> None:
@@ -101,7 +101,7 @@ def test_a_parameter_whose_demand_asyncpg_cannot_meet_is_refused(name: str) -> N
     with pytest.raises(ValueError, match=rf"{name} is not possible: \w+"):
         parse(f"postgresql://h?{name}=demand")
     for value in REFUSED[name].harmless:
-        assert parse(f"postgresql://h?{name}={value}").arguments == {"dsn": "postgresql://?"}
+        assert parse(f"postgresql://h?{name}={value}").arguments == {}
 
 
 @pytest.mark.parametrize(

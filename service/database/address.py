@@ -9,7 +9,7 @@ PGTARGETSESSIONATTRS, PGSERVICEFILE, PGKRBSRVNAME and PGGSSLIB. It does not know
 
 import re
 from typing import Any, Final
-from urllib.parse import unquote, urlencode
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -50,6 +50,7 @@ class Address(Struct, frozen=True):
 
     hosts: list[Host]
     arguments: dict[str, Any]  # of asyncpg.connect, beside host and port
+    tls: dict[str, str]  # parameters that asyncpg takes only in a URL
     session: dict[str, str]  # settings of PostgreSQL
     host_timeout: float | None  # in seconds, for one host
     dropped: list[str]  # one sentence for each parameter without an effect
@@ -80,7 +81,8 @@ def parse(url: str) -> Address:
         arguments["ssl"] = True  # asyncpg's name for: verify-full, with the system's certificates
     return Address(
         hosts=_hosts(parts["hosts"], given.get("host"), given.get("port")),
-        arguments=arguments | {"dsn": f"postgresql://?{urlencode(tls)}"},  # the only way to pass these
+        arguments=arguments,
+        tls=tls,
         session={name: value for name, value in given.items() if name in SESSION},
         host_timeout=_seconds(given.get("connect_timeout", "0")),
         dropped=[f"{name} has no effect: {DROPPED[name]}" for name in given if name in DROPPED],

@@ -2,11 +2,13 @@
 
 import asyncio
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import asyncpg
 from asyncpg import Connection
 
 from service.database.address import Address
+from service.database.faults import in_one_line
 
 # This host cannot serve now, another one may.
 _TRY_NEXT: Final = (
@@ -33,7 +35,13 @@ async def connect_to_any(address: Address, *, timeout: float, **options: Any) ->
         if address.host_timeout:
             share = min(share, address.host_timeout)
         try:
-            return await asyncpg.connect(host=host.name, port=host.port, timeout=share, **(address.arguments | options))
+            return await asyncpg.connect(
+                f"postgresql://?{urlencode(address.tls)}",
+                host=host.name,
+                port=host.port,
+                timeout=share,
+                **(address.arguments | options),
+            )
         except _TRY_NEXT as error:
             if len(address.hosts) == 1:
                 raise
@@ -46,4 +54,4 @@ def _reason(error: Exception, share: float) -> str:
         return f"no response within {share:.1f} seconds"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "is a standby"
-    return " ".join(str(error).split()) or type(error).__name__
+    return in_one_line(error)

@@ -55,17 +55,17 @@ VALUES: Final = {
     "gsslib": ("gssapi",),
 }
 
-_KEEP_ALIVE: Final = "the service sets TCP keep-alive itself"
+_TCP: Final = "the service sets the options of TCP itself"
 
 # Without an effect, whatever the value.
 DROPPED: Final = {
     "client_encoding": "the service always uses UTF-8",
     "fallback_application_name": "the service has a name of its own, and application_name replaces it",
-    "keepalives": _KEEP_ALIVE,
-    "keepalives_idle": _KEEP_ALIVE,
-    "keepalives_interval": _KEEP_ALIVE,
-    "keepalives_count": _KEEP_ALIVE,
-    "tcp_user_timeout": "DATABASE_TIMEOUT_SECONDS bounds the wait for a response",
+    "keepalives": _TCP,
+    "keepalives_idle": _TCP,
+    "keepalives_interval": _TCP,
+    "keepalives_count": _TCP,
+    "tcp_user_timeout": _TCP,
     "load_balance_hosts": "all connections go to the primary",
     "sslcompression": "TLS compression is insecure and is never used",
     "sslkeylogfile": "the environment variable SSLKEYLOGFILE has this effect",

@@ -9,7 +9,10 @@ import asyncpg
 from asyncpg import Connection
 from msgspec import Struct
 
+from service.database.address import parse
 from service.database.connecting import connect
+from service.database.faults import DatabaseFault, in_one_line
+from service.database.hosts import connect_to_any
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +21,7 @@ DIRECTORY: Final = Path(__file__).parents[2] / "sql"
 # The key of the advisory lock that a migration holds. Any number will do that no other program uses on this database.
 LOCK_KEY: Final = 7_305_081_964
 LOCK_TIMEOUT: Final = 60  # seconds
+CONNECT_TIMEOUT: Final = 60  # seconds
 
 OLDEST_POSTGRESQL: Final = 17
 
@@ -44,8 +48,8 @@ values ($1, $2)
 """
 
 
-class SchemaError(Exception):
-    """The files and the database do not match; the message names the difference and the remedy."""
+class SchemaError(DatabaseFault):
+    """The files do not fit the database; the message names the difference and the remedy."""
 
 
 class SchemaFile(Struct, frozen=True):
@@ -68,9 +72,10 @@ async def migrate(url: str, directory: Path = DIRECTORY, lock_timeout: float = L
     Only one process migrates at a time. The others wait up to ``lock_timeout`` seconds, and then find the files
     applied.
     """
-    connection = await asyncpg.connect(url)
+    address = parse(url)
+    connection = await connect_to_any(address, timeout=CONNECT_TIMEOUT, server_settings=address.session)
     try:
-        _check_version(connection)
+        check_server(connection)
         try:
             # The session holds it: it spans the transactions of all files, and ends with the connection.
             await connection.execute("select pg_advisory_lock($1)", LOCK_KEY, timeout=lock_timeout)
@@ -91,7 +96,7 @@ async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:
     """Check that all files are applied unchanged. Raises ``SchemaError``, or an error of ``asyncpg.connect``."""
     connection = await connect(url, timeout=timeout)
     try:
-        _check_version(connection)
+        check_server(connection)
         missing = await _missing(connection, read_files(directory))
     finally:
         await connection.close()
@@ -100,11 +105,18 @@ async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:
         raise SchemaError(f"the database lacks {names}: run `python -m service migrate` first")
 
 
-def _check_version(connection: Connection) -> None:
+def check_server(connection: Connection) -> None:
+    """Check what no migration can change. Raises ``SchemaError``."""
     version = connection.get_server_version()
     if version.major < OLDEST_POSTGRESQL:
         raise SchemaError(
             f"PostgreSQL {OLDEST_POSTGRESQL} or newer is required, this is {version.major}.{version.minor}"
+        )
+    encoding = connection.get_settings().server_encoding
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"the encoding of the database is {encoding}, not UTF8: "
+            "create another with `create database NAME encoding 'UTF8' template template0`"
         )
 
 
@@ -133,8 +145,3 @@ async def _apply(connection: Connection, file: SchemaFile) -> None:
     except asyncpg.PostgresError as error:
         raise SchemaError(f"sql/{file.name} cannot be applied: {in_one_line(error)}") from error
     logger.info("applied sql/%s", file.name)
-
-
-def in_one_line(error: Exception) -> str:
-    """PostgreSQL's message with its details and hints, on one line."""
-    return " ".join(str(error).split())

@@ -15,10 +15,10 @@ UPSERT: Final = """
 insert into signing_key as stored (fingerprint)
 values ($1)
 on conflict (is_only_row) do update
-set
-    fingerprint = excluded.fingerprint,
-    changed_at = now()
-where stored.fingerprint <> excluded.fingerprint
+    set
+        fingerprint = excluded.fingerprint,
+        changed_at = now()
+    where stored.fingerprint <> excluded.fingerprint
 returning changed_at is not null
 """
 
