@@ -61,7 +61,7 @@ def test_hosts_are_read_in_every_form(url: str, hosts: list[tuple[str | None, in
         ("postgresql://h?sslrootcert=system", {"ssl": True}),
         ("postgresql://h?sslmode=verify-full&sslrootcert=system", {"ssl": True}),
         ("postgresql://h?target_session_attrs=read-write", {"target_session_attrs": "read-write"}),
-        ("postgresql://h?service=&passfile=/p", {"passfile": "/p"}),
+        ("postgresql://h?options=&passfile=/p", {"passfile": "/p"}),
     ],
 )
 def test_parameters_become_arguments_of_asyncpg(url: str, arguments: dict[str, Any]) -> None:

@@ -20,8 +20,6 @@ ARGUMENTS: Final = {
     "dbname": "database",
     "database": "database",
     "passfile": "passfile",
-    "service": "service",
-    "servicefile": "servicefile",
     "sslmode": "ssl",
     "target_session_attrs": "target_session_attrs",
     "krbsrvname": "krbsrvname",
@@ -79,6 +77,7 @@ class Refused(Struct, frozen=True):
     harmless: tuple[str, ...] = ()  # the values that demand nothing
 
 
+_SERVICE: Final = Refused("asyncpg ignores a service that it does not find; write its parameters into DATABASE_URL")
 _OAUTH: Final = Refused("asyncpg does not log in with OAuth; use a password or a certificate")
 
 REFUSED: Final = {
@@ -100,6 +99,8 @@ REFUSED: Final = {
     ),
     "scram_client_key": Refused("asyncpg needs the password"),
     "scram_server_key": Refused("asyncpg needs the password"),
+    "service": _SERVICE,
+    "servicefile": _SERVICE,
     "sslcertmode": Refused("asyncpg sends a client certificate if there is one and the server asks for it", ("allow",)),
     "sslcrldir": Refused("asyncpg reads revoked certificates from a file only; use sslcrl"),
     "sslsni": Refused("asyncpg always sends the host name", ("1",)),
