@@ -46,8 +46,22 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     access_token_minutes: Annotated[int, Meta(ge=1, le=60 * 24 * 365)] = 30
     database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
     database_timeout_seconds: Seconds = 5
-    trusted_proxies: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="the addresses and networks, separated by commas, whose `X-Forwarded-For` and "
+            "`X-Forwarded-Proto` are believed",
+            examples=["127.0.0.1,10.0.0.0/8"],
+        ),
+    ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="the origins, separated by commas, whose pages may use the API; `*` is every origin, without "
+            "credentials",
+            examples=["https://app.example"],
+        ),
+    ] = ()
     password_memory_kib: Annotated[int, Meta(ge=8, le=4 * 1024 * 1024)] = 19 * 1024
     password_passes: Annotated[int, Meta(ge=1, le=100)] = 2
     password_lanes: Annotated[int, Meta(ge=1, le=16)] = 1

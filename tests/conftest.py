@@ -17,7 +17,7 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, denied, postgres, proxies, sandbox
+from tests import browser, compose, denied, postgres, proxies, sandbox
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
@@ -31,6 +31,7 @@ POSTGRES = pytest.StashKey[postgres.Postgres]()
 PROGRAMS = {
     "browser_page": browser.CHROMIUM,
     "curl": shutil.which("curl"),
+    "docker_compose": compose.DOCKER,
     "haproxy": proxies.HAPROXY,
     "just": shutil.which("just"),
     "nginx": proxies.NGINX,
@@ -77,7 +78,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
         *(
             f"{name}: {PROGRAMS[name] or absent}"
-            for name in ("curl", "haproxy", "just", "nginx", "openssl", "prlimit", "seccomp", "systemd_analyze")
+            for name in (
+                "curl",
+                "docker_compose",
+                "haproxy",
+                "just",
+                "nginx",
+                "openssl",
+                "prlimit",
+                "seccomp",
+                "systemd_analyze",
+            )
         ),
         f"nginx with TLS: {PROGRAMS['nginx_tls'] or 'openssl or nginx ' + absent}",
         f"libseccomp: {PROGRAMS['sandbox_command'] or absent}",
@@ -216,6 +227,12 @@ def seccomp() -> str:
     """The module that runs another one while the kernel refuses some system calls."""
     assert PROGRAMS["seccomp"]
     return PROGRAMS["seccomp"]
+
+
+@pytest.fixture
+def docker_compose() -> list[str]:
+    assert PROGRAMS["docker_compose"]
+    return [PROGRAMS["docker_compose"], "compose"]
 
 
 @pytest.fixture

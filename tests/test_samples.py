@@ -129,3 +129,19 @@ async def test_the_service_works_with_the_system_calls_that_the_unit_allows(
     post = await alice.publish()
 
     assert await alice.read(post["id"]) == post
+
+
+async def test_every_container_has_a_bounded_log_and_bounded_memory(
+    docker_compose: list[str], repository: Path
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *docker_compose, "config", "--format=json", cwd=repository, stdout=PIPE, stderr=STDOUT
+    )
+    text, _ = await process.communicate()
+
+    assert process.returncode == 0, text.decode()
+    services = msgspec.json.decode(text)["services"]
+    assert set(services) == {"db", "migrate", "service"}
+    for service in services.values():
+        assert int(service["mem_limit"]) > 0
+        assert {"max-size", "max-file"} <= set(service["logging"]["options"])

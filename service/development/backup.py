@@ -1,6 +1,7 @@
 """``just backup FILE`` and ``just restore FILE``, with PostgreSQL's own programs."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,14 @@ from service.development.target import existing, for_restore
 
 USAGE: Final = "usage: just backup FILE, or just restore [--overwrite] FILE"
 
+# The lines of a script that psql reads from a pipe mean nothing to a person.
+PREFIX: Final = re.compile(r"^psql:<stdin>:\d+: ", re.MULTILINE)
+
 # Locks all tables, so that nobody writes between the check and the restore.
 BEGIN: Final = """
 begin;
 set local lock_timeout = '20s';
+set local client_min_messages = warning;
 do $$
 declare
     name regclass;
@@ -151,7 +156,9 @@ def restore(file: Path, *, overwrite: bool) -> None:
     with file.open("rb") as archive, for_restore() as target, tempfile.TemporaryFile("w+") as log:
         say(f"Database  {target.where}")
         read = target.command("pg_restore", "--no-owner", "--no-privileges", "--file=-", database=False)
-        write = target.command("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-")
+        write = target.command(
+            "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse", "--file=-"
+        )
         with (
             subprocess.Popen(read, stdin=archive, stdout=subprocess.PIPE, stderr=log) as reader,  # noqa: S603
             subprocess.Popen(  # noqa: S603
@@ -168,7 +175,8 @@ def restore(file: Path, *, overwrite: bool) -> None:
             statements.close()
         if reader.returncode or writer.returncode:
             log.seek(0)
-            fail(f"Nothing is restored, and the database is unchanged:\n{programs.last_lines(log.read())}")
+            errors = PREFIX.sub("", log.read())
+            fail(f"Nothing is restored, and the database is unchanged:\n{programs.last_lines(errors)}")
     say(f"Restored  {file}")
     say("Next      `python -m service migrate` if the backup is of an older release; `just up` does that, too")
 
