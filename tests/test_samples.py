@@ -16,7 +16,7 @@ from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
 from tests.processes import Start, answers, clients_of, read_until
-from tests.proxies import StartTLS, TLSProxy
+from tests.proxies import StartProxy, StartTLS, TLSProxy
 
 # Where the unit expects the service.
 INSTALLED = "/opt/accounts-and-posts"
@@ -47,6 +47,30 @@ async def test_behind_nginx_the_service_knows_its_client_and_the_scheme(
 
             assert response.json() == {"client": "127.0.0.1", "scheme": "https"}
             assert response.headers.get_list("strict-transport-security") == ["max-age=31536000"]
+
+
+async def assert_client_is_known(serve: Serve, settings: Settings, start_proxy: StartProxy) -> None:
+    app = create_app(msgspec.structs.replace(settings, trusted_proxies=("127.0.0.1/32",)))
+    app.register(read_client)
+    port = urlsplit(await serve(app)).port or 0
+    proxy = await start_proxy(port, port)
+
+    async with httpx.AsyncClient(base_url=proxy.address) as client:
+        forged = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
+        response = await client.get("/client", headers=forged)
+
+    assert response.json() == {"client": "127.0.0.1", "scheme": "http"}
+    assert "strict-transport-security" not in response.headers
+
+
+async def test_a_client_of_nginx_cannot_forge_its_address(serve: Serve, settings: Settings, nginx: StartProxy) -> None:
+    await assert_client_is_known(serve, settings, nginx)
+
+
+async def test_a_client_of_haproxy_cannot_forge_its_address(
+    serve: Serve, settings: Settings, haproxy: StartProxy
+) -> None:
+    await assert_client_is_known(serve, settings, haproxy)
 
 
 async def test_behind_nginx_the_whole_api_is_under_the_prefix(
