@@ -17,11 +17,12 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, compose, denied, postgres, proxies, sandbox
+from tests import browser, compose, denied, poolers, postgres, proxies, sandbox
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
-from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
+from tests.poolers import pgbouncer  # noqa: F401 - a fixture
+from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_tls, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 from tests.sandbox import sandbox_command  # noqa: F401 - a fixture
 
@@ -38,6 +39,7 @@ PROGRAMS = {
     "nginx_tls": proxies.NGINX and proxies.OPENSSL,
     "nginx_with_prefix": proxies.NGINX,
     "openssl": shutil.which("openssl"),
+    "pgbouncer": poolers.PGBOUNCER,
     "prlimit": shutil.which("prlimit"),
     "root": str(os.geteuid() == 0 or ""),
     "sandbox_command": sandbox.SYSTEMD_ANALYZE and sandbox.LIBSECCOMP,
@@ -46,7 +48,7 @@ PROGRAMS = {
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
-PROCESS_FIXTURES = {"start", "postgres", "browser_page", "run_proxy", "run_schemathesis"}
+PROCESS_FIXTURES = {"start", "postgres", "browser_page", "pgbouncer", "run_proxy", "run_schemathesis"}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
@@ -85,6 +87,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
                 "just",
                 "nginx",
                 "openssl",
+                "pgbouncer",
                 "prlimit",
                 "seccomp",
                 "systemd_analyze",

@@ -14,7 +14,7 @@ import pytest
 from service.database import schema
 from tests.databases import with_database
 from tests.people import Person, login
-from tests.processes import Start, answers, output, read_until
+from tests.processes import Start, read_output, read_until, wait_until_serving
 from tests.waiting import WAITERS
 
 # No test may find the containers of a developer: it would replace their data.
@@ -23,13 +23,13 @@ POSTS = ("One", "Zwei \N{SNOWMAN}", "three\ttabs\\n")
 
 
 async def succeeds(process: Process) -> str:
-    text = await output(process)
+    text = await read_output(process)
     assert process.returncode == 0, text
     return text
 
 
 async def fails(process: Process) -> str:
-    text = await output(process)
+    text = await read_output(process)
     assert process.returncode == 1, text
     return text
 
@@ -77,15 +77,15 @@ async def backup(recipe: Start, database_url: str, client: httpx.AsyncClient, fi
 
 
 async def test_the_embedded_database_is_backed_up_and_restored(
-    start: Start, recipe: Start, visitor: httpx.AsyncClient, file: Path, tmp_path: Path
+    start: Start, recipe: Start, process_client: httpx.AsyncClient, file: Path, tmp_path: Path
 ) -> None:
     up = await start("service.development")
     await read_until(up, "Uvicorn running on")
-    await write_some(visitor)
+    await write_some(process_client)
     text = await succeeds(await recipe("backup", file.name, INVOKED_IN=str(file.parent)))
     assert "Database  the embedded PostgreSQL in " in text
     up.terminate()
-    await output(up)
+    await read_output(up)
     stopped = file.with_name("stopped")
     await succeeds(await recipe("backup", str(stopped)))
 
@@ -96,32 +96,32 @@ async def test_the_embedded_database_is_backed_up_and_restored(
         await succeeds(await recipe("restore", *overwrite, str(one), DATA_DIRECTORY=other))
 
     await read_until(await start("service.development", DATA_DIRECTORY=other), "Uvicorn running on")
-    await answers(visitor)
-    await assert_served(visitor)
+    await wait_until_serving(process_client)
+    await assert_served(process_client)
 
 
 async def test_a_backup_is_restored_into_an_empty_database(
-    start: Start, recipe: Start, visitor: httpx.AsyncClient, backup: Path, empty_database: str
+    start: Start, recipe: Start, process_client: httpx.AsyncClient, backup: Path, empty_database: str
 ) -> None:
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     await succeeds(await recipe("restore", str(backup), DATABASE_URL=empty_database))
 
     await start("service", DATABASE_URL=empty_database)
-    await answers(visitor)
+    await wait_until_serving(process_client)
 
-    await assert_served(visitor)
+    await assert_served(process_client)
 
 
 async def test_a_backup_is_restored_into_a_database_with_a_schema_and_no_data(
-    start: Start, recipe: Start, visitor: httpx.AsyncClient, backup: Path, empty_database: str
+    start: Start, recipe: Start, process_client: httpx.AsyncClient, backup: Path, empty_database: str
 ) -> None:
     await schema.migrate(empty_database)
     await start("service", DATABASE_URL=empty_database)
-    await answers(visitor)
+    await wait_until_serving(process_client)
 
     await succeeds(await recipe("restore", str(backup), DATABASE_URL=empty_database))
 
-    await assert_served(visitor)
+    await assert_served(process_client)
 
 
 async def test_data_are_replaced_only_on_demand(
@@ -237,7 +237,7 @@ async def test_just_takes_a_file_relative_to_the_directory_in_which_it_was_calle
             stdout=PIPE,
             stderr=STDOUT,
         )
-        said = await output(process)
+        said = await read_output(process)
 
         assert process.returncode == code, said
     assert file.exists()

@@ -21,7 +21,7 @@ import pytest
 from service.development import data_directory, embedded, programs
 from service.development.errors import EmbeddedError
 from tests.people import Person
-from tests.processes import Start, output, read_until
+from tests.processes import Start, read_output, read_until
 
 HARD = 'it\'s a "clone" of $HOME, für alle'  # a path that has to be quoted for a shell
 LONG = "a directory whose name has one hundred bytes".ljust(100, "-")  # the path of a Unix socket has at most 103
@@ -29,7 +29,7 @@ LONG = "a directory whose name has one hundred bytes".ljust(100, "-")  # the pat
 
 async def stop(process: Process, number: signal.Signals = signal.SIGINT) -> str:
     process.send_signal(number)
-    return await output(process)
+    return await read_output(process)
 
 
 def postgres_of(directory: Path) -> psutil.Process:
@@ -59,7 +59,7 @@ def unrelated_process(data: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize("name", [HARD, LONG])
 async def test_just_up_runs_wherever_the_clone_is(
-    start: Start, visitor: httpx.AsyncClient, tmp_path: Path, name: str
+    start: Start, process_client: httpx.AsyncClient, tmp_path: Path, name: str
 ) -> None:
     # Only the programs' own path matters, not that of Python: a copy of the package is found first.
     packages = tmp_path / name / "packages"
@@ -67,7 +67,7 @@ async def test_just_up_runs_wherever_the_clone_is(
         shutil.copytree(package, packages / package.name)
     process = await start("service.development", DATA_DIRECTORY=str(tmp_path / name), PYTHONPATH=str(packages))
     await read_until(process, "Uvicorn running on")
-    await Person.register(visitor, "alice")
+    await Person.register(process_client, "alice")
 
     server = postgres_of(tmp_path / name)
     assert Path(server.exe()).is_relative_to(packages)
@@ -89,12 +89,12 @@ async def test_only_the_user_of_the_embedded_database_can_connect_to_it(start: S
 
 
 async def test_a_process_that_has_the_number_of_a_former_server_gets_no_signal(
-    start: Start, visitor: httpx.AsyncClient, tmp_path: Path
+    start: Start, process_client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     lock_file = tmp_path / "data" / "postgres" / "postmaster.pid"
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     number, *lines = lock_file.read_text().splitlines(keepends=True)
     kill(postgres_of(tmp_path / "data"))
     await stop(process)
@@ -105,7 +105,7 @@ async def test_a_process_that_has_the_number_of_a_former_server_gets_no_signal(
         os.chown(lock_file, owner.st_uid, owner.st_gid)
         process = await start("service.development")
         await read_until(process, "Uvicorn running on")
-        kept = await visitor.get("/users/me", headers=alice.headers)
+        kept = await process_client.get("/users/me", headers=alice.headers)
         said = await stop(process)
 
         assert unrelated.poll() is None
@@ -115,12 +115,12 @@ async def test_a_process_that_has_the_number_of_a_former_server_gets_no_signal(
 
 
 async def test_a_server_that_is_killed_recovers_however_long_that_takes(
-    start: Start, visitor: httpx.AsyncClient, tmp_path: Path
+    start: Start, process_client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     data = tmp_path / "data" / "postgres"
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     kill(postgres_of(tmp_path / "data"))
     await stop(process)
 
@@ -129,7 +129,7 @@ async def test_a_server_that_is_killed_recovers_however_long_that_takes(
     said = await read_until(process, "Uvicorn running on")
 
     assert f"PostgreSQL is starting; its log is {tmp_path}/data/postgres.log" in said
-    assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
+    assert (await process_client.get("/users/me", headers=alice.headers)).json() == alice.account
 
 
 def slow_recovery(data: Path, command: str) -> None:
@@ -209,7 +209,7 @@ async def test_just_up_does_not_touch_a_directory_of_other_files(start: Start, t
     mine.touch()
 
     process = await start("service.development")
-    said = await output(process)
+    said = await read_output(process)
 
     assert said.splitlines()[-1] == f"{mine.parent} is not empty, and is not a data directory of PostgreSQL"
     assert process.returncode == 1
@@ -242,11 +242,11 @@ async def test_root_needs_no_program_that_creates_users(start: Start) -> None:
 
 @pytest.mark.usefixtures("root")
 async def test_root_runs_the_server_as_the_owner_of_its_data(
-    start: Start, visitor: httpx.AsyncClient, tmp_path: Path
+    start: Start, process_client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     await stop(process)
     data = tmp_path / "data" / "postgres"
     owner = pwd.getpwnam("daemon")
@@ -257,7 +257,7 @@ async def test_root_runs_the_server_as_the_owner_of_its_data(
     await read_until(process, "Uvicorn running on")
 
     assert postgres_of(tmp_path / "data").uids().real == owner.pw_uid
-    assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
+    assert (await process_client.get("/users/me", headers=alice.headers)).json() == alice.account
 
 
 # The interpreter may be in a directory that only root can enter, so it becomes another user after its imports.
@@ -289,7 +289,7 @@ def test_an_ordinary_user_runs_the_server_as_itself(repository: Path, tmp_path: 
 
 async def test_invalid_settings_are_named_before_postgresql_starts(start: Start, tmp_path: Path) -> None:
     process = await start("service.development", PORT="none")
-    said = await output(process)
+    said = await read_output(process)
 
     assert said == "The settings are not valid:\nPORT: must be a whole number from 0 to 65535\n"
     assert process.returncode == 1
@@ -300,7 +300,7 @@ async def test_a_port_in_use_is_reported_before_postgresql_starts(
     start: Start, environment: dict[str, str], tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", int(environment["PORT"]))):
-        said = await output(await start("service.development"))
+        said = await read_output(await start("service.development"))
 
     assert said == f"Cannot listen on 127.0.0.1, port {environment['PORT']}: Address already in use\n"
     assert not (tmp_path / "data" / "postgres").exists()
@@ -331,7 +331,7 @@ async def test_the_printed_address_is_one_that_a_browser_can_open(
 async def test_a_second_just_up_names_the_first_and_not_its_port(start: Start) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
 
-    said = await output(await start("service.development"))
+    said = await read_output(await start("service.development"))
 
     assert said.startswith("Another `just up` uses ")
     assert len(said.splitlines()) == 1
@@ -342,7 +342,7 @@ async def test_just_adds_no_line_to_an_error(just: str, repository: Path, enviro
     process = await asyncio.create_subprocess_exec(
         just, "--no-deps", "up", cwd=repository, env=environment | {"PORT": "none"}, stdout=PIPE, stderr=STDOUT
     )
-    said = await output(process)
+    said = await read_output(process)
 
     assert said == "The settings are not valid:\nPORT: must be a whole number from 0 to 65535\n"
     assert process.returncode == 1
@@ -355,19 +355,19 @@ async def test_just_adds_no_line_to_ctrl_c(just: str, repository: Path, environm
     )
     await read_until(process, "Uvicorn running on")
     os.killpg(process.pid, signal.SIGINT)
-    said = await output(process)
+    said = await read_output(process)
 
     assert "error" not in said.replace("uvicorn.error", "")
     assert process.returncode == 128 + signal.SIGINT
 
 
-async def test_just_psql_opens_the_embedded_database(start: Start, visitor: httpx.AsyncClient) -> None:
+async def test_just_psql_opens_the_embedded_database(start: Start, process_client: httpx.AsyncClient) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
-    await Person.register(visitor, "alice")
+    await Person.register(process_client, "alice")
 
     process = await start("service.development.psql", "--csv", "-c", "select username from users")
 
-    assert (await output(process)).splitlines()[-2:] == ["username", "alice"]
+    assert (await read_output(process)).splitlines()[-2:] == ["username", "alice"]
     assert process.returncode == 0
 
 
@@ -376,18 +376,18 @@ async def test_just_psql_opens_the_database_of_database_url(start: Start, databa
         "service.development.psql", "--csv", "-c", "select current_database()", DATABASE_URL=database_url
     )
 
-    said = await output(process)
+    said = await read_output(process)
     assert said.splitlines()[0] == "Database  DATABASE_URL"
     assert f"/{said.splitlines()[-1]}" in database_url
 
 
-async def test_just_seed_creates_users_and_posts_once(start: Start, visitor: httpx.AsyncClient) -> None:
+async def test_just_seed_creates_users_and_posts_once(start: Start, process_client: httpx.AsyncClient) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
 
-    first, second = [await output(await start("service.development.seed")) for _ in range(2)]
-    posts = (await visitor.get("/posts")).json()
+    first, second = [await read_output(await start("service.development.seed")) for _ in range(2)]
+    posts = (await process_client.get("/posts")).json()
     password = first.splitlines()[-1].removeprefix("Their password is: ")
-    login = await visitor.post("/auth/token", data={"username": "ada", "password": password})
+    login = await process_client.post("/auth/token", data={"username": "ada", "password": password})
 
     assert first.splitlines()[0] == "ada: created, 2 posts created, 0 exist"
     assert second.splitlines()[0] == "ada: exists, 0 posts created, 2 exist"
@@ -397,7 +397,7 @@ async def test_just_seed_creates_users_and_posts_once(start: Start, visitor: htt
 
 async def test_just_seed_says_that_no_service_runs(start: Start, environment: dict[str, str]) -> None:
     process = await start("service.development.seed")
-    said = await output(process)
+    said = await read_output(process)
 
     assert said.startswith(f"No service answers at http://127.0.0.1:{environment['PORT']} (")
     assert (process.returncode, len(said.splitlines())) == (1, 1)

@@ -15,7 +15,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
-from tests.processes import Start, answers, clients_of, read_until
+from tests.processes import Start, client_ports, read_until, wait_until_serving
 from tests.proxies import StartProxy, StartTLS, TLSProxy
 
 # Where the unit expects the service.
@@ -74,10 +74,10 @@ async def test_a_client_of_haproxy_cannot_forge_its_address(
 
 
 async def test_behind_nginx_the_whole_api_is_under_the_prefix(
-    start: Start, visitor: httpx.AsyncClient, environment: dict[str, str], database_url: str, nginx_tls: StartTLS
+    start: Start, process_client: httpx.AsyncClient, environment: dict[str, str], database_url: str, nginx_tls: StartTLS
 ) -> None:
     await start("service", DATABASE_URL=database_url, TRUSTED_PROXIES="127.0.0.1")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     proxy = await nginx_tls(int(environment["PORT"]))
 
     async with client_of(proxy) as client:
@@ -92,10 +92,10 @@ async def test_behind_nginx_the_whole_api_is_under_the_prefix(
 
 
 async def test_nginx_redirects_to_https(
-    start: Start, visitor: httpx.AsyncClient, environment: dict[str, str], database_url: str, nginx_tls: StartTLS
+    start: Start, process_client: httpx.AsyncClient, environment: dict[str, str], database_url: str, nginx_tls: StartTLS
 ) -> None:
     await start("service", DATABASE_URL=database_url)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     proxy = await nginx_tls(int(environment["PORT"]))
 
     async with httpx.AsyncClient() as client:
@@ -105,11 +105,11 @@ async def test_nginx_redirects_to_https(
 
 
 async def test_nginx_keeps_its_connections(
-    start: Start, visitor: httpx.AsyncClient, environment: dict[str, str], database_url: str, nginx_tls: StartTLS
+    start: Start, process_client: httpx.AsyncClient, environment: dict[str, str], database_url: str, nginx_tls: StartTLS
 ) -> None:
     service = await start("service", DATABASE_URL=database_url)
-    await answers(visitor)
-    await visitor.aclose()
+    await wait_until_serving(process_client)
+    await process_client.aclose()
     port = int(environment["PORT"])
     proxy = await nginx_tls(port)
 
@@ -117,7 +117,7 @@ async def test_nginx_keeps_its_connections(
     for _ in range(5):
         async with client_of(proxy) as client:  # the connections of clients do not matter
             await client.get("/posts")
-        connections.append(clients_of(service, port))
+        connections.append(client_ports(service, port))
 
     assert len(connections[0]) == 1
     assert connections == connections[:1] * 5
@@ -143,13 +143,13 @@ async def test_the_systemd_unit_is_valid_and_hardened(systemd_analyze: str, repo
 
 
 async def test_the_service_works_with_the_system_calls_that_the_unit_allows(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, sandbox_command: list[str]
+    start: Start, process_client: httpx.AsyncClient, database_url: str, sandbox_command: list[str]
 ) -> None:
     service = await start(*sandbox_command, "-m", "service", DATABASE_URL=database_url, WORKERS="2")
     assert "Traceback" not in await read_until(service, "Application startup complete")
-    await answers(visitor)
+    await wait_until_serving(process_client)
 
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     post = await alice.publish()
 
     assert await alice.read(post["id"]) == post

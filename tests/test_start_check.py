@@ -20,7 +20,7 @@ from service.settings import Settings
 from tests.conftest import Serve
 from tests.databases import Databases, with_database, with_role
 from tests.people import Person, is_ready
-from tests.processes import Start, output, read_until
+from tests.processes import Start, read_output, read_until
 from tests.tls import make_certificate, tls_proxy
 
 
@@ -128,8 +128,8 @@ async def test_the_service_does_not_start_without_rights_and_migrate_names_them(
     service = await start("service", DATABASE_URL=role_url)
     migrate = await start("service", "migrate", DATABASE_URL=with_role(empty_database, role, "hidden"))
 
-    assert "lacks select on table schema_files" in await output(service)
-    assert await output(migrate) == (
+    assert "lacks select on table schema_files" in await read_output(service)
+    assert await read_output(migrate) == (
         "The database refuses the connection: permission denied for schema public: "
         "README.md lists the rights that the role needs\n"
     )
@@ -231,15 +231,18 @@ async def test_a_read_only_database_is_only_logged(
     await db.execute(f'alter database "{database}" set default_transaction_read_only = on')
 
     await check(settings)
+    url = extended(settings.database_url, "target_session_attrs=read-write")
+    [fault] = await faults(settings, url, DatabaseUnreachable)
 
     assert "the database is read-only (default_transaction_read_only)" in caplog.text
+    assert fault.endswith(": it is a standby or read-only")
 
 
 async def test_migrate_reports_a_read_only_database(start: Start, empty_database: str) -> None:
     url = extended(empty_database, "options=-c%20default_transaction_read_only%3Don")
     process = await start("service", "migrate", DATABASE_URL=url)
 
-    assert await output(process) == (
+    assert await read_output(process) == (
         "The database is read-only: cannot execute CREATE TABLE in a read-only transaction: "
         "let DATABASE_URL lead to the primary\n"
     )
@@ -263,9 +266,7 @@ async def test_a_setting_that_postgresql_refuses_is_reported(settings: Settings,
     assert fault in found
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("PGPORT", "none"), ("PGSSLMODE", "never"), ("PGTARGETSESSIONATTRS", "leader")]
-)
+@pytest.mark.parametrize(("name", "value"), [("PGPORT", "none"), ("PGSSLMODE", "never"), ("PGSSLNEGOTIATION", "none")])
 async def test_an_invalid_variable_of_libpq_is_reported(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
@@ -316,7 +317,7 @@ async def test_migrate_names_an_unreadable_certificate(start: Start, tmp_path: P
     url = f"postgresql://u:hidden@127.0.0.1:1/app?sslmode=verify-full&sslrootcert={tmp_path}/none"
     process = await start("service", "migrate", DATABASE_URL=url)
 
-    assert await output(process) == (
+    assert await read_output(process) == (
         f"DATABASE_URL: sslrootcert: {tmp_path}/none cannot be read: No such file or directory\n"
     )
     assert process.returncode == 1
@@ -334,7 +335,7 @@ async def test_the_certificates_of_the_system_verify_the_server(
         ]
         trusted = [await start("service", "migrate", DATABASE_URL=url, SSL_CERT_FILE=str(certificate)) for url in urls]
         unknown = await start("service", "migrate", DATABASE_URL=urls[0])
-        said = [await output(process) for process in (*trusted, unknown)]
+        said = [await read_output(process) for process in (*trusted, unknown)]
 
     assert [process.returncode for process in (*trusted, unknown)] == [0, 0, 1, 1]
     for text, reason in ((said[2], "IP address mismatch"), (said[3], "self-signed certificate")):
@@ -379,7 +380,7 @@ async def test_a_host_that_does_not_respond_does_not_prevent_the_next(settings: 
 
 
 async def test_parameters_that_make_no_difference_are_logged_and_the_service_serves(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     query = (
         "channel_binding=prefer&connect_timeout=10&keepalives=1&keepalives_idle=30&tcp_user_timeout=1000"
@@ -389,7 +390,7 @@ async def test_parameters_that_make_no_difference_are_logged_and_the_service_ser
     process = await start("service", DATABASE_URL=extended(database_url, query))
     text = await read_until(process, "Uvicorn running")
 
-    assert await is_ready(visitor)
+    assert await is_ready(process_client)
     names = ["client_encoding", "keepalives", "keepalives_idle", "load_balance_hosts", "tcp_user_timeout"]
     assert (
         sorted(line.split("DATABASE_URL: ")[1].split()[0] for line in text.splitlines() if "no effect" in line) == names

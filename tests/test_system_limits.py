@@ -16,7 +16,7 @@ from service import settings
 from service.cores import cpu_quota
 from service.server.open_files import new_limit
 from tests.people import Person, assert_problem, login
-from tests.processes import Start, output, read_until
+from tests.processes import Start, read_output, read_until
 
 LARGE_KIB = 256 * 1024  # so large that the C library asks the kernel for it, and returns it
 
@@ -41,7 +41,7 @@ async def test_the_limit_of_open_files_is_raised(start: Start, prlimit: str) -> 
 
     arguments = ("--pid", str(process.pid), "--nofile", "--output=SOFT", "--noheadings", "--raw")
     program = await asyncio.create_subprocess_exec(prlimit, *arguments, stdout=PIPE)
-    assert int(await output(program)) == new_limit(256, hard, 65_536) > 256
+    assert int(await read_output(program)) == new_limit(256, hard, 65_536) > 256
 
 
 @pytest.mark.parametrize(
@@ -53,27 +53,27 @@ def test_the_new_limit_of_open_files_is_finite_and_not_lower(soft: int, hard: in
 
 
 async def test_a_system_that_does_not_raise_the_limit_of_open_files_costs_a_log_line(
-    start: Start, seccomp: str, visitor: httpx.AsyncClient
+    start: Start, seccomp: str, process_client: httpx.AsyncClient
 ) -> None:
     process = await start(seccomp, "prlimit64", "service", DATABASE_URL="postgresql://nobody@127.0.0.1:1/app")
 
     text = await read_until(process, "Uvicorn running")
 
     assert "the limit of open files stays as it is, because the system does not raise it: " in text
-    assert (await visitor.get("/health/live")).status_code == 200
+    assert (await process_client.get("/health/live")).status_code == 200
 
 
 @pytest.mark.parametrize("call", ["setpriority", "getpriority"])
 async def test_a_system_that_forbids_priorities_costs_a_log_line(
-    start: Start, seccomp: str, visitor: httpx.AsyncClient, database_url: str, call: str
+    start: Start, seccomp: str, process_client: httpx.AsyncClient, database_url: str, call: str
 ) -> None:
     process = await start(seccomp, call, "service", DATABASE_URL=database_url)
     await read_until(process, "Uvicorn running")
 
-    alice = await Person.register(visitor, "alice")
-    await asyncio.gather(*(login(visitor, alice.username, alice.password) for _ in range(8)))
+    alice = await Person.register(process_client, "alice")
+    await asyncio.gather(*(login(process_client, alice.username, alice.password) for _ in range(8)))
     process.terminate()
-    text = await output(process)
+    text = await read_output(process)
 
     assert text.count("passwords are hashed with the same priority as the event loop") == 1
     assert "Operation not permitted" in text
@@ -111,24 +111,26 @@ def test_a_key_whose_writer_was_interrupted_is_reported_with_the_remedy(
 
 
 async def test_without_memory_for_argon2_the_right_password_is_not_called_wrong(
-    start: Start, prlimit: str, visitor: httpx.AsyncClient, database_url: str
+    start: Start, prlimit: str, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start(
         "service", DATABASE_URL=database_url, PASSWORD_MEMORY_KIB=str(LARGE_KIB), PASSWORD_THREADS="1"
     )
     await read_until(process, "Uvicorn running")
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     in_use = psutil.Process(process.pid).memory_info().vms
 
     await limit_memory(prlimit, process.pid, f"{in_use + LARGE_KIB * 1024 // 2}")
     form = {"username": alice.username, "password": alice.password}
-    refused = await visitor.post("/auth/token", data=form)
-    unknown = await visitor.post("/auth/token", data=form | {"username": "nobody"})
-    registered = await visitor.post("/auth/register", json=form | {"username": "bob", "email": "bob@example.com"})
+    refused = await process_client.post("/auth/token", data=form)
+    unknown = await process_client.post("/auth/token", data=form | {"username": "nobody"})
+    registered = await process_client.post(
+        "/auth/register", json=form | {"username": "bob", "email": "bob@example.com"}
+    )
     await limit_memory(prlimit, process.pid, "unlimited")
-    assert await login(visitor, alice.username, alice.password)
+    assert await login(process_client, alice.username, alice.password)
     process.terminate()
-    text = await output(process)
+    text = await read_output(process)
 
     for response in (refused, unknown, registered):
         assert_problem(response, 503, "hashing_failed", "Passwords cannot be checked now")

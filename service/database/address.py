@@ -4,7 +4,7 @@ The form is that of PostgreSQL's manual, section *Connection URIs*. asyncpg read
 that it does not know to PostgreSQL as a setting of the session, and PostgreSQL refuses most of them. Whatever the URL
 lacks, asyncpg takes from the environment: PGHOST, PGPORT, PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSSLMODE,
 PGSSLNEGOTIATION, PGSSLROOTCERT, PGSSLCRL, PGSSLCERT, PGSSLKEY, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION,
-PGTARGETSESSIONATTRS, PGKRBSRVNAME and PGGSSLIB. It does not know libpq's others, such as PGOPTIONS and PGSERVICE.
+PGKRBSRVNAME and PGGSSLIB. It does not know libpq's others, such as PGOPTIONS and PGSERVICE.
 """
 
 import re

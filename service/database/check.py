@@ -4,7 +4,7 @@ import logging
 
 from asyncpg import Connection
 
-from service.database import schema
+from service.database import pooler, schema
 from service.database.address import parse
 from service.database.connecting import connect
 from service.database.faults import DatabaseFault, explained
@@ -32,6 +32,7 @@ async def check(settings: Settings) -> None:
             _warn_if_read_only(connection)
         finally:
             await connection.close(timeout=timeout)
+        await pooler.check(url, timeout)
         await schema.verify(url, timeout=timeout)
 
 

@@ -1,13 +1,14 @@
 """Connects to the first host of an address that accepts the connection."""
 
 import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import asyncpg
-from asyncpg import Connection
 
-from service.database.address import Address
+from service.database.address import parse
 from service.database.faults import in_one_line
 
 # This host cannot serve now, another one may.
@@ -19,14 +20,24 @@ _TRY_NEXT: Final = (
 )
 
 
-async def connect_to_any(address: Address, *, timeout: float, **options: Any) -> Connection:  # noqa: ASYNC109 - bounds all
-    """Open a connection. ``timeout`` in seconds bounds all attempts together; ``options`` are ``asyncpg.connect``'s.
+async def connect_to_any(
+    url: str,
+    *,
+    timeout: float,  # noqa: ASYNC109 - bounds all attempts together
+    server_settings: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
+) -> Any:
+    """Open a connection. ``timeout`` is in seconds; ``options`` are those of ``asyncpg.connect``, with the class of it.
 
-    asyncpg would give the whole time to the first host, and never try the others if that one does not respond.
+    asyncpg would give the whole time to the first host, and never try the others if that one does not respond. The
+    settings of the URL take precedence over ``server_settings``. Unless the URL or ``options`` say otherwise, the
+    server is a primary, because the service writes.
 
-    Raises asyncpg's errors. If there are several hosts and none accepts, this is a ``ConnectionError`` that names the
-    reason of each.
+    Raises asyncpg's errors. If a server is not of the kind, or there are several hosts and none accepts, this is a
+    ``ConnectionError`` that names the reason of each.
     """
+    address = parse(url)
+    arguments = {"target_session_attrs": "primary", **address.arguments, **options}
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
     failures = []
@@ -40,10 +51,11 @@ async def connect_to_any(address: Address, *, timeout: float, **options: Any) ->
                 host=host.name,
                 port=host.port,
                 timeout=share,
-                **(address.arguments | options),
+                server_settings={**server_settings, **address.session},
+                **arguments,
             )
         except _TRY_NEXT as error:
-            if len(address.hosts) == 1:
+            if len(address.hosts) == 1 and not isinstance(error, asyncpg.TargetServerAttributeNotMatched):
                 raise
             failures.append(f"{host}: {_reason(error, share)}")
     raise ConnectionError("; ".join(failures))
@@ -53,5 +65,5 @@ def _reason(error: Exception, share: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no response within {share:.1f} seconds"
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return "is a standby"
+        return "it is a standby or read-only"
     return in_one_line(error)
