@@ -20,6 +20,7 @@ from service.settings import Settings
 from tests.conftest import Serve
 from tests.databases import Databases, with_database, with_role
 from tests.people import Person, is_ready
+from tests.poolers import StartPgBouncer
 from tests.processes import Start, read_output, read_until
 from tests.tls import make_certificate, tls_proxy
 
@@ -266,6 +267,20 @@ async def test_a_setting_that_postgresql_refuses_is_reported(settings: Settings,
     [found] = await faults(settings, extended(settings.database_url, query))
 
     assert fault in found
+
+
+async def test_what_pgbouncer_refuses_is_reported(settings: Settings, pgbouncer: StartPgBouncer) -> None:
+    open_to_all = pgbouncer(settings.database_url).url
+    with_passwords = pgbouncer(settings.database_url, auth_type="plain", auth_file="/dev/null").url
+    prefix = "The database refuses the connection: "
+
+    [setting] = await faults(settings, extended(open_to_all, "options=-c%20work_mem%3D5MB"))
+    [database] = await faults(settings, with_database(open_to_all, "no_such_database"))
+    [password] = await faults(settings, with_passwords)
+
+    assert setting.startswith(f"{prefix}unsupported startup parameter: options: let PgBouncer's ")
+    assert database.startswith(f'{prefix}database "no_such_database" does not exist')
+    assert password.endswith("check the password in DATABASE_URL, PGPASSWORD or PGPASSFILE")
 
 
 @pytest.mark.parametrize(("name", "value"), [("PGPORT", "none"), ("PGSSLMODE", "never"), ("PGSSLNEGOTIATION", "none")])
