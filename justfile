@@ -81,8 +81,9 @@ check: environment
     {{ python }} -m mypy
     {{ python }} -m tests.lint_sql
 
-# Format the code.
+# Format the code, and write the settings into README.md and .env.example.
 format: environment
+    {{ python }} -m service.development.documents
     {{ python }} -m ruff format .
     {{ python }} -m ruff check --fix .
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m service`` serves, ``python -m service migrate`` applies the schema."""
+"""The command line: ``python -m service`` serves; ``--help`` lists the commands and the settings."""
 
 import signal
 
@@ -8,13 +8,14 @@ if __name__ == "__main__":
 
 import asyncio
 import logging.config
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from service import settings
+from service import settings, usage
 from service.database import schema, signing_key
-from service.database.check import check
+from service.database.check import check as check_database
 from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
 from service.server import server, supervisor
 from service.settings import Settings
@@ -23,18 +24,16 @@ logger = logging.getLogger("service")
 
 
 def main(arguments: list[str]) -> None:
-    if arguments not in ([], ["migrate"]):
-        fail("usage: python -m service [migrate]")
+    command = usage.parser().parse_args(arguments).command
     handle_stop_signals(exit_on_signal)
     logging.config.dictConfig(server.LOGGING)
-    chosen = load_settings()
-    if arguments:
-        migrate(chosen)
-    else:
-        serve(chosen)
+    run = {None: serve, "migrate": migrate, "check": check}[command]
+    run(load_settings())
 
 
 def load_settings() -> Settings:
+    for name, meant in usage.misspelt(os.environ).items():
+        logger.warning("%s is not a setting and has no effect: is %s meant?", name, meant)
     try:
         return settings.load()
     except settings.SettingsError as error:
@@ -53,7 +52,7 @@ def migrate(chosen: Settings) -> None:
 def serve(chosen: Settings) -> None:
     listener = server.listen(chosen)
     try:
-        asyncio.run(check(chosen))
+        asyncio.run(check_database(chosen))
     except DatabaseUnreachable as error:
         logger.warning("starting all the same, the service connects when it can: %s", error)
     except DatabaseFault as error:
@@ -78,6 +77,14 @@ def compare_signing_key(chosen: Settings) -> None:
             "refused. This is expected once after the key was changed. If another service still uses the other key, "
             "give both the same"
         )
+
+
+def check(chosen: Settings) -> None:
+    try:
+        asyncio.run(check_database(chosen))
+    except DatabaseFault as error:
+        fail(str(error))
+    print("The settings are valid, and the service can serve on its database.")  # noqa: T201
 
 
 def handle_stop_signals(handler: Callable[[int, object], Any] | signal.Handlers) -> None:

@@ -73,7 +73,7 @@ async def test_ctrl_c_during_the_start_writes_no_traceback(
 
 
 @pytest.mark.parametrize("made", ["postgres.new-*/PG_VERSION", "postgres.new-*/base/4", "postgres/postmaster.pid"])
-async def test_ctrl_c_while_the_embedded_database_is_created_leaves_nothing_behind(
+async def test_ctrl_c_while_the_embedded_database_is_created_leaves_no_process_and_no_broken_data(
     directory: Path, start: Start, made: str
 ) -> None:
     process = await start("service.development")

@@ -40,7 +40,7 @@ def main() -> None:
             listener = server.listen(chosen)
             if not url:
                 os.environ["DATABASE_URL"] = stack.enter_context(embedded.running(data, announce=_say))
-                chosen = commands.load_settings()
+                chosen = settings.load()
         except EmbeddedError as error:
             commands.fail(str(error))
         except OSError as error:

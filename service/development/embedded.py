@@ -1,6 +1,5 @@
 """Runs an embedded PostgreSQL as a child process."""
 
-import asyncio
 import signal
 import subprocess
 import time
@@ -10,11 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import asyncpg
-
 from service.development import data_directory, programs, system_user
 from service.development.data_directory import STOP_SECONDS
 from service.development.errors import EmbeddedError
+from service.development.system_user import SystemUser
 
 STALLED_SECONDS: Final = 120  # without a new line in its log, a server that starts is taken to hang
 SLOW_SECONDS: Final = 3  # after which a start is announced
@@ -45,11 +43,7 @@ def running(
     ``EmbeddedError``, or the ``OSError`` of a file.
     """
     data = data.resolve()
-    user = system_user.for_data(data)
-    if user:
-        system_user.let_pass(user, [data, programs.program("postgres")], announce)
-    if not (data / "PG_VERSION").exists():
-        data_directory.create(data, user)
+    user = prepare(data, announce)
     data_directory.stop_leftover(data, announce)
     with programs.private_directory(user) as sockets, log_of(data).open("w") as log:
         given = {**SERVER_OPTIONS, "unix_socket_directories": str(sockets), **options}
@@ -61,6 +55,16 @@ def running(
             yield url
 
 
+def prepare(data: Path, announce: Announce) -> SystemUser | None:
+    """Create a data directory unless it exists. Returns the user that runs the server, if that is another one."""
+    user = system_user.for_data(data)
+    if user:
+        system_user.let_pass(user, [data, programs.program("postgres")], announce)
+    if not (data / "PG_VERSION").exists():
+        data_directory.create(data, user)
+    return user
+
+
 def _wait_until_ready(
     postgres: subprocess.Popen[bytes], data: Path, url: str, announce: Announce, stalled_seconds: float
 ) -> None:
@@ -68,7 +72,7 @@ def _wait_until_ready(
     log = log_of(data)
     begun = progress = time.monotonic()
     size, announced = 0, False
-    while not (data_directory.is_ready(data, postgres.pid) and asyncio.run(_accepts(url))):
+    while not (data_directory.is_ready(data, postgres.pid) and _accepts(url)):
         now = time.monotonic()
         if postgres.poll() is not None:
             raise EmbeddedError(f"PostgreSQL does not start on {data}:\n{_last_lines(log)}")
@@ -85,13 +89,10 @@ def _wait_until_ready(
         time.sleep(0.02)
 
 
-async def _accepts(url: str) -> bool:
-    try:
-        connection = await asyncpg.connect(url, timeout=5)
-    except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
-        return False
-    await connection.close()
-    return True
+def _accepts(url: str) -> bool:
+    """Whether the server accepts a connection."""
+    connect = [str(programs.program("pg_isready")), "--quiet", f"--dbname={url}"]
+    return subprocess.run(connect, check=False).returncode == 0  # noqa: S603
 
 
 def log_of(data: Path) -> Path:

@@ -49,8 +49,7 @@ def let_pass(user: SystemUser, paths: Iterable[Path], announce: Callable[[str], 
     folders = sorted({folder for path in paths for folder in path.parents})
     changed = []
     for folder in folders:
-        found = folder.stat()
-        if found.st_uid != user.uid and not found.st_mode & stat.S_IXOTH:
+        if not _may_pass(user, found := folder.stat()):
             try:
                 folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXOTH)
             except OSError as error:
@@ -61,6 +60,14 @@ def let_pass(user: SystemUser, paths: Iterable[Path], announce: Callable[[str], 
             changed.append(str(folder))
     if changed:
         announce(f"PostgreSQL does not run as root: the user {user.name} runs it, chmod o+x {' '.join(changed)}")
+
+
+def _may_pass(user: SystemUser, folder: os.stat_result) -> bool:
+    if folder.st_uid == user.uid:
+        return bool(folder.st_mode & stat.S_IXUSR)
+    if folder.st_gid == user.gid:
+        return bool(folder.st_mode & stat.S_IXGRP)
+    return bool(folder.st_mode & stat.S_IXOTH)
 
 
 def _name(uid: int) -> str:
