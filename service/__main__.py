@@ -52,22 +52,25 @@ def migrate(chosen: Settings) -> None:
 def serve(chosen: Settings) -> None:
     listener = server.listen(chosen)
     try:
-        asyncio.run(check_database(chosen))
+        asyncio.run(_check_at_start(chosen))
     except DatabaseUnreachable as error:
         logger.warning("starting all the same, the service connects when it can: %s", error)
     except DatabaseFault as error:
         fail(str(error))
-    else:
-        compare_signing_key(chosen)
     supervisor.serve(chosen, listener)
 
 
-def compare_signing_key(chosen: Settings) -> None:
+async def _check_at_start(chosen: Settings) -> None:
+    await check_database(chosen)
+    await compare_signing_key(chosen)
+
+
+async def compare_signing_key(chosen: Settings) -> None:
     """Log a warning if the service that started last on this database has another key."""
     url, timeout = chosen.database_url, chosen.database_timeout_seconds
     try:
         with explained(url):
-            differs = asyncio.run(signing_key.replaces_another(url, chosen.secret_key, timeout=timeout))
+            differs = await signing_key.replaces_another(url, chosen.secret_key, timeout=timeout)
     except DatabaseFault as error:
         logger.warning("SECRET_KEY cannot be compared with the one that was used before: %s", error)
         return
