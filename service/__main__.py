@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from service import settings, usage
+from service.database import check as database
 from service.database import schema, signing_key
-from service.database.check import check as check_database
 from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
 from service.server import server, supervisor
 from service.settings import Settings
@@ -51,21 +51,29 @@ def migrate(chosen: Settings) -> None:
 
 def serve(chosen: Settings) -> None:
     listener = server.listen(chosen)
+    check_database(chosen)
+    supervisor.serve(chosen, listener)
+
+
+def check_database(chosen: Settings) -> None:
+    """End the process if the service cannot serve on its database, and waiting cannot change that.
+
+    A signing key that the database was not used with before is only logged.
+    """
     try:
         asyncio.run(_check_at_start(chosen))
     except DatabaseUnreachable as error:
         logger.warning("starting all the same, the service connects when it can: %s", error)
     except DatabaseFault as error:
         fail(str(error))
-    supervisor.serve(chosen, listener)
 
 
 async def _check_at_start(chosen: Settings) -> None:
-    await check_database(chosen)
-    await compare_signing_key(chosen)
+    await database.check(chosen)
+    await _compare_signing_key(chosen)
 
 
-async def compare_signing_key(chosen: Settings) -> None:
+async def _compare_signing_key(chosen: Settings) -> None:
     """Log a warning if the service that started last on this database has another key."""
     url, timeout = chosen.database_url, chosen.database_timeout_seconds
     try:
@@ -84,7 +92,7 @@ async def compare_signing_key(chosen: Settings) -> None:
 
 def check(chosen: Settings) -> None:
     try:
-        asyncio.run(check_database(chosen))
+        asyncio.run(database.check(chosen))
     except DatabaseFault as error:
         fail(str(error))
     print("The settings are valid, and the service can serve on its database.")  # noqa: T201

@@ -103,9 +103,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         Meta(
             ge=1,
             le=256,
-            description="passwords hashed at once, per worker; each takes `PASSWORD_MEMORY_KIB`. A container's CPU "
-            "quota counts as its cores",
-            extra={"default": f"the cores / `WORKERS`, at most {MOST_PASSWORD_THREADS}"},
+            description="passwords hashed at once, per worker; each takes `PASSWORD_MEMORY_KIB`",
+            extra={"default": "the cores / `WORKERS`, at most 4"},
         ),
     ] = 1
     password_queue: Annotated[

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from service.development import data_directory, embedded, programs
+from service.development.address import url
 from service.development.errors import EmbeddedError
 from tests.people import Person
 from tests.processes import Start, read_output, read_until
@@ -306,16 +307,7 @@ async def test_a_port_in_use_is_reported_before_postgresql_starts(
     assert not (tmp_path / "data" / "postgres").exists()
 
 
-@pytest.mark.parametrize(
-    ("host", "printed"),
-    [
-        ("127.0.0.1", "127.0.0.1"),
-        ("localhost", "localhost"),
-        ("0.0.0.0", "127.0.0.1"),  # noqa: S104
-        ("::1", "[::1]"),
-        ("::", "[::1]"),
-    ],
-)
+@pytest.mark.parametrize(("host", "printed"), [("::1", "[::1]"), ("0.0.0.0", "127.0.0.1")])  # noqa: S104
 async def test_the_printed_address_is_one_that_a_browser_can_open(
     start: Start, environment: dict[str, str], empty_database: str, host: str, printed: str
 ) -> None:
@@ -326,6 +318,19 @@ async def test_the_printed_address_is_one_that_a_browser_can_open(
     async with httpx.AsyncClient() as browser:
         response = await browser.get(f"http://{printed}:{environment['PORT']}/health/live")
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("localhost", "http://localhost:80"),
+        ("::", "http://[::1]:80"),
+        ("fe80::1%eth0", "http://[fe80::1%25eth0]:80"),
+    ],
+)
+def test_the_address_of_a_host(host: str, address: str) -> None:
+    assert url(host, 80) == address
 
 
 async def test_a_second_just_up_names_the_first_and_not_its_port(start: Start) -> None:
@@ -339,9 +344,7 @@ async def test_a_second_just_up_names_the_first_and_not_its_port(start: Start) -
 
 @pytest.mark.process
 async def test_just_adds_no_line_to_an_error(just: str, repository: Path, environment: dict[str, str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        just, "--no-deps", "up", cwd=repository, env=environment | {"PORT": "none"}, stdout=PIPE, stderr=STDOUT
-    )
+    process = await run_just(just, repository, environment | {"PORT": "none"})
     said = await read_output(process)
 
     assert said == "The settings are not valid:\nPORT: must be a whole number from 0 to 65535\n"
@@ -350,15 +353,38 @@ async def test_just_adds_no_line_to_an_error(just: str, repository: Path, enviro
 
 @pytest.mark.process
 async def test_just_adds_no_line_to_ctrl_c(just: str, repository: Path, environment: dict[str, str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        just, "--no-deps", "up", cwd=repository, env=environment, stdout=PIPE, stderr=STDOUT, start_new_session=True
-    )
+    process = await run_just(just, repository, environment)
     await read_until(process, "Uvicorn running on")
     os.killpg(process.pid, signal.SIGINT)
     said = await read_output(process)
 
     assert "error" not in said.replace("uvicorn.error", "")
     assert process.returncode == 128 + signal.SIGINT
+
+
+@pytest.mark.process
+async def test_just_reads_the_settings_of_its_own_folder(
+    just: str, repository: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for name in ("justfile", "service", "sql"):
+        (clone / name).symlink_to(repository / name)
+    (tmp_path / ".env").write_text("WORKERS=other\n")
+    (clone / ".env").write_text("PORT=mine\n")
+    del environment["PORT"]
+
+    said = await read_output(await run_just(just, clone, environment))
+
+    assert said == "The settings are not valid:\nPORT: must be a whole number from 0 to 65535\n"
+
+
+async def run_just(just: str, folder: Path, environment: dict[str, str]) -> Process:
+    """Start ``just up`` without its installation of packages."""
+    command = [just, "--justfile", "justfile", "--set", "python", sys.executable, "--no-deps", "up"]
+    return await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=environment, stdout=PIPE, stderr=STDOUT, start_new_session=True
+    )
 
 
 async def test_just_psql_opens_the_embedded_database(start: Start, process_client: httpx.AsyncClient) -> None:

@@ -119,7 +119,7 @@ async def test_check_accepts_settings_with_which_the_service_can_serve(start: St
 @pytest.mark.parametrize(
     ("variables", "fault"),
     [
-        ({}, "The schema is not the one that this version needs: the database lacks 001_users.sql"),
+        ({}, "the database lacks 001_users.sql, "),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/app"}, "The database cannot be reached: "),
         ({"PORT": "none"}, "PORT: must be a whole number from 0 to 65535"),
     ],

@@ -6,7 +6,6 @@ if __name__ == "__main__":
     # While the modules are imported, Ctrl-C ends the process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import asyncio
 import logging.config
 import os
 from contextlib import ExitStack
@@ -47,10 +46,10 @@ def main() -> None:
         except OSError as error:
             commands.fail(f"DATA_DIRECTORY: cannot use {error.filename or data.parent} ({error.strerror})")
         commands.migrate(chosen)
+        commands.check_database(chosen)
         where = f"DATABASE_URL on {urlsplit(url).hostname or 'a local socket'}" if url else _embedded(data)
         address = url_of_service(chosen.host, listener.getsockname()[1])
         _say(f"Database  {where}\nService   {address}\nAPI page  {address}/docs\nStop      Ctrl-C")
-        asyncio.run(commands.compare_signing_key(chosen))
         supervisor.serve(chosen, listener)
         # A signal has ended it. `just` was interrupted, too, and prints an error if the status is 0.
         raise SystemExit(128 + signal.SIGINT)

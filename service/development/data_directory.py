@@ -53,8 +53,6 @@ def create(data: Path, user: SystemUser | None) -> None:
     """Create a data directory. It has another name until it is complete, so an interruption leaves nothing behind."""
     if data.exists() and any(data.iterdir()):
         raise EmbeddedError(f"{data} is not empty, and is not a data directory of PostgreSQL")
-    for unfinished in data.parent.glob(f"{data.name}.new-*"):  # of a process that was killed
-        shutil.rmtree(unfinished, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
     if user:
         os.chown(new, user.uid, user.gid)
@@ -67,7 +65,9 @@ def create(data: Path, user: SystemUser | None) -> None:
                 raise EmbeddedError(f"PostgreSQL's initdb cannot create {data}:\n{programs.last_lines(log.read())}")
         new.rename(data)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        # Also those of processes that were killed. Their initdb may have run on, but for less time than this one.
+        for unfinished in data.parent.glob(f"{data.name}.new-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _kill(initdb: subprocess.Popen[bytes]) -> None:
