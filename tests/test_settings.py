@@ -140,7 +140,7 @@ def test_an_invalid_setting_is_described_in_plain_words(
 ) -> None:
     if words:
         assert faults(environment | {name: text}) == [f"{name}: {words}"]
-    # Two settings that do not go together, beside a third that is wrong by itself.
+    # Two settings that contradict each other, and a third that is invalid by itself.
     together = environment | {"PASSWORD_MEMORY_KIB": "15", "PASSWORD_LANES": "2", "WORKERS": "0"}
     assert faults(together) == [
         "WORKERS: must be a whole number from 1 to 256",
