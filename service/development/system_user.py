@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -49,7 +50,7 @@ def let_pass(user: SystemUser, paths: Iterable[Path], announce: Callable[[str], 
     folders = sorted({folder for path in paths for folder in path.parents})
     changed = []
     for folder in folders:
-        if not _may_pass(user, found := folder.stat()):
+        if not _allowed(user, found := folder.stat(), os.X_OK):
             try:
                 folder.chmod(stat.S_IMODE(found.st_mode) | stat.S_IXOTH)
             except OSError as error:
@@ -62,12 +63,20 @@ def let_pass(user: SystemUser, paths: Iterable[Path], announce: Callable[[str], 
         announce(f"PostgreSQL does not run as root: the user {user.name} runs it, chmod o+x {' '.join(changed)}")
 
 
-def _may_pass(user: SystemUser, folder: os.stat_result) -> bool:
-    if folder.st_uid == user.uid:
-        return bool(folder.st_mode & stat.S_IXUSR)
-    if folder.st_gid == user.gid:
-        return bool(folder.st_mode & stat.S_IXGRP)
-    return bool(folder.st_mode & stat.S_IXOTH)
+def check_readable(user: SystemUser, folders: Iterable[Path]) -> None:
+    """Raise ``EmbeddedError`` if ``user`` cannot read what is in the folders, for example after ``umask 077``."""
+    for folder in folders:
+        paths = (path for path in (folder, *folder.rglob("*")) if "__pycache__" not in path.parts)
+        if not all(_allowed(user, path.stat(), os.R_OK) for path in paths):
+            raise EmbeddedError(
+                f"PostgreSQL does not run as root, and the user {user.name} cannot read its programs: "
+                f"run `chmod -R o+rX {shlex.quote(str(folder))}`, or `just up` as another user, or set DATABASE_URL"
+            )
+
+
+def _allowed(user: SystemUser, found: os.stat_result, permission: int) -> bool:
+    shift = 6 if found.st_uid == user.uid else 3 if found.st_gid == user.gid else 0
+    return bool(found.st_mode >> shift & permission)
 
 
 def _name(uid: int) -> str:
