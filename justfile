@@ -24,9 +24,19 @@ seed: environment
 psql *arguments: environment
     @exec {{ python }} -m service.development.psql "$@"
 
+# Write a backup of the database of `just up`, `just compose-up` or DATABASE_URL to a file.
+[no-exit-message]
+backup *arguments: environment
+    @INVOKED_IN={{ quote(invocation_directory()) }} exec {{ python }} -m service.development.backup backup "$@"
+
+# Replace the database by a backup; one that holds data only with --overwrite.
+[no-exit-message]
+restore *arguments: environment
+    @INVOKED_IN={{ quote(invocation_directory()) }} exec {{ python }} -m service.development.backup restore "$@"
+
 # Run the tests; arguments go to pytest (`just test -m "not process"` takes under 30 s). PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
 test *arguments: environment
-    @{{ python }} -m pytest --numprocesses auto --maxprocesses 4 "$@"
+    @{{ python }} -m pytest --numprocesses 4 --dist worksteal "$@"
 
 # Run schemathesis at length: more than 5,000 requests, with a new seed each time (about two minutes).
 fuzz *arguments: environment

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from service import settings, usage
 from service.database import check as database
-from service.database import schema
+from service.database import schema, signing_key
 from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
 from service.server import server, supervisor
 from service.settings import Settings
@@ -56,13 +56,38 @@ def serve(chosen: Settings) -> None:
 
 
 def check_database(chosen: Settings) -> None:
-    """End the process if the service cannot serve on its database, and waiting cannot change that."""
+    """End the process if the service cannot serve on its database, and waiting cannot change that.
+
+    A signing key that the database was not used with before is only logged.
+    """
     try:
-        asyncio.run(database.check(chosen))
+        asyncio.run(_check_at_start(chosen))
     except DatabaseUnreachable as error:
         logger.warning("starting all the same, the service connects when it can: %s", error)
     except DatabaseFault as error:
         fail(str(error))
+
+
+async def _check_at_start(chosen: Settings) -> None:
+    await database.check(chosen)
+    await _compare_signing_key(chosen)
+
+
+async def _compare_signing_key(chosen: Settings) -> None:
+    """Log a warning if the service that started last on this database has another key."""
+    url, timeout = chosen.database_url, chosen.database_timeout_seconds
+    try:
+        with explained(url):
+            differs = await signing_key.replaces_another(url, chosen.secret_key, timeout=timeout)
+    except DatabaseFault as error:
+        logger.warning("SECRET_KEY cannot be compared with the one that was used before: %s", error)
+        return
+    if differs:
+        logger.warning(
+            "SECRET_KEY is not the one that this database was used with before: access tokens signed with that one are "
+            "refused. This is expected once after the key was changed. If another service still uses the other key, "
+            "give both the same"
+        )
 
 
 def check(chosen: Settings) -> None:

@@ -12,6 +12,8 @@ from msgspec import Meta, Struct, ValidationError
 
 from service.cores import usable_cores
 from service.database import address
+from service.http.cors import parse_origins
+from service.http.forwarded import parse_proxies
 from service.structs.rules import alternatives, describe_fault
 
 MIN_SECRET_BYTES: Final = 32  # as long as the digest of HS256 (RFC 7518, section 3.2)
@@ -75,6 +77,22 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     database_timeout_seconds: Annotated[
         Seconds, Meta(description="the wait for a connection, and then for a statement, before a 503")
     ] = 5
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="the addresses and networks, separated by commas, whose `X-Forwarded-For` and "
+            "`X-Forwarded-Proto` are believed",
+            examples=["127.0.0.1,10.0.0.0/8"],
+        ),
+    ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="the origins, separated by commas, whose pages may use the API; `*` is every origin, without "
+            "credentials",
+            examples=["https://app.example"],
+        ),
+    ] = ()
     password_memory_kib: Annotated[
         int, Meta(ge=8, le=4 * 1024 * 1024, description="the memory for an Argon2id hash (OWASP's default)")
     ] = 19 * 1024
@@ -113,6 +131,12 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     given = {name: environment.get(name, "").strip() for name in Settings.__struct_encode_fields__}
     values: dict[str, Any] = {name: text for name, text in given.items() if text}
     faults = []
+    for name, parse in (("TRUSTED_PROXIES", parse_proxies), ("CORS_ORIGINS", parse_origins)):
+        try:
+            values[name] = parse(values.get(name, ""))
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+            del values[name]
     for name, read in (("DATABASE_URL", _database_url), ("SECRET_KEY", _secret_key)):
         try:
             values[name] = read(environment)

@@ -17,6 +17,7 @@ from service.database import schema
 from tests.databases import with_database, with_role
 from tests.people import Person
 from tests.processes import Start, free_port, read_output, read_until, wait_until_serving
+from tests.serving import open_client
 from tests.waiting import WAITERS
 
 
@@ -30,12 +31,12 @@ async def test_migrate_applies_the_schema_once(start: Start, empty_database: str
     assert (first.returncode, second.returncode) == (0, 0)
 
 
-async def test_ten_concurrent_migrations_all_succeed(start: Start, empty_database: str) -> None:
-    processes = [await start("service", "migrate", DATABASE_URL=empty_database) for _ in range(10)]
+async def test_concurrent_migrations_all_succeed(start: Start, empty_database: str) -> None:
+    processes = [await start("service", "migrate", DATABASE_URL=empty_database) for _ in range(4)]
 
     outputs = [await read_output(process) for process in processes]
 
-    assert [process.returncode for process in processes] == [0] * 10
+    assert [process.returncode for process in processes] == [0] * 4
     applied = [
         line.partition("applied ")[2] for text in outputs for line in text.splitlines() if "applied sql/" in line
     ]
@@ -205,20 +206,18 @@ async def test_migrate_stops_on_a_signal_while_it_waits_for_another_migration(
     assert process.returncode == 128 + number
 
 
-async def test_ten_services_with_one_data_directory_share_a_generated_key(start: Start, database_url: str) -> None:
-    ports = [free_port() for _ in range(10)]
+async def test_services_with_one_data_directory_share_a_generated_key(start: Start, database_url: str) -> None:
+    ports = [free_port() for _ in range(4)]
     processes = [await start("service", DATABASE_URL=database_url, PORT=str(port)) for port in ports]
     for process in processes:
         await read_until(process, "Uvicorn running on")
 
     async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")) for port in ports
-        ]
+        clients = [await stack.enter_async_context(open_client(f"http://127.0.0.1:{port}")) for port in ports]
         alice = await Person.register(clients[0], "alice")
         accounts = [(await client.get("/users/me", headers=alice.headers)).json() for client in clients]
 
-    assert accounts == [alice.account] * 10
+    assert accounts == [alice.account] * 4
 
 
 @pytest.mark.parametrize("command", ["service", "service.development"])

@@ -140,7 +140,7 @@ def test_an_invalid_setting_is_described_in_plain_words(
 ) -> None:
     if words:
         assert faults(environment | {name: text}) == [f"{name}: {words}"]
-    # Two settings that do not go together, beside a third that is wrong by itself.
+    # Two settings that contradict each other, and a third that is invalid by itself.
     together = environment | {"PASSWORD_MEMORY_KIB": "15", "PASSWORD_LANES": "2", "WORKERS": "0"}
     assert faults(together) == [
         "WORKERS: must be a whole number from 1 to 256",
@@ -253,3 +253,65 @@ def test_a_key_that_cannot_be_stored_is_reported_with_the_remedy(environment: di
 
     assert fault.startswith("DATA_DIRECTORY: cannot keep a generated secret key")
     assert "set SECRET_KEY or SECRET_KEY_FILE" in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "proxies"),
+    [
+        ("127.0.0.1", ("127.0.0.1/32",)),
+        (" 10.0.0.0/8,::1 , 2001:DB8::/32,", ("10.0.0.0/8", "::1/128", "2001:db8::/32")),
+        ("::ffff:10.0.0.0/104", ("10.0.0.0/8",)),
+        (" , ", ()),
+    ],
+)
+def test_trusted_proxies_are_addresses_and_networks(
+    environment: dict[str, str], text: str, proxies: tuple[str, ...]
+) -> None:
+    assert settings.load(environment | {"TRUSTED_PROXIES": text}).trusted_proxies == proxies
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("https://app.example", ("https://app.example",)),
+        (
+            " https://App.Example:443,http://localhost:3000 , http://[::1]:8080,",
+            ("https://app.example", "http://localhost:3000", "http://[::1]:8080"),
+        ),
+        ("https://app.example,https://app.example:443", ("https://app.example",)),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("*", ("*",)),
+    ],
+)
+def test_origins_are_written_as_browsers_send_them(
+    environment: dict[str, str], text: str, origins: tuple[str, ...]
+) -> None:
+    assert settings.load(environment | {"CORS_ORIGINS": text}).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("TRUSTED_PROXIES", "nginx", "'nginx' is not an address, and not a network such as 10.0.0.0/8"),
+        ("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/33", "'10.0.0.0/33' is not an address"),
+        ("TRUSTED_PROXIES", "*", "'*' is not an address"),
+        ("TRUSTED_PROXIES", "10.1.2.3/8", "write 10.0.0.0/8, or the address alone"),
+        ("CORS_ORIGINS", "https://app.example/", "remove the slash at its end, https://app.example"),
+        ("CORS_ORIGINS", "https://app.example/page", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "app.example", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "https://app.example:0", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "https://app.example:65536", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "https://user@app.example", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "null", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "https://*.example", "write out every origin; only a * by itself allows every one"),
+        ("CORS_ORIGINS", "https://b\xfccher.example", "write its host as browsers send it, in ASCII"),
+        ("CORS_ORIGINS", "*, https://app.example", "* stands for every origin"),
+    ],
+)
+def test_faulty_proxies_and_origins_are_named_with_the_remedy(
+    environment: dict[str, str], name: str, text: str, words: str
+) -> None:
+    [fault] = faults(environment | {name: text})
+
+    assert fault.startswith(f"{name}: ")
+    assert words in fault

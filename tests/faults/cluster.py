@@ -1,5 +1,6 @@
-"""A separate PostgreSQL server on TCP that can be stopped, killed and frozen."""
+"""A separate PostgreSQL server on TCP that can be stopped, killed, frozen and replicated."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -73,6 +74,23 @@ class Cluster:
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
+
+    @contextmanager
+    def standby(self, tablespace: Path | None = None) -> Iterator["Cluster"]:
+        """A streaming standby of this server, which may have a tablespace."""
+        with tempfile.TemporaryDirectory(prefix="standby-", dir=self._data.parent) as directory:
+            if self.user:
+                shutil.chown(directory, self.user)
+            program, data = Path(self._command[0]), Path(directory) / "data"
+            copy = [str(program.with_name("pg_basebackup")), "-D", str(data), "-d", self.url(), "-c", "fast", "-R"]
+            if tablespace:
+                copy.append(f"--tablespace-mapping={tablespace}={directory}/tablespace")
+            subprocess.run(copy, user=self.user, check=True, cwd="/", stdout=subprocess.DEVNULL)  # noqa: S603
+            standby = Cluster(data, program, self.user, {})
+            try:
+                yield standby
+            finally:
+                standby.close()
 
     def _signal(self, number: signal.Signals) -> None:
         # The postmaster first, because it starts the others.
