@@ -428,7 +428,7 @@ async def test_just_psql_opens_the_database_of_database_url(start: Start, databa
     )
 
     said = await read_output(process)
-    assert said.splitlines()[0] == "Database  DATABASE_URL"
+    assert said.splitlines()[0].startswith("Database  DATABASE_URL on ")
     assert f"/{said.splitlines()[-1]}" in database_url
 
 
