@@ -140,7 +140,7 @@ async def full(target: Target) -> None:
 
 
 @contextmanager
-def small_file_system(mount_point: Path, owner: str | None) -> Iterator[Path | None]:
+def small_file_system(mount_point: Path, owner: int | None) -> Iterator[Path | None]:
     """A file system of 64 MiB in memory. ``None`` without the permission to mount one."""
     mount_point.mkdir(exist_ok=True)
     mounting = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(mount_point)]
