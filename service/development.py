@@ -24,6 +24,7 @@ from service.server import server, supervisor
 
 def main() -> None:
     commands.handle_stop_signals(commands.exit_on_signal)
+    os.environ["ACCESS_LOG"] = os.environ.get("ACCESS_LOG", "").strip() or "on"
     with _database():
         chosen = commands.load_settings()
         listener = server.listen(chosen)

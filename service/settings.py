@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,11 +20,16 @@ _MIN_DISTINCT_CHARACTERS = 8
 _PLACEHOLDERS = ("change", "secret", "placeholder", "example", "replace", "09d25e094faa6ca2556c818166b7a956")
 
 
+# Settings whose values are words, in upper or lower case.
+_WORDS: Final = {"ACCESS_LOG", "LOG_FORMAT", "LOG_LEVEL"}
+
+
 class SettingsError(Exception):
     """One line per faulty variable."""
 
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Switch = Literal["on", "off"]
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
@@ -47,11 +52,17 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     password_lanes: Annotated[int, Meta(ge=1, le=16)] = 1
     password_threads: Annotated[int, Meta(ge=1, le=256)] = 1
     password_queue: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    access_log: Switch = "off"
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0  # 0: no metrics
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if settings that are valid by themselves contradict each other."""
         if self.password_memory_kib < 8 * self.password_lanes:
             raise ValueError("PASSWORD_MEMORY_KIB: must be at least 8 for each of PASSWORD_LANES")
+        if self.metrics_port and self.metrics_port == self.port:
+            raise ValueError("METRICS_PORT: must not be PORT")
 
     def __repr__(self) -> str:
         """Leave out the values: two of them are secrets."""
@@ -62,6 +73,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises ``SettingsError`` with all faults."""
     given = {name: environment.get(name, "").strip() for name in Settings.__struct_encode_fields__}
     values: dict[str, Any] = {name: text for name, text in given.items() if text}
+    values |= {name: values[name].lower() for name in _WORDS & values.keys()}
     faults = []
     for name, read in (("DATABASE_URL", _database_url), ("SECRET_KEY", _secret_key)):
         try:
