@@ -16,6 +16,7 @@ import asyncpg
 
 from service import settings
 from service.database import schema
+from service.observability import logs
 from service.server import server, supervisor
 from service.settings import Settings
 
@@ -34,8 +35,8 @@ def main(arguments: list[str]) -> None:
     if arguments not in ([], ["migrate"]):
         fail("usage: python -m service [migrate]")
     handle_stop_signals(exit_on_signal)
-    logging.config.dictConfig(server.LOGGING)
     chosen = load_settings()
+    logging.config.dictConfig(logs.configuration(chosen))
     if arguments:
         migrate(chosen)
     else:

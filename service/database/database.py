@@ -13,6 +13,7 @@ from service.database.batching import BatchLoader, Row, WriteBatcher, reject, re
 from service.database.pool import ConnectionPool
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
+from service.observability.context import current_requests
 
 # A statement failed because of one of its rows, and wrote nothing: invalid values (class 22), constraints (23),
 # deadlocks (40), locks (55).
@@ -180,7 +181,9 @@ class Database:
             resolve(futures, built[key])
 
     async def _run_calls(self, batch: dict[Call, list["Future[Any]"]]) -> None:
+        requests: Any = current_requests.get()
         for (read, arguments), futures in batch.items():
+            current_requests.set({future: requests[future] for future in futures})
             run_in_background(settle(futures, read(self, *arguments)))
 
     async def write(self, statement: str, batch_statement: str, *row: Any, key: int | None = None) -> Any:

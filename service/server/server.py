@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,20 +17,14 @@ import uvicorn
 
 from service.app import create_app
 from service.http.headers import Field
+from service.observability.access_log import AccessLog
+from service.observability.observing import observed
 from service.server.connection import Connection
 from service.server.shedding import LoadShedding
 from service.server.state import TICK_SECONDS, Connections, Limits
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-LOGGING: Final[dict[str, Any]] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-}
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,7 +44,7 @@ LINGER_SECONDS_AT_SHUTDOWN: Final = 1
 class Config(uvicorn.Config):
     """uvicorn's configuration for an app and its settings."""
 
-    def __init__(self, settings: Settings, app: Any = None, log_config: dict[str, Any] | None = LOGGING) -> None:
+    def __init__(self, settings: Settings, app: Any = None, log_config: dict[str, Any] | None = None) -> None:
         """``app`` replaces the one that each process builds from the settings."""
         self.settings = settings
         super().__init__(
@@ -87,6 +82,10 @@ class Server(uvicorn.Server):
             client_timeout_seconds=self.settings.client_timeout_seconds,
         )
         self.server_state = Connections(self.limits)
+        self.access_log = AccessLog(self.settings.log_format, sys.stderr)
+        recorders = [self.access_log.record] if self.settings.access_log == "on" else []
+        if recorders:
+            self.server_state.run = observed(recorders)
         self._drain_until = 0.0
         self.opening: set[asyncio.Task[Any]] = set()  # accepted connections that are not made yet
 
@@ -194,6 +193,7 @@ class Server(uvicorn.Server):
         self.server_state.limit(self.limits)
         self.loop.call_later(IN_FLIGHT_SECONDS, self._abort_in_flight)
         await super().shutdown([])
+        self.access_log.flush()
         self.deadlines.cancel()
         with suppress(asyncio.CancelledError):
             await self.deadlines

@@ -15,11 +15,14 @@ CLOSED         the transport is closed                        none
 """
 
 import logging
+from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 from uvicorn.server import ServerState
+
+from service.server.exchange import Exchange
 
 if TYPE_CHECKING:
     from service.server.connection import Connection
@@ -62,6 +65,7 @@ class Connections(ServerState):
         super().__init__()
         self.ticks = 0
         self.closing = False  # every response announces the close
+        self.run: Callable[[Exchange], Coroutine[Any, Any, None]] = Exchange.run
         self._unflushed: list[Connection] = []
         self.ticks_in: dict[State, float] = {}
         self.limit(limits)

@@ -15,6 +15,7 @@ from typing import Final
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
+from service.observability import logs
 from service.server.server import SHUTDOWN_SECONDS, Config, Server
 from service.settings import Settings
 
@@ -36,7 +37,7 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     with suppress(ValueError, OSError):  # macOS has no such thing as no limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
     if settings.workers == 1:
-        Server(Config(settings)).run([listener])
+        Server(Config(settings, log_config=logs.configuration(settings))).run([listener])
     else:
         Supervisor(Workers(settings), [listener]).run()
 
@@ -45,7 +46,7 @@ class Workers(Config):
     """The configuration of several workers."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+        super().__init__(settings, log_config=logs.configuration(settings))
         # How many connections each worker has, in memory that all of them share; FREE where there is no worker.
         self.connections = _spawn.RawArray("i", [FREE] * settings.workers)
 
