@@ -32,6 +32,7 @@ PROGRAMS = {
     "haproxy": proxies.HAPROXY,
     "nginx": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
+    "promtool": shutil.which("promtool"),
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
@@ -65,7 +66,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx")),
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx", "promtool")),
     ]
 
 
@@ -181,6 +182,12 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def promtool() -> str:
+    assert PROGRAMS["promtool"]
+    return PROGRAMS["promtool"]
 
 
 @pytest.fixture

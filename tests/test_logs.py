@@ -196,11 +196,11 @@ async def test_no_secret_is_in_the_log(
     secrets = {"Authorization": f"Bearer {token}", "Cookie": "session=a-cookie-that-stays-secret"}
     await visitor.get(f"/users/me?token={token}&email={EMAIL}", headers=secrets)
     await visitor.get(f"/users/{EMAIL}")
-    # A trigger that quotes the row, and a constraint that names its key.
+    # A trigger that quotes the row and the password, and a constraint that names its key.
     await db.execute("alter table users add constraint chosen unique (email, id)")
     await db.execute(
         "create function quote() returns trigger language plpgsql as $$ begin "
-        "raise exception '% % %', new.username, new.email, new.password_hash; end $$"
+        f"raise exception '% % % {PASSWORD}', new.username, new.email, new.password_hash; end $$"
     )
     await db.execute("create trigger quote before insert on users for each row execute function quote()")
     failed = await visitor.post("/auth/register", json=ACCOUNT | {"username": "bob"}, headers=secrets)

@@ -5,7 +5,7 @@ from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial, wraps
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 import asyncpg
 
@@ -54,10 +54,12 @@ class Database:
     All of these raise ``DatabaseUnavailable``, or the error that asyncpg raises for a faulty statement.
     """
 
+    pool_class: ClassVar = ConnectionPool
+
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
         self._timeout = timeout
-        self._pool = ConnectionPool(url, size=connections, timeout=timeout)
+        self.pool = self.pool_class(url, size=connections, timeout=timeout)
         self._loaders: dict[tuple[str, Row], BatchLoader[int, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
@@ -66,7 +68,7 @@ class Database:
     async def lifespan(self) -> AsyncIterator[None]:
         """Open connections on demand, and close them at the end. The database need not be available at the start."""
         self.coalescer: BatchLoader[Call, Any] = BatchLoader(self._run_calls)
-        async with self._pool.lifespan():
+        async with self.pool.lifespan():
             yield
 
     async def fetch(self, statement: str, *arguments: Any) -> Rows:
@@ -88,25 +90,25 @@ class Database:
 
     async def run(self, statement: str, *arguments: Any) -> Rows:
         """Run a statement once. If this raises ``DatabaseUnavailable``, a write may or may not have been applied."""
-        connection = await self._pool.acquire()
+        connection = await self.pool.acquire()
         try:
             rows = await connection.fetch(statement, *arguments)
         except Exception as error:
             lost = connection.is_closed()
             # A timeout of ours means that not even PostgreSQL's shorter statement_timeout was reported.
             if lost or isinstance(error, TimeoutError):
-                self._pool.discard(connection)
-                self._pool.evict_idle()
+                self.pool.discard(connection)
+                self.pool.evict_idle()
             else:
-                self._pool.release(connection)  # the statement failed, not the connection
+                self.pool.release(connection)  # the statement failed, not the connection
                 if not isinstance(error, _UNAVAILABLE):
                     raise
-            self._pool.log_failure("a statement failed", error)
+            self.pool.log_failure("a statement failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
         except BaseException:  # cancelled: the response may still be on the way
-            self._pool.discard(connection)
+            self.pool.discard(connection)
             raise
-        self._pool.release(connection)
+        self.pool.release(connection)
         return rows
 
     @asynccontextmanager
@@ -116,7 +118,7 @@ class Database:
         The transaction is committed at the end of the block. It is rolled back if the block raises or a statement has
         failed. If this raises ``DatabaseUnavailable``, it may or may not have been applied.
         """
-        connection = await self._pool.acquire()
+        connection = await self.pool.acquire()
         transaction = Transaction(connection)
         try:
             async with asyncio.timeout(self._timeout) as deadline:
@@ -126,32 +128,32 @@ class Database:
         except Exception as error:
             lost, timed_out = connection.is_closed(), deadline.expired()
             if lost or isinstance(transaction.failure, TimeoutError):
-                self._pool.discard(connection)
-                self._pool.evict_idle()
+                self.pool.discard(connection)
+                self.pool.evict_idle()
             elif timed_out:  # a statement may still be running
-                self._pool.discard(connection)
+                self.pool.discard(connection)
             else:
                 await self._roll_back(connection)
             raised_by_block = error is not transaction.failure and not timed_out
             if raised_by_block or not (lost or isinstance(error, (TimeoutError, *_UNAVAILABLE))):
                 raise
-            self._pool.log_failure("a transaction failed", error)
+            self.pool.log_failure("a transaction failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
         except BaseException:  # cancelled: a statement may still be running
-            self._pool.discard(connection)
+            self.pool.discard(connection)
             raise
-        self._pool.release(connection)
+        self.pool.release(connection)
 
     async def _roll_back(self, connection: asyncpg.Connection) -> None:
         """Roll back and release the connection, or discard it if the rollback fails."""
         try:
             await connection.execute("rollback")
         except BaseException as error:
-            self._pool.discard(connection)
+            self.pool.discard(connection)
             if not isinstance(error, Exception):
                 raise
         else:
-            self._pool.release(connection)
+            self.pool.release(connection)
 
     def fetch_by_key(self, statement: str, build: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
         """Read the rows of one key, together with the other keys that are requested now.
@@ -196,7 +198,7 @@ class Database:
         if (batcher := self._batchers.get(statement)) is None:
             batcher = self._batchers[statement] = WriteBatcher(
                 partial(self._write_all, batch_statement),
-                lambda one: self.write_row(statement, *one),
+                partial(self._write_one, statement),
                 _ROW_ERRORS,
                 ConnectionLost,
             )
@@ -205,6 +207,9 @@ class Database:
     async def _write_all(self, batch_statement: str, rows: list[Row]) -> dict[int, Row]:
         written = await self.run(batch_statement, *zip(*rows, strict=True))
         return {row[0] - 1: row[1:] for row in written}
+
+    async def _write_one(self, statement: str, row: Row) -> asyncpg.Record | None:
+        return await self.write_row(statement, *row)
 
     async def answers(self) -> bool:
         """Whether the database answers now. Concurrent callers share one probe."""

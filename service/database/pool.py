@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from asyncpg import Connection
+from msgspec import Struct
 
 from service.database.connecting import connect
 from service.errors import DatabaseUnavailable
@@ -21,6 +22,16 @@ _RETRY_INTERVAL: Final = 0.2
 
 # Seconds before the same failure is logged again. During an outage every request would log it.
 _LOG_INTERVAL: Final = 60
+
+
+class Usage(Struct, frozen=True):
+    """How many connections there are, and how many callers wait for one."""
+
+    size: int  # the most
+    open: int
+    idle: int
+    waiting: int
+    available: bool
 
 
 class ConnectionPool:
@@ -66,6 +77,15 @@ class ConnectionPool:
             for connection in self._open:
                 connection.remove_termination_listener(self._on_terminated)
                 connection.terminate()
+
+    def usage(self) -> Usage:
+        return Usage(
+            size=self._size,
+            open=len(self._open),
+            idle=len(self._idle),
+            waiting=sum(not waiter.done() for waiter in self._waiters),
+            available=self._available,
+        )
 
     async def acquire(self) -> Connection:
         """Take a connection for one statement. Raises ``DatabaseUnavailable``."""

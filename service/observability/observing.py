@@ -1,13 +1,58 @@
-"""What the server runs for each request: the exchange alone, or the exchange and what records it."""
+"""What observes the requests of a server. It is chosen at the start: if nothing is, an exchange runs by itself."""
 
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any
 
-from service.observability.access_log import Observation
+from service.observability.access_log import AccessLog, Observation
+from service.observability.metrics import Metrics
+from service.observability.snapshots import Snapshots
+from service.observability.sources import attach
 from service.server.exchange import Exchange
+from service.server.shedding import LoadShedding
+from service.settings import Settings
 
 Run = Callable[[Exchange], Coroutine[Any, Any, None]]
+
+# Ticks of uvicorn, which has ten a second, between two snapshots of the metrics.
+_PUBLISH_TICKS = 10
+
+
+class Observers:
+    """The access log and the metrics of a server, as far as the settings ask for them."""
+
+    run: Run
+
+    def __init__(self, settings: Settings, snapshots: Snapshots | None, slot: int) -> None:
+        """``snapshots`` is ``None`` without metrics; ``slot`` is the number of the worker."""
+        self._snapshots = snapshots
+        self._slot = slot
+        self._access_log = AccessLog(settings.log_format, sys.stderr) if settings.access_log == "on" else None
+        self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
+        recorders = [observer.record for observer in (self._access_log, self._metrics) if observer]
+        self.run = observed(recorders) if recorders else Exchange.run
+
+    def attach(self, app: Any) -> None:
+        """Take the metrics of an app, which other ASGI apps may wrap."""
+        if self._metrics:
+            while not isinstance(app, LoadShedding):
+                app = app.app
+            attach(self._metrics, app)
+            self._publish()
+
+    def on_tick(self, counter: int) -> None:
+        if counter % _PUBLISH_TICKS == 0:
+            self._publish()
+
+    def _publish(self) -> None:
+        if self._metrics and self._snapshots:
+            self._snapshots.write(self._slot, self._metrics.snapshot())
+
+    def close(self) -> None:
+        self._publish()
+        if self._access_log:
+            self._access_log.flush()
 
 
 def observed(recorders: Sequence[Callable[[Observation], None]]) -> Run:

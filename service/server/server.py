@@ -5,7 +5,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,8 +16,8 @@ import uvicorn
 
 from service.app import create_app
 from service.http.headers import Field
-from service.observability.access_log import AccessLog
-from service.observability.observing import observed
+from service.observability.observing import Observers
+from service.observability.snapshots import Snapshots
 from service.server.connection import Connection
 from service.server.shedding import LoadShedding
 from service.server.state import TICK_SECONDS, Connections, Limits
@@ -47,6 +46,7 @@ class Config(uvicorn.Config):
     def __init__(self, settings: Settings, app: Any = None, log_config: dict[str, Any] | None = None) -> None:
         """``app`` replaces the one that each process builds from the settings."""
         self.settings = settings
+        self.snapshots = Snapshots(settings.workers) if settings.metrics_port else None
         super().__init__(
             partial(LoadShedding, app, settings.max_requests) if app else partial(build, settings),
             factory=True,
@@ -74,7 +74,8 @@ class Server(uvicorn.Server):
     config: Config
     server_state: Connections
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, slot: int = 0) -> None:
+        """``slot`` is the number of the worker."""
         super().__init__(config)
         self.settings = config.settings
         self.limits = Limits(
@@ -82,10 +83,8 @@ class Server(uvicorn.Server):
             client_timeout_seconds=self.settings.client_timeout_seconds,
         )
         self.server_state = Connections(self.limits)
-        self.access_log = AccessLog(self.settings.log_format, sys.stderr)
-        recorders = [self.access_log.record] if self.settings.access_log == "on" else []
-        if recorders:
-            self.server_state.run = observed(recorders)
+        self.observers = Observers(self.settings, config.snapshots, slot)
+        self.server_state.run = self.observers.run
         self._drain_until = 0.0
         self.opening: set[asyncio.Task[Any]] = set()  # accepted connections that are not made yet
 
@@ -110,6 +109,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         stop = await super().on_tick(counter)
+        self.observers.on_tick(counter)
         self.server_state.default_headers = [Field(*field) for field in self.server_state.default_headers]
         if stop and not self.server_state.closing:
             logger.info("Draining for %d s", self.settings.drain_seconds)
@@ -120,6 +120,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         [self.listener] = sockets or []
+        self.observers.attach(self.config.loaded_app)
         self.listener.settimeout(0)  # a worker gets the listener without it
         await super().startup([])
         self.deadlines = self.loop.create_task(self._check_deadlines())
@@ -193,7 +194,7 @@ class Server(uvicorn.Server):
         self.server_state.limit(self.limits)
         self.loop.call_later(IN_FLIGHT_SECONDS, self._abort_in_flight)
         await super().shutdown([])
-        self.access_log.flush()
+        self.observers.close()
         self.deadlines.cancel()
         with suppress(asyncio.CancelledError):
             await self.deadlines

@@ -16,6 +16,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
 from service.observability import logs
+from service.observability.exposition import expose
 from service.server.server import SHUTDOWN_SECONDS, Config, Server
 from service.settings import Settings
 
@@ -36,10 +37,14 @@ def serve(settings: Settings, listener: socket.socket) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # macOS has no such thing as no limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
-    if settings.workers == 1:
-        Server(Config(settings, log_config=logs.configuration(settings))).run([listener])
+    several = settings.workers > 1
+    config = Workers(settings) if several else Config(settings, log_config=logs.configuration(settings))
+    if config.snapshots:
+        expose(settings, config.snapshots)
+    if isinstance(config, Workers):
+        Supervisor(config, [listener]).run()
     else:
-        Supervisor(Workers(settings), [listener]).run()
+        Server(config).run([listener])
 
 
 class Workers(Config):
@@ -57,7 +62,7 @@ class Worker(Server):
     config: Workers
 
     def __init__(self, config: Workers, supervisor: int, slot: int) -> None:
-        super().__init__(config)
+        super().__init__(config, slot)
         self.supervisor = supervisor
         self.slot = slot
 
