@@ -5,6 +5,7 @@ import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -56,6 +57,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0  # 0: no metrics
+    otel_exporter_otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] = ""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if settings that are valid by themselves contradict each other."""
@@ -85,6 +87,10 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         settings = msgspec.convert(values, Settings, strict=False)
     except ValidationError:
         faults += _faults(values)
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in values and not find_spec("opentelemetry"):
+        faults.append(
+            "OTEL_EXPORTER_OTLP_ENDPOINT: needs the packages of requirements-otel.lock, which are not installed"
+        )
     if faults:
         raise SettingsError("\n".join(faults))
     if "PASSWORD_THREADS" not in values:

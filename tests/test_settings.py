@@ -65,6 +65,7 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
             "LOG_FORMAT": "JSON",
             "LOG_LEVEL": "DEBUG",
             "METRICS_PORT": "9100",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         }
     )
 
@@ -89,6 +90,7 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
         log_format="json",
         log_level="debug",
         metrics_port=9100,
+        otel_exporter_otlp_endpoint="http://collector:4318",
     )
 
 

@@ -55,6 +55,7 @@ class Database:
     """
 
     pool_class: ClassVar = ConnectionPool
+    transaction_class: ClassVar = Transaction
 
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
@@ -119,7 +120,7 @@ class Database:
         failed. If this raises ``DatabaseUnavailable``, it may or may not have been applied.
         """
         connection = await self.pool.acquire()
-        transaction = Transaction(connection)
+        transaction = self.transaction_class(connection)
         try:
             async with asyncio.timeout(self._timeout) as deadline:
                 await transaction.run("begin")

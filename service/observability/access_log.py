@@ -6,8 +6,7 @@ the format of the other records.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 from typing import Final, TextIO
 
 import msgspec
@@ -81,35 +80,31 @@ class AccessLog:
         self._stream.flush()
 
 
-_timestamp: Final[Callable[[float], str]] = lru_cache(timestamp)
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
 def _as_text(observations: Sequence[Observation], epoch: float) -> Iterator[str]:
     """``epoch`` is the time at which ``time.perf_counter`` was 0."""
-    for seen in observations:
-        yield _TEXT % (
-            _timestamp(round(epoch + seen.ended, 3)),
-            seen.method or "-",
-            seen.route or "-",
-            seen.status,
-            seen.seconds * 1000,
-            seen.client,
-            "-" if seen.user_id is None else seen.user_id,
-            seen.request_id,
-        )
+    for seen, when in _timed(observations, epoch):
+        user = "-" if seen.user_id is None else seen.user_id
+        milliseconds = seen.seconds * 1000
+        place = seen.method or "-", seen.route or "-", seen.status
+        yield _TEXT % (when, *place, milliseconds, seen.client, user, seen.request_id)
 
 
 def _as_json(observations: Sequence[Observation], epoch: float) -> Iterator[str]:
-    for seen in observations:
-        line = _Line(
-            _timestamp(round(epoch + seen.ended, 3)),
-            seen.method or None,
-            seen.route or None,
-            seen.status,
-            round(seen.seconds * 1000, 2),
-            seen.client,
-            seen.user_id,
-            seen.request_id,
-        )
+    for seen, when in _timed(observations, epoch):
+        milliseconds = round(seen.seconds * 1000, 2)
+        place = seen.method or None, seen.route or None, seen.status
+        line = _Line(when, *place, milliseconds, seen.client, seen.user_id, seen.request_id)
         yield _encode_json(line).decode() + "\n"
+
+
+def _timed(observations: Sequence[Observation], epoch: float) -> Iterator[tuple[Observation, str]]:
+    """Each with its timestamp, which many have in common."""
+    last, when = -1, ""
+    for seen in observations:
+        milliseconds = int((epoch + seen.ended) * 1000)
+        if milliseconds != last:
+            last, when = milliseconds, timestamp(milliseconds / 1000)
+        yield seen, when

@@ -1,4 +1,4 @@
-"""The database, measured. The app uses these classes if ``METRICS_PORT`` is set."""
+"""The database as the app uses it: by itself, measured or traced."""
 
 from time import perf_counter
 from typing import Any
@@ -9,6 +9,7 @@ from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable
 from service.observability.families import BATCH_ROWS, POOL_WAIT, STATEMENTS
 from service.observability.metrics import Histogram
+from service.settings import Settings
 
 
 class MeasuredPool(ConnectionPool):
@@ -65,3 +66,12 @@ class MeasuredDatabase(Database):
     async def _write_one(self, statement: str, row: Row) -> Any:
         self._observe_batch(self._writes, 1)
         return await super()._write_one(statement, row)
+
+
+def database_class(settings: Settings) -> type[Database]:
+    """The class that the settings ask for."""
+    if settings.otel_exporter_otlp_endpoint:
+        from service.observability import tracing  # noqa: PLC0415 - its packages are optional
+
+        return tracing.TracedAndMeasuredDatabase if settings.metrics_port else tracing.TracedDatabase
+    return MeasuredDatabase if settings.metrics_port else Database

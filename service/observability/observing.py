@@ -1,26 +1,25 @@
 """What observes the requests of a server. It is chosen at the start: if nothing is, an exchange runs by itself."""
 
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 from service.observability.access_log import AccessLog, Observation
 from service.observability.metrics import Metrics
+from service.observability.run import Run
 from service.observability.snapshots import Snapshots
 from service.observability.sources import attach
 from service.server.exchange import Exchange
 from service.server.shedding import LoadShedding
 from service.settings import Settings
 
-Run = Callable[[Exchange], Coroutine[Any, Any, None]]
-
 # Ticks of uvicorn, which has ten a second, between two snapshots of the metrics.
 _PUBLISH_TICKS = 10
 
 
 class Observers:
-    """The access log and the metrics of a server, as far as the settings ask for them."""
+    """The access log, metrics and traces of a server, as far as the settings ask for them."""
 
     run: Run
 
@@ -32,6 +31,12 @@ class Observers:
         self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
         recorders = [observer.record for observer in (self._access_log, self._metrics) if observer]
         self.run = observed(recorders) if recorders else Exchange.run
+        self._tracing = None
+        if settings.otel_exporter_otlp_endpoint:
+            from service.observability.tracing import Tracing, traced  # noqa: PLC0415 - its packages are optional
+
+            self._tracing = Tracing(settings.otel_exporter_otlp_endpoint)
+            self.run = traced(self.run)
 
     def attach(self, app: Any) -> None:
         """Take the metrics of an app, which other ASGI apps may wrap."""
@@ -53,6 +58,8 @@ class Observers:
         self._publish()
         if self._access_log:
             self._access_log.flush()
+        if self._tracing:
+            self._tracing.close()
 
 
 def observed(recorders: Sequence[Callable[[Observation], None]]) -> Run:
