@@ -99,6 +99,16 @@ async def test_the_access_log_of_people_is_a_line_of_text(
     )
 
 
+async def test_just_up_writes_a_line_for_each_request(
+    start: Start, visitor: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await start("service.development", DATABASE_URL=database_url)
+    await read_until(process, "Uvicorn running on")
+    await visitor.get("/posts")
+
+    await read_until(process, "service.access: GET     /posts ")
+
+
 async def test_without_the_access_log_a_request_writes_nothing(
     start: Start, visitor: httpx.AsyncClient, database_url: str
 ) -> None:

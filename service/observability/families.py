@@ -25,7 +25,9 @@ FAMILIES: Final[dict[str, Family]] = {
     REQUESTS: Family("histogram", "Requests and their durations.", ("method", "route", "status"), _SECONDS),
     "http_requests_in_flight": Family("gauge", "Requests that are being served."),
     "http_requests_shed": Family("counter", "Requests that got a 503 because MAX_REQUESTS were in flight."),
-    STATEMENTS: Family("histogram", "Statements and their durations, without the wait.", ("outcome",), _SECONDS),
+    STATEMENTS: Family(
+        "histogram", "Statements and their durations, with the wait for a connection.", ("outcome",), _SECONDS
+    ),
     POOL_WAIT: Family("histogram", "How long statements waited for a connection.", (), _SECONDS),
     "database_pool_connections_max": Family("gauge", "The most connections: DATABASE_CONNECTIONS of each worker."),
     "database_pool_connections_in_use": Family("gauge", "Connections that run a statement."),
