@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 import asyncpg
 
 from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
-from service.database.pool import ConnectionPool
+from service.database.pool import ConnectionPool, Usage
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
 from service.observability.context import current_requests
@@ -60,7 +60,7 @@ class Database:
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
         self._timeout = timeout
-        self.pool = self.pool_class(url, size=connections, timeout=timeout)
+        self._pool = self.pool_class(url, size=connections, timeout=timeout)
         self._loaders: dict[tuple[str, Row], BatchLoader[int, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
@@ -69,7 +69,7 @@ class Database:
     async def lifespan(self) -> AsyncIterator[None]:
         """Open connections on demand, and close them at the end. The database need not be available at the start."""
         self.coalescer: BatchLoader[Call, Any] = BatchLoader(self._run_calls)
-        async with self.pool.lifespan():
+        async with self._pool.lifespan():
             yield
 
     async def fetch(self, statement: str, *arguments: Any) -> Rows:
@@ -91,25 +91,25 @@ class Database:
 
     async def run(self, statement: str, *arguments: Any) -> Rows:
         """Run a statement once. If this raises ``DatabaseUnavailable``, a write may or may not have been applied."""
-        connection = await self.pool.acquire()
+        connection = await self._pool.acquire()
         try:
             rows = await connection.fetch(statement, *arguments)
         except Exception as error:
             lost = connection.is_closed()
             # A timeout of ours means that not even PostgreSQL's shorter statement_timeout was reported.
             if lost or isinstance(error, TimeoutError):
-                self.pool.discard(connection)
-                self.pool.evict_idle()
+                self._pool.discard(connection)
+                self._pool.evict_idle()
             else:
-                self.pool.release(connection)  # the statement failed, not the connection
+                self._pool.release(connection)  # the statement failed, not the connection
                 if not isinstance(error, _UNAVAILABLE):
                     raise
-            self.pool.log_failure("a statement failed", error)
+            self._pool.log_failure("a statement failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
         except BaseException:  # cancelled: the response may still be on the way
-            self.pool.discard(connection)
+            self._pool.discard(connection)
             raise
-        self.pool.release(connection)
+        self._pool.release(connection)
         return rows
 
     @asynccontextmanager
@@ -119,7 +119,7 @@ class Database:
         The transaction is committed at the end of the block. It is rolled back if the block raises or a statement has
         failed. If this raises ``DatabaseUnavailable``, it may or may not have been applied.
         """
-        connection = await self.pool.acquire()
+        connection = await self._pool.acquire()
         transaction = self.transaction_class(connection)
         try:
             async with asyncio.timeout(self._timeout) as deadline:
@@ -129,32 +129,32 @@ class Database:
         except Exception as error:
             lost, timed_out = connection.is_closed(), deadline.expired()
             if lost or isinstance(transaction.failure, TimeoutError):
-                self.pool.discard(connection)
-                self.pool.evict_idle()
+                self._pool.discard(connection)
+                self._pool.evict_idle()
             elif timed_out:  # a statement may still be running
-                self.pool.discard(connection)
+                self._pool.discard(connection)
             else:
                 await self._roll_back(connection)
             raised_by_block = error is not transaction.failure and not timed_out
             if raised_by_block or not (lost or isinstance(error, (TimeoutError, *_UNAVAILABLE))):
                 raise
-            self.pool.log_failure("a transaction failed", error)
+            self._pool.log_failure("a transaction failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
         except BaseException:  # cancelled: a statement may still be running
-            self.pool.discard(connection)
+            self._pool.discard(connection)
             raise
-        self.pool.release(connection)
+        self._pool.release(connection)
 
     async def _roll_back(self, connection: asyncpg.Connection) -> None:
         """Roll back and release the connection, or discard it if the rollback fails."""
         try:
             await connection.execute("rollback")
         except BaseException as error:
-            self.pool.discard(connection)
+            self._pool.discard(connection)
             if not isinstance(error, Exception):
                 raise
         else:
-            self.pool.release(connection)
+            self._pool.release(connection)
 
     def fetch_by_key(self, statement: str, build: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
         """Read the rows of one key, together with the other keys that are requested now.
@@ -211,6 +211,9 @@ class Database:
 
     async def _write_one(self, statement: str, row: Row) -> asyncpg.Record | None:
         return await self.write_row(statement, *row)
+
+    def usage(self) -> Usage:
+        return self._pool.usage()
 
     async def answers(self) -> bool:
         """Whether the database answers now. Concurrent callers share one probe."""

@@ -31,13 +31,13 @@ class MeasuredPool(ConnectionPool):
 class MeasuredDatabase(Database):
     """Measures statements and batches."""
 
-    pool: MeasuredPool
+    _pool: MeasuredPool
     pool_class = MeasuredPool
 
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         super().__init__(url, connections=connections, timeout=timeout)
         statements, batches = Histogram(STATEMENTS), Histogram(BATCH_ROWS)
-        self.histograms = [statements, batches, self.pool.waits]
+        self.histograms = [statements, batches, self._pool.waits]
         self._observe, self._observe_batch = statements.observe, batches.observe
         self._ok, self._error, self._unavailable = (statements.cell((name,)) for name in ("ok", "error", "unavailable"))
         self._reads, self._writes = (batches.cell((name,)) for name in ("read", "write"))

@@ -15,7 +15,7 @@ def attach(metrics: Metrics, shedding: LoadShedding) -> None:
     def samples() -> Iterator[Sample]:
         yield "http_requests_in_flight", (), shedding.in_flight
         yield "http_requests_shed", (), shedding.refused
-        usage = database.pool.usage()
+        usage = database.usage()
         yield "database_pool_connections_max", (), usage.size
         yield "database_pool_connections_in_use", (), usage.open - usage.idle
         yield "database_pool_connections_idle", (), usage.idle
