@@ -52,7 +52,7 @@ class UnsupportedGrantType(ServiceError):
 
 class ClientDisconnected(ServiceError):
     status, code = 400, "client_disconnected"
-    detail = "The client left before its body was complete"
+    detail = "The client disconnected before its body was complete"
 
 
 class NotHTTP(ServiceError):
@@ -158,7 +158,7 @@ class HeaderFieldsTooLarge(ServiceError):
 
 class InternalError(ServiceError):
     status, code = 500, "internal_server_error"
-    detail = "Something broke on our side"
+    detail = "An unexpected error occurred in the service"
 
 
 class TooManyPasswords(ServiceError):
@@ -175,11 +175,11 @@ class DatabaseUnavailable(ServiceError):
 
 class Overloaded(ServiceError):
     status, code = 503, "overloaded"
-    detail = "Too many requests are under way"
+    detail = "Too many requests are in flight"
     headers = _RETRY
 
 
 class Stopping(ServiceError):
     status, code = 503, "stopping"
-    detail = "The service is about to stop"
+    detail = "The service is stopping"
     headers = _RETRY

@@ -223,7 +223,7 @@ async def test_a_bug_is_a_500_that_does_not_reveal_its_cause(
 
     response = await client.get("/posts/7")
 
-    assert_problem(response, 500, "internal_server_error", "Something broke on our side")
+    assert_problem(response, 500, "internal_server_error", "An unexpected error occurred in the service")
     assert "inside" not in response.text
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "GET /posts/7" in record.getMessage()

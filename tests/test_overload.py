@@ -47,7 +47,7 @@ async def test_what_there_is_no_room_for_is_refused_soon(
         after = await client.get("/")
 
     for response in [read.result() for read in refused] + refused_writes:
-        assert_problem(response, 503, "overloaded", "Too many requests are under way")
+        assert_problem(response, 503, "overloaded", "Too many requests are in flight")
         assert response.headers["retry-after"] == "1"
     assert took < 1
     assert (served, health.status_code, after.status_code) == ([200] * 5, 200, 200)

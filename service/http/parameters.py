@@ -1,6 +1,8 @@
 """The parameters of a handler: the query, the header fields and the cookies of a request as arguments."""
 
 from collections.abc import Callable, Collection, Mapping
+from copy import copy
+from functools import partial
 from typing import Any, Final
 
 import litestar
@@ -8,7 +10,6 @@ import msgspec
 from litestar.enums import ParamType
 from litestar.params import ParameterKwarg
 from litestar.typing import FieldDefinition
-from msgspec import UNSET, UnsetType
 
 from service.http.decoding import Decoder, Texts, TypeDecoder, parse_query
 
@@ -60,38 +61,25 @@ class Parameters:
         type_decoder: TypeDecoder,
     ) -> None:
         """``types`` are the types of the arguments with their limits, as msgspec takes them."""
-        required = {
-            argument
-            for argument, field in declared.items()
-            if field.is_required and not (field.has_default or field.is_optional or field.is_any)
-        }
-        # The values of arguments that a request may leave out.
-        self._defaults = {
-            argument: field.default if field.has_default else None
-            for argument, field in declared.items()
-            if argument not in required
-        }
         names = {argument: declaration_of(field).name or argument for argument, field in declared.items()}
-        fields: list[Any] = [
-            (argument, types[argument]) if argument in required else (argument, types[argument] | UnsetType, UNSET)
-            for argument in names
-        ]
+        fields = [_struct_field(argument, types[argument], field) for argument, field in declared.items()]
         self.arguments = tuple(names)
         self._names = frozenset(names.values())
-        self._is_optional = not required
         self._decoder = Decoder(msgspec.defstruct("Parameters", fields, rename=names, kw_only=True), type_decoder)
         self._find = FINDERS[place]
 
     def read(self, request: AnyRequest) -> dict[str, Any]:
         """Return the arguments. Raises ``InvalidFields`` with all faulty parameters."""
-        arguments = self._defaults.copy()
         texts = self._find(request, self._names, self._decoder.lists)
-        if texts or not self._is_optional:
-            decoded = self._decoder.decode_texts(texts)
-            for argument in self.arguments:
-                if (value := getattr(decoded, argument)) is not UNSET:
-                    arguments[argument] = value
-        return arguments
+        return msgspec.structs.asdict(self._decoder.decode_texts(texts))
+
+
+def _struct_field(argument: str, kind: Any, declared: FieldDefinition) -> tuple[Any, ...]:
+    """A parameter as a field of a struct, with its default if a request may leave it out."""
+    if declared.has_default:
+        default = declared.default
+        return argument, kind, default if default.__hash__ else msgspec.field(default_factory=partial(copy, default))
+    return (argument, kind, None) if declared.is_optional or declared.is_any else (argument, kind)
 
 
 def declaration_of(field: FieldDefinition) -> ParameterKwarg:

@@ -122,8 +122,9 @@ class JSONResponse(litestar.Response[T]):
         head, names = _shared_head(self.media_type if has_body else None, tuple(headers.items()) if headers else ())
         if self.headers:
             own = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
-            replaced = {name for name, _ in own if name in names}
-            head = [*(field for field in head if field[0] not in replaced), *own] if replaced else [*head, *own]
+            if replaced := names.intersection(name for name, _ in own):
+                head = [field for field in head if field[0] not in replaced]
+            head = [*head, *own]
         body = self.content if isinstance(self.content, bytes) else encode(self.content)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001

@@ -12,24 +12,24 @@ from service.structs.fields import is_id
 
 ISSUER: Final = "accounts-and-posts"
 ALGORITHM: Final = "HS256"
-REMEMBERED: Final = 10_000
-MAX_LENGTH: Final = 1024  # in characters; ours have about 200
-CLOCK_SKEW: Final = 60  # seconds that the clock of another issuing machine may be ahead
+CACHE_SIZE: Final = 10_000  # tokens
+MAX_LENGTH: Final = 1024  # characters; ours have about 200
+CLOCK_SKEW: Final = 60  # seconds by which the clock of another machine that issues tokens may be ahead
 CLAIMS: Final = ("iss", "sub", "iat", "exp")
 
 
 class Tokens:
     """Issues and verifies access tokens.
 
-    To check a signature is a good part of what a request costs, so the verdict on a good token is remembered, under
-    the whole token. What changes with time is looked at on every request: its end here, its user by the statement.
+    Verifying a signature costs more than the rest of a read, so the result for a valid token is cached, with the whole
+    token as the key. What can change is checked on every request: the expiry here, the user by the route's statement.
     """
 
     def __init__(self, secret_key: bytes, lifetime: int) -> None:
         """``lifetime`` in seconds."""
         self._secret_key = secret_key
         self.lifetime = lifetime
-        self._remembered = lru_cache(REMEMBERED)(self._verify)
+        self._verify_cached = lru_cache(CACHE_SIZE)(self._verify)
 
     def issue(self, user_id: int) -> str:
         now = int(time.time())
@@ -37,10 +37,10 @@ class Tokens:
         return jwt.encode(claims, self._secret_key, ALGORITHM)
 
     def read(self, token: str) -> int:
-        """Return the user's id. Raises ``InvalidToken`` for any token that is not ours, not intact or expired."""
+        """Return the user's id. Raises ``InvalidToken`` unless this service issued the token and it has not expired."""
         if len(token) > MAX_LENGTH:
             raise InvalidToken
-        user_id, expires = self._remembered(token)
+        user_id, expires = self._verify_cached(token)
         if expires <= time.time():
             raise InvalidToken
         return user_id
@@ -66,9 +66,9 @@ class Tokens:
 
 
 def _is_canonical(signature: str) -> bool:
-    """Whether base64url would write these bytes like this.
+    """Whether this is the one spelling of the signature in base64url.
 
     PyJWT's decoder also accepts padding, other characters, and other unused bits in the last character. Header and
-    payload need no such check, because they are signed as they are written.
+    payload need no such check: the signature covers their spelling.
     """
     return base64url_encode(base64url_decode(signature)).decode() == signature
