@@ -1,13 +1,13 @@
 """The access log: one line for each request.
 
-A record of ``logging`` would cost a tenth of a read. So the lines of a moment are formatted and written together, in
-the format of the other records.
+A record of ``logging`` would cost a tenth of a read. So lines are formatted here, in the format of the other records,
+and those of a moment are written together.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from typing import Final, TextIO
+from collections.abc import Callable
+from typing import Final, TextIO, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -25,17 +25,9 @@ _MAX_WRITE: Final = 4096
 _TEXT: Final = f"%s INFO    {LOGGER}: %-7s %-22s %d %8.1f ms client=%s user_id=%s request_id=%s\n"
 
 
-class Observation(Struct, gc=False):
-    """A request that has been answered."""
-
-    ended: float  # of time.perf_counter
-    seconds: float
-    method: str  # empty if no head has arrived
-    route: str  # the template of its path; empty if there is no such route
-    status: int
-    client: str
-    user_id: int | None
-    request_id: str
+# Method, template of the route, status, seconds, client, user id, request id. Texts that are not known are empty. A
+# plain tuple, because an object of a class would cost more than all else here.
+Seen: TypeAlias = tuple[str, str, int, float, str, int | None, str]
 
 
 class _Line(Struct, gc=False):
@@ -56,21 +48,23 @@ class AccessLog:
     """Collects the lines of a moment."""
 
     def __init__(self, log_format: str, stream: TextIO) -> None:
-        self._encode = _as_json if log_format == "json" else _as_text
+        self._format = _as_json if log_format == "json" else _as_text
         self._stream = stream
-        self._observations: list[Observation] = []
+        self._lines: list[str] = []
+        self._clock = Clock()
 
-    def record(self, observation: Observation) -> None:
-        if not self._observations:
+    def record(self, ended: float, seen: Seen) -> None:
+        """Add a line. ``ended`` is of ``time.perf_counter``."""
+        if not self._lines:
             asyncio.get_running_loop().call_later(DELAY, self.flush)
-        self._observations.append(observation)
+        self._lines.append(self._format(self._clock.timestamp(ended), seen))
 
     def flush(self) -> None:
         """Write the lines, several at a time."""
-        observations, self._observations = self._observations, []
+        lines, self._lines = self._lines, []
         written: list[str] = []
         size = 0
-        for line in self._encode(observations, time.time() - time.perf_counter()):
+        for line in lines:
             if size + len(line) > _MAX_WRITE:
                 self._stream.write("".join(written))
                 written, size = [], 0
@@ -78,33 +72,38 @@ class AccessLog:
             size += len(line)
         self._stream.write("".join(written))
         self._stream.flush()
+        self._clock.set()
 
 
-_encode_json: Final = msgspec.json.Encoder().encode
+class Clock:
+    """Timestamps of ``time.perf_counter``. Those of the same millisecond are the same text."""
+
+    def __init__(self) -> None:
+        self._millisecond = 0
+        self._text = ""
+        self.set()
+
+    def set(self) -> None:
+        """Follow the clock of the system."""
+        self._epoch = time.time() - time.perf_counter()
+
+    def timestamp(self, seconds: float) -> str:
+        millisecond = int((self._epoch + seconds) * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond, self._text = millisecond, timestamp(millisecond / 1000)
+        return self._text
 
 
-def _as_text(observations: Sequence[Observation], epoch: float) -> Iterator[str]:
-    """``epoch`` is the time at which ``time.perf_counter`` was 0."""
-    for seen, when in _timed(observations, epoch):
-        user = "-" if seen.user_id is None else seen.user_id
-        milliseconds = seen.seconds * 1000
-        place = seen.method or "-", seen.route or "-", seen.status
-        yield _TEXT % (when, *place, milliseconds, seen.client, user, seen.request_id)
+_encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
 
 
-def _as_json(observations: Sequence[Observation], epoch: float) -> Iterator[str]:
-    for seen, when in _timed(observations, epoch):
-        milliseconds = round(seen.seconds * 1000, 2)
-        place = seen.method or None, seen.route or None, seen.status
-        line = _Line(when, *place, milliseconds, seen.client, seen.user_id, seen.request_id)
-        yield _encode_json(line).decode() + "\n"
+def _as_text(when: str, seen: Seen) -> str:
+    method, route, status, seconds, client, user_id, request_id = seen
+    user = "-" if user_id is None else user_id
+    return _TEXT % (when, method or "-", route or "-", status, seconds * 1000, client, user, request_id)
 
 
-def _timed(observations: Sequence[Observation], epoch: float) -> Iterator[tuple[Observation, str]]:
-    """Each with its timestamp, which many have in common."""
-    last, when = -1, ""
-    for seen in observations:
-        milliseconds = int((epoch + seen.ended) * 1000)
-        if milliseconds != last:
-            last, when = milliseconds, timestamp(milliseconds / 1000)
-        yield seen, when
+def _as_json(when: str, seen: Seen) -> str:
+    method, route, status, seconds, client, user_id, request_id = seen
+    place = method or None, route or None, status
+    return _encode(_Line(when, *place, round(seconds * 1000, 2), client, user_id, request_id)).decode() + "\n"

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-from service.observability.access_log import Observation
+from service.observability.access_log import Seen
 from service.observability.families import FAMILIES, REQUESTS
 
 Labels: TypeAlias = tuple[str, ...]
@@ -49,14 +49,15 @@ class Metrics:
         self.histograms: list[Histogram] = [self._requests]
         self.sources: list[Callable[[], Iterable[Sample]]] = []
 
-    def record(self, seen: Observation) -> None:
-        key = (seen.method, seen.route, seen.status)
+    def record(self, _: float, seen: Seen) -> None:
+        key = seen[:3]
         try:
             cell = self._cells[key]
         except KeyError:
-            method = seen.method if seen.method in METHODS else "other"
-            cell = self._cells[key] = self._requests.cell((method, seen.route or "none", str(seen.status)))
-        self._requests.observe(cell, seen.seconds)
+            method, route, status = key
+            labels = method if method in METHODS else "other", route or "none", str(status)
+            cell = self._cells[key] = self._requests.cell(labels)
+        self._requests.observe(cell, seen[3])
 
     def snapshot(self) -> Snapshot:
         now: Snapshot = {histogram.name: histogram.numbers for histogram in self.histograms}

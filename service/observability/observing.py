@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from service.observability.access_log import AccessLog, Observation
+from service.observability.access_log import AccessLog, Seen
 from service.observability.metrics import Metrics
 from service.observability.run import Run
 from service.observability.snapshots import Snapshots
@@ -62,7 +62,7 @@ class Observers:
             self._tracing.close()
 
 
-def observed(recorders: Sequence[Callable[[Observation], None]]) -> Run:
+def observed(recorders: Sequence[Callable[[float, Seen], None]]) -> Run:
     """Run an exchange, and pass what it did to ``recorders``. Its time includes background tasks of the handler."""
 
     async def run(exchange: Exchange) -> None:
@@ -75,17 +75,16 @@ def observed(recorders: Sequence[Callable[[Observation], None]]) -> Run:
                 scope = exchange.scope
                 client = exchange.client
                 user = scope.get("user")
-                observation = Observation(
-                    ended,
-                    ended - begun,
+                seen = (
                     scope["method"] if "path" in scope else "",
                     scope.get("path_template", ""),
                     exchange.status,
+                    ended - begun,
                     client[0] if client else "",
                     user.user_id if user else None,
                     exchange.request_id.decode(),
                 )
                 for record in recorders:
-                    record(observation)
+                    record(ended, seen)
 
     return run
