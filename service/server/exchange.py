@@ -44,6 +44,7 @@ class Exchange:
         self._app = app
         self.scope = scope
         self.request_id = request_id(scope)
+        self.status = CLIENT_GONE  # of the response, once there is one
         self._expects_continue = expects_continue
         self._body = b""
         self._body_complete = False
@@ -72,15 +73,9 @@ class Exchange:
         self.replaced = not self._head_sent
         return self.replaced
 
-    # For the logs and metrics.
-
-    @property
-    def status(self) -> int:
-        """The status of the response, or ``CLIENT_GONE`` if there was none."""
-        return self._start["status"] if self._head_sent else CLIENT_GONE
-
     @property
     def client(self) -> tuple[str, int] | None:
+        """Host and port; of the connection if no head has arrived."""
         return self.scope.get("client") or self._connection.client
 
     def add_body(self, piece: bytes) -> int:
@@ -210,7 +205,8 @@ class Exchange:
 
     def _encode_head(self, size: int, *, more: bool) -> bytes:
         """The status line and the fields; decides how the body is delimited and whether the connection goes on."""
-        status, connection = self._start["status"], self._connection
+        self.status = status = self._start["status"]
+        connection = self._connection
         lines = [_STATUS_LINES[status]]
         fields = (*connection.shared.default_headers, *complete(self._start.get("headers", ())))
         lines += [field.line if type(field) is Field else self._encode_field(*field) for field in fields]
