@@ -29,9 +29,11 @@ class Hanging:
         server = await loop.create_server(lambda: Connection(self, self.shared, {}), "127.0.0.1", 0)
         return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
-    async def cancel_all(self) -> None:
-        """Cancel the tasks of the requests, as the server does when it stops."""
+    async def stop(self) -> None:
+        """Abort the requests in flight as the server does when it stops."""
         tasks = list(self.shared.tasks)
+        for connection in list(self.shared.connections):
+            connection.abort_in_flight()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -44,9 +46,7 @@ async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
         with Client(address) as client:
             await client.send(get(b"/posts"))
             await app.arrived.wait()
-            [connection] = app.shared.connections
-            connection.abort_in_flight()
-            await app.cancel_all()
+            await app.stop()
             answer = await client.answer()
 
     assert answer.status == 503
@@ -60,7 +60,10 @@ async def test_a_request_of_a_client_that_has_gone_is_recorded() -> None:
         with Client(address) as client:
             await client.send(get(b"/posts"))
             await app.arrived.wait()
-        await app.cancel_all()
+            client.reset()
+            while app.shared.connections:
+                await asyncio.sleep(0)
+        await app.stop()
 
     [(method, route, status, seconds, client_address, user_id, request_id)] = app.seen
     assert (method, route, status, client_address, user_id) == ("GET", "", CLIENT_GONE, "127.0.0.1", None)
