@@ -53,11 +53,24 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     password_lanes: Annotated[int, Meta(ge=1, le=16)] = 1
     password_threads: Annotated[int, Meta(ge=1, le=256)] = 1
     password_queue: Annotated[int, Meta(ge=1, le=100_000)] = 256
-    access_log: Switch = "off"
-    log_format: Literal["text", "json"] = "text"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0  # 0: no metrics
-    otel_exporter_otlp_endpoint: Annotated[str, Meta(pattern="^https?://")] = ""
+    access_log: Annotated[
+        Switch, Meta(description="`on`: a line for each request. `just up` and Compose switch it on")
+    ] = "off"
+    log_format: Annotated[Literal["text", "json"], Meta(description="`json`: one JSON object per record")] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="`debug`, `info`, `warning` or `error`")
+    ] = "info"
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="the port of Prometheus metrics, on `HOST`; 0 switches them off")
+    ] = 0
+    otel_exporter_otlp_endpoint: Annotated[
+        str,
+        Meta(
+            pattern="^https?://",
+            description="the collector of OpenTelemetry traces",
+            examples=["http://collector:4318"],
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if settings that are valid by themselves contradict each other."""
