@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tests.processes import output
+from tests.processes import read_output
 
 Record = dict[str, Any]
 
@@ -19,7 +19,7 @@ def parse(text: str) -> list[Record]:
 async def stop(process: Process) -> list[Record]:
     """End a service, and return the records of its remaining output."""
     process.terminate()
-    records = parse(await output(process))
+    records = parse(await read_output(process))
     assert process.returncode == 0
     return records
 

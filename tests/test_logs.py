@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from tests.people import Person
-from tests.processes import Start, answers, output, read_until
+from tests.processes import Start, read_output, read_until, wait_until_serving
 from tests.raw_http import Client, exchange, get, post
 from tests.records import accesses, parse, read_record, stop
-from tests.waiting import WAITERS, until
+from tests.waiting import wait_for_blocked_session
 
 JSON_LOG = {"ACCESS_LOG": "on", "LOG_FORMAT": "json"}
 PASSWORD = "a password that stays secret"
@@ -22,16 +22,16 @@ ACCOUNT = {"username": "alice", "email": EMAIL, "password": PASSWORD}
 
 
 async def test_the_access_log_has_a_line_for_every_request(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="0.5", **JSON_LOG)
-    await answers(visitor)
-    alice = await Person.register(visitor, "alice")
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
     post_id = (await alice.publish())["id"]
-    await visitor.get(f"/posts/{post_id}", headers={"X-Request-ID": "mine"})
-    await visitor.get("/nowhere/alice@example.com")
-    await visitor.put("/posts")
-    address = str(visitor.base_url)
+    await process_client.get(f"/posts/{post_id}", headers={"X-Request-ID": "mine"})
+    await process_client.get("/nowhere/alice@example.com")
+    await process_client.put("/posts")
+    address = str(process_client.base_url)
     await exchange(address, b"nonsense\r\n\r\n")
     await exchange(address, get(fields=b"X: " + b"x" * 100_000 + b"\r\n"))
     await exchange(address, post(b"Content-Length: 5\r\nContent-Type: application/json\r\n", b"{"))
@@ -61,16 +61,16 @@ async def test_the_access_log_has_a_line_for_every_request(
 
 
 async def test_a_refused_request_and_a_client_that_has_gone_are_in_the_access_log(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, MAX_REQUESTS="1", **JSON_LOG)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     async with db.transaction():
         await db.execute("lock table posts in access exclusive mode")
-        with Client(str(visitor.base_url)) as client:
+        with Client(str(process_client.base_url)) as client:
             await client.send(get(b"/posts/1"))
-            await until(lambda: is_waiting(db), 10)
-            refused = await visitor.get("/posts/2")
+            await wait_for_blocked_session(db)
+            refused = await process_client.get("/posts/2")
             client.reset()
         gone = await read_record(process, route="/posts/{post_id}", status=499)
     await stop(process)
@@ -79,16 +79,12 @@ async def test_a_refused_request_and_a_client_that_has_gone_are_in_the_access_lo
     assert gone["method"] == "GET"
 
 
-async def is_waiting(db: asyncpg.Connection) -> bool:
-    return bool(await db.fetchval(WAITERS))
-
-
 async def test_the_access_log_of_people_is_a_line_of_text(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, ACCESS_LOG="on", WORKERS="2")
     await read_until(process, *["Application startup complete"] * 2)
-    await visitor.get("/users/7", headers={"X-Request-ID": "mine"})
+    await process_client.get("/users/7", headers={"X-Request-ID": "mine"})
 
     text = await read_until(process, "/users/{user_id}")
 
@@ -100,35 +96,35 @@ async def test_the_access_log_of_people_is_a_line_of_text(
 
 
 async def test_just_up_writes_a_line_for_each_request(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start("service.development", DATABASE_URL=database_url)
     await read_until(process, "Uvicorn running on")
-    await visitor.get("/posts")
+    await process_client.get("/posts")
 
     await read_until(process, "service.access: GET     /posts ")
 
 
 async def test_without_the_access_log_a_request_writes_nothing(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, LOG_LEVEL="debug")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     await read_until(process, "Uvicorn running on")
-    await visitor.get("/posts")
+    await process_client.get("/posts")
     process.terminate()
 
-    assert "/posts" not in await output(process)
+    assert "/posts" not in await read_output(process)
 
 
 async def test_a_traceback_is_one_record_with_the_request_id(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     await db.execute("alter table posts rename to moved")
     process = await start("service", DATABASE_URL=database_url, **JSON_LOG)
-    await answers(visitor)
+    await wait_until_serving(process_client)
 
-    response = await visitor.get("/posts/7", headers={"X-Request-ID": "mine"})
+    response = await process_client.get("/posts/7", headers={"X-Request-ID": "mine"})
     records = await stop(process)
 
     assert response.status_code == 500
@@ -140,21 +136,21 @@ async def test_a_traceback_is_one_record_with_the_request_id(
 
 
 async def test_a_record_of_a_batch_names_all_its_requests(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, DATABASE_TIMEOUT_SECONDS="0.5", **JSON_LOG)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in range(12)]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in range(12)]
         for client in clients:
-            await client.ask(get())
+            await client.status_of(get())
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             process.send_signal(signal.SIGSTOP)  # all requests arrive in the same turn of its loop
             for number, client in enumerate(clients, 1):
                 await client.send(get(b"/posts/%d" % number, fields=b"X-Request-ID: r-%d\r\n" % number))
             process.send_signal(signal.SIGCONT)
-            statuses = {(await client.answer()).status for client in clients}
+            statuses = {(await client.read_response()).status for client in clients}
     records = await stop(process)
 
     assert statuses == {503}
@@ -165,13 +161,13 @@ async def test_a_record_of_a_batch_names_all_its_requests(
 
 
 async def test_registration_and_logins_are_security_events(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, LOG_FORMAT="json")
-    await answers(visitor)
-    alice = await Person.register(visitor, "alice")
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
     for username in ("alice", "nobody"):
-        await visitor.post(
+        await process_client.post(
             "/auth/token", data={"username": username, "password": "wrong"}, headers={"X-Request-ID": username}
         )
 
@@ -191,21 +187,21 @@ async def test_registration_and_logins_are_security_events(
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 async def test_no_secret_is_in_the_log(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, log_format: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, log_format: str
 ) -> None:
     process = await start(
         "service", DATABASE_URL=database_url, ACCESS_LOG="on", LOG_FORMAT=log_format, LOG_LEVEL="debug"
     )
-    await answers(visitor)
-    await visitor.post("/auth/register", json=ACCOUNT)
-    await visitor.post("/auth/register", json=ACCOUNT)
+    await wait_until_serving(process_client)
+    await process_client.post("/auth/register", json=ACCOUNT)
+    await process_client.post("/auth/register", json=ACCOUNT)
     form = {"username": "alice", "password": PASSWORD}
-    token = (await visitor.post("/auth/token", data=form)).json()["access_token"]
-    await visitor.post("/auth/token", files={name: (None, value) for name, value in form.items()})
-    await visitor.post("/auth/token", data={"username": PASSWORD, "password": PASSWORD + "?"})
+    token = (await process_client.post("/auth/token", data=form)).json()["access_token"]
+    await process_client.post("/auth/token", files={name: (None, value) for name, value in form.items()})
+    await process_client.post("/auth/token", data={"username": PASSWORD, "password": PASSWORD + "?"})
     secrets = {"Authorization": f"Bearer {token}", "Cookie": "session=a-cookie-that-stays-secret"}
-    await visitor.get(f"/users/me?token={token}&email={EMAIL}", headers=secrets)
-    await visitor.get(f"/users/{EMAIL}")
+    await process_client.get(f"/users/me?token={token}&email={EMAIL}", headers=secrets)
+    await process_client.get(f"/users/{EMAIL}")
     # A trigger that quotes the row and the password, and a constraint that names its key.
     await db.execute("alter table users add constraint chosen unique (email, id)")
     await db.execute(
@@ -213,10 +209,10 @@ async def test_no_secret_is_in_the_log(
         f"raise exception '% % % {PASSWORD}', new.username, new.email, new.password_hash; end $$"
     )
     await db.execute("create trigger quote before insert on users for each row execute function quote()")
-    failed = await visitor.post("/auth/register", json=ACCOUNT | {"username": "bob"}, headers=secrets)
+    failed = await process_client.post("/auth/register", json=ACCOUNT | {"username": "bob"}, headers=secrets)
     process.terminate()
 
-    text = await output(process)
+    text = await read_output(process)
 
     assert failed.status_code == 500
     assert "Traceback" in text

@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.observability.families import FAMILIES
 from tests.people import Person
-from tests.processes import Start, answers, free_port, output, read_until, workers_of
+from tests.processes import Start, free_port, read_output, read_until, wait_for_workers, wait_until_serving
 from tests.raw_http import Client, exchange, get
-from tests.waiting import WAITERS, until
+from tests.waiting import until, wait_for_blocked_session
 
 OPERATIONS = Path("service/operations")
 
@@ -61,15 +61,15 @@ def page(environment: dict[str, str]) -> Page:
 
 
 async def test_requests_logins_and_batches_are_counted(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, page: Page
+    start: Start, process_client: httpx.AsyncClient, database_url: str, page: Page
 ) -> None:
     await start("service", DATABASE_URL=database_url)
-    await answers(visitor)
-    alice = await Person.register(visitor, "alice")
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
     post = await alice.publish()
     await asyncio.gather(*(alice.read(post["id"]) for _ in range(5)))
-    await visitor.post("/auth/token", data={"username": "alice", "password": "wrong"})
-    address = str(visitor.base_url)
+    await process_client.post("/auth/token", data={"username": "alice", "password": "wrong"})
+    address = str(process_client.base_url)
     for target in (b"/nowhere", b"/a-name-of-the-client"):
         await exchange(address, get(target, fields=b"Connection: close\r\n"))
     await exchange(address, b"PROPFIND /posts HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -96,36 +96,32 @@ async def test_requests_logins_and_batches_are_counted(
 
 
 async def test_requests_in_flight_and_shed_and_the_wait_for_a_connection_are_counted(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, page: Page
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, page: Page
 ) -> None:
     await start("service", DATABASE_URL=database_url, MAX_REQUESTS="3", DATABASE_CONNECTIONS="1")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     with (
-        Client(str(visitor.base_url)) as one,
-        Client(str(visitor.base_url)) as two,
-        Client(str(visitor.base_url)) as three,
+        Client(str(process_client.base_url)) as one,
+        Client(str(process_client.base_url)) as two,
+        Client(str(process_client.base_url)) as three,
     ):
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             await one.send(get(b"/posts/1"))
-            await until(lambda: is_waiting(db), 10)
+            await wait_for_blocked_session(db)
             await two.send(get(b"/posts/2"))
             await three.send(get(b"/posts?limit=2"))
             await page.becomes(3, "http_requests_in_flight")
-            refused = await visitor.get("/posts/3")
+            refused = await process_client.get("/posts/3")
             await page.becomes(1, "database_pool_connections_in_use")
             await page.becomes(2, "database_pool_waiting")
             await page.becomes(1, "http_requests_shed_total")
-        assert {(await client.answer()).status for client in (one, two, three)} == {200, 404}
+        assert {(await client.read_response()).status for client in (one, two, three)} == {200, 404}
 
     assert refused.status_code == 503
     await page.becomes(0, "http_requests_in_flight")
     await page.becomes(0, "database_pool_waiting")
     assert await page.value("database_pool_wait_seconds_sum") > 0.1
-
-
-async def is_waiting(db: asyncpg.Connection) -> bool:
-    return bool(await db.fetchval(WAITERS))
 
 
 async def test_the_numbers_of_several_workers_add_up_also_after_one_was_replaced(
@@ -138,22 +134,22 @@ async def test_the_numbers_of_several_workers_add_up_also_after_one_was_replaced
 
     async def visit(times: int) -> None:
         for _ in range(times):
-            async with httpx.AsyncClient(base_url=url) as visitor:  # a new connection, for either worker
-                assert (await visitor.get("/")).status_code == 200
+            async with httpx.AsyncClient(base_url=url) as process_client:  # a new connection, for either worker
+                assert (await process_client.get("/")).status_code == 200
 
     await visit(30)
     await page.becomes(30, **served)
     await page.becomes(2, "service_workers")
-    first, second = await workers_of(process)
+    first, second = await wait_for_workers(process)
     os.kill(first, signal.SIGKILL)
-    await workers_of(process, but=first)
+    await wait_for_workers(process, without=first)
     await read_until(process, "Application startup complete")
     await visit(10)
 
     await page.becomes(40, **served)
     await page.becomes(2, "service_workers")
     await page.becomes(20, "database_pool_connections_max")
-    assert second in await workers_of(process, but=first)
+    assert second in await wait_for_workers(process, without=first)
 
 
 async def test_a_metrics_port_that_is_in_use_is_an_error_at_start(start: Start, database_url: str) -> None:
@@ -163,26 +159,26 @@ async def test_a_metrics_port_that_is_in_use_is_an_error_at_start(start: Start, 
 
     second = await start("service", DATABASE_URL=database_url, PORT=str(free_port()), METRICS_PORT=port)
 
-    assert f"port {port} (METRICS_PORT): Address already in use" in await output(second)
+    assert f"port {port} (METRICS_PORT): Address already in use" in await read_output(second)
     assert second.returncode == 1
 
 
 async def test_there_are_no_metrics_by_default(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, page: Page
+    start: Start, process_client: httpx.AsyncClient, database_url: str, page: Page
 ) -> None:
     await start("service", DATABASE_URL=database_url, METRICS_PORT="")
-    await answers(visitor)
+    await wait_until_serving(process_client)
 
-    assert (await visitor.get("/metrics")).status_code == 404
+    assert (await process_client.get("/metrics")).status_code == 404
     with pytest.raises(httpx.ConnectError):
         await page.text()
 
 
 async def test_promtool_finds_no_fault_with_the_page(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, page: Page, promtool: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str, page: Page, promtool: str
 ) -> None:
     await start("service", DATABASE_URL=database_url)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     await page.becomes(1, "http_request_duration_seconds_count")
 
     check = await asyncio.create_subprocess_exec(

@@ -47,7 +47,7 @@ async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
             await client.send(get(b"/posts"))
             await app.arrived.wait()
             await app.stop()
-            answer = await client.answer()
+            answer = await client.read_response()
 
     assert answer.status == 503
     assert [(method, status) for method, _, status, *_ in app.seen] == [("GET", 503)]

@@ -14,7 +14,7 @@ from service import settings
 from service.settings import SettingsError
 from tests.collector import Collector, attributes
 from tests.people import Person
-from tests.processes import Start, answers, free_port, output
+from tests.processes import Start, free_port, read_output, wait_until_serving
 from tests.raw_http import Client, get
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -33,7 +33,7 @@ def collector() -> Iterator[Collector]:
 @pytest.mark.parametrize("metrics", [False, True], ids=["traces alone", "traces and metrics"])
 async def test_a_trace_is_continued_with_a_span_for_the_request_and_one_for_its_statement(
     start: Start,
-    visitor: httpx.AsyncClient,
+    process_client: httpx.AsyncClient,
     database_url: str,
     collector: Collector,
     metrics: bool,  # noqa: FBT001 - a parameter of the test
@@ -42,12 +42,14 @@ async def test_a_trace_is_continued_with_a_span_for_the_request_and_one_for_its_
     process = await start(
         "service", DATABASE_URL=database_url, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, METRICS_PORT=port
     )
-    await answers(visitor)
-    alice = await Person.register(visitor, "alice")
-    await visitor.get(f"/users/{alice.id}", headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "mine"})
-    await visitor.get("/users/me")
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
+    await process_client.get(
+        f"/users/{alice.id}", headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "mine"}
+    )
+    await process_client.get("/users/me")
     process.terminate()
-    said = await output(process)
+    said = await read_output(process)
 
     assert process.returncode == 0, said
     [request] = collector.named("GET /users/{user_id}")
@@ -70,24 +72,24 @@ async def test_a_trace_is_continued_with_a_span_for_the_request_and_one_for_its_
 
 async def test_a_statement_of_a_batch_is_linked_to_its_other_requests(
     start: Start,
-    visitor: httpx.AsyncClient,
+    process_client: httpx.AsyncClient,
     database_url: str,
     collector: Collector,
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in range(3)]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in range(3)]
         for client in clients:
-            await client.ask(get())
+            await client.status_of(get())
         process.send_signal(signal.SIGSTOP)  # all requests arrive in the same turn of its loop
         for number, client in enumerate(clients, 1):
             await client.send(get(b"/posts/%d" % number))
         process.send_signal(signal.SIGCONT)
         for client in clients:
-            await client.answer()
+            await client.read_response()
     process.terminate()
-    await output(process)
+    await read_output(process)
 
     requests = {span.span_id for span in collector.named("GET /posts/{post_id}")}
     [statement] = [span for span in collector.spans if span.parent_span_id in requests]
@@ -96,15 +98,15 @@ async def test_a_statement_of_a_batch_is_linked_to_its_other_requests(
 
 
 async def test_a_collector_that_does_not_answer_changes_nothing(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start(
         "service", DATABASE_URL=database_url, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}"
     )
-    await answers(visitor)
-    response = await visitor.get("/posts")
+    await wait_until_serving(process_client)
+    response = await process_client.get("/posts")
     process.terminate()
-    said = await output(process)
+    said = await read_output(process)
 
     assert response.status_code == 200
     assert (process.returncode, "Traceback" in said) == (0, False), said
