@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 
 import pytest
 
@@ -14,10 +15,10 @@ ADDRESS = "alice.o'neil+news@mail.example.com"
 @pytest.mark.parametrize(
     ("text", "redacted"),
     [
-        ("Key (email)=(a@b.example) already exists.", "Key (email)=([removed]) already exists."),
-        ("Key (username, email)=(x (y), z) already exists.", "Key (username, email)=([removed]) already exists."),
-        ("Key (user_id)=(7) is not present in table", "Key (user_id)=([removed]) is not present in table"),
-        ("Failing row contains (1, alice, hunter2hunter2).", "Failing row contains ([removed])"),
+        ("Key (email)=(a@b.example) already exists.", "Key (email)=[removed]"),
+        ("Key (username, email)=(x (y), z) already exists.", "Key (username, email)=[removed]"),
+        ("Key (user_id)=(7) is not present in table", "Key (user_id)=[removed]"),
+        ("Failing row contains (1, alice, hunter2hunter2).", "Failing row contains [removed]"),
         (
             "invalid input for query argument $3: 'hunter (2)' (expected str, got int)",
             "invalid input for query argument $3: [removed] (expected str, got int)",
@@ -42,6 +43,33 @@ ADDRESS = "alice.o'neil+news@mail.example.com"
 )
 def test_secrets_are_removed(text: str, redacted: str) -> None:
     assert redact(text) == redacted
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "a-",
+        "-eyJ",
+        "eyJ.",
+        "Key (",
+        "Key (a)=(",
+        "password ",
+        "token-",
+        "a.",
+        "a@",
+        "x://",
+        "basic ",
+        "$argon2",
+        "'",
+    ],
+)
+def test_a_long_text_takes_little_time(piece: str) -> None:
+    begun = time.monotonic()
+
+    redact(piece * (100_000 // len(piece)))
+
+    assert time.monotonic() - begun < 2
 
 
 def test_no_text_can_pass_for_a_record() -> None:

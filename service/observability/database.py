@@ -15,8 +15,8 @@ from service.settings import Settings
 class MeasuredPool(ConnectionPool):
     """Measures how long its callers wait for a connection."""
 
-    def __init__(self, url: str, *, size: int, timeout: float) -> None:
-        super().__init__(url, size=size, timeout=timeout)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.waits = Histogram(POOL_WAIT)
         self._wait = self.waits.cell(())
 
@@ -34,8 +34,8 @@ class MeasuredDatabase(Database):
     _pool: MeasuredPool
     pool_class = MeasuredPool
 
-    def __init__(self, url: str, *, connections: int, timeout: float) -> None:
-        super().__init__(url, connections=connections, timeout=timeout)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         statements, batches = Histogram(STATEMENTS), Histogram(BATCH_ROWS)
         self.histograms = [statements, batches, self._pool.waits]
         self._observe, self._observe_batch = statements.observe, batches.observe

@@ -1,5 +1,6 @@
 """The page of metrics, by Prometheus's own client, on a port of its own."""
 
+import logging
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -11,6 +12,8 @@ from service.observability.families import FAMILIES, Family
 from service.observability.metrics import Labels, Numbers, add
 from service.observability.snapshots import Snapshots
 from service.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class Totals(Collector):
@@ -50,3 +53,5 @@ def expose(settings: Settings, snapshots: Snapshots) -> None:
         raise SystemExit(
             f"Cannot listen on {settings.host}, port {settings.metrics_port} (METRICS_PORT): {error.strerror}"
         ) from error
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    logger.info("Metrics on http://%s:%d/metrics", host, settings.metrics_port)
