@@ -3,7 +3,13 @@
 from litestar import Controller
 from litestar.params import JSONBody, URLEncodedBody
 
-from service.errors import IncorrectCredentials, TooManyPasswords, UnsupportedGrantType, UsernameOrEmailTaken
+from service.errors import (
+    HashingFailed,
+    IncorrectCredentials,
+    TooManyPasswords,
+    UnsupportedGrantType,
+    UsernameOrEmailTaken,
+)
 from service.http.headers import NO_STORE
 from service.http.links import LOCATION, relative
 from service.http.requests import Request
@@ -26,7 +32,7 @@ class AuthController(Controller):
         summary="Register an account",
         response_description="The new account.",
         response_headers=[LOCATION],
-        fails_with=(UsernameOrEmailTaken, TooManyPasswords),
+        fails_with=(UsernameOrEmailTaken, TooManyPasswords, HashingFailed),
     )
     async def register(self, request: Request, data: JSONBody[UserCreate]) -> JSONResponse[User]:
         """Anyone may register. Usernames and e-mail addresses are unique."""
@@ -42,7 +48,7 @@ class AuthController(Controller):
         summary="Log in",
         response_description="An access token.",
         status_code=200,
-        fails_with=(UnsupportedGrantType, IncorrectCredentials, TooManyPasswords),
+        fails_with=(UnsupportedGrantType, IncorrectCredentials, TooManyPasswords, HashingFailed),
     )
     async def login(self, request: Request, data: URLEncodedBody[PasswordGrant]) -> AccessToken:
         """Exchange a username and a password for an access token (OAuth 2, password grant).

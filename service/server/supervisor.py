@@ -3,11 +3,9 @@
 import logging
 import multiprocessing
 import os
-import resource
 import signal
 import socket
 import time
-from contextlib import suppress
 from functools import cached_property
 from multiprocessing import resource_tracker
 from typing import Final
@@ -17,6 +15,7 @@ from uvicorn.supervisors import multiprocess
 
 from service.observability import logs
 from service.observability.exposition import expose
+from service.server import open_files
 from service.server.server import SHUTDOWN_SECONDS, Config, Server
 from service.settings import Settings
 
@@ -34,9 +33,7 @@ _TERMINAL_SIGNALS: Final = {signal.SIGINT, signal.SIGHUP}
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. Raises ``SystemExit`` if a worker cannot start."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS has no such thing as no limit
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
+    open_files.raise_limit()
     several = settings.workers > 1
     config = Workers(settings) if several else Config(settings, log_config=logs.configuration(settings))
     if config.snapshots:
