@@ -13,6 +13,8 @@ from msgspec import Meta, Struct, ValidationError
 
 from service.cores import usable_cores
 from service.database import address
+from service.http.cors import parse_origins
+from service.http.forwarded import parse_proxies
 from service.structs.rules import alternatives, describe_fault
 
 MIN_SECRET_BYTES: Final = 32  # as long as the digest of HS256 (RFC 7518, section 3.2)
@@ -36,25 +38,89 @@ Switch = Literal["on", "off"]
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
-    """The settings, under the names of the environment variables. README.md describes each."""
+    """The settings, under the names of the environment variables.
 
-    database_url: str
-    secret_key: bytes
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
-    workers: Annotated[int, Meta(ge=1, le=256)] = 1
-    max_requests: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024
-    client_timeout_seconds: Seconds = 20
-    keep_alive_seconds: Seconds = 75
-    drain_seconds: Annotated[int, Meta(ge=0, le=3600)] = 0
-    access_token_minutes: Annotated[int, Meta(ge=1, le=60 * 24 * 365)] = 30
-    database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
-    database_timeout_seconds: Seconds = 5
-    password_memory_kib: Annotated[int, Meta(ge=8, le=4 * 1024 * 1024)] = 19 * 1024
-    password_passes: Annotated[int, Meta(ge=1, le=100)] = 2
-    password_lanes: Annotated[int, Meta(ge=1, le=16)] = 1
-    password_threads: Annotated[int, Meta(ge=1, le=256)] = 1
-    password_queue: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    ``--help``, README.md and ``.env.example`` have the descriptions; ``just format`` writes them there. ``default`` in
+    ``extra`` describes a default that is no constant.
+    """
+
+    database_url: Annotated[
+        str,
+        Meta(
+            description="the database; `postgresql+asyncpg://…` works, too",
+            examples=["postgresql://user@host/name"],
+            extra={"default": "required, except by `just up`"},
+        ),
+    ]
+    secret_key: Annotated[
+        bytes,
+        Meta(
+            description=f"signs the access tokens; at least {MIN_SECRET_BYTES} bytes",
+            extra={"default": "generated, and kept in `DATA_DIRECTORY`"},
+        ),
+    ]
+    secret_key_file: Annotated[str, Meta(description="a file that contains the key, instead of `SECRET_KEY`")] = ""
+    data_directory: Annotated[str, Meta(description="the generated key, and the data of `just up`")] = ".data"
+    host: Annotated[str, Meta(description="the address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="the port to listen on")] = 8000
+    workers: Annotated[int, Meta(ge=1, le=256, description="processes")] = 1
+    max_requests: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="requests in flight, per worker; the next one gets a 503")
+    ] = 1024
+    client_timeout_seconds: Annotated[
+        Seconds, Meta(description="the time for a client to send a request, or to read some of its response")
+    ] = 20
+    keep_alive_seconds: Annotated[
+        Seconds, Meta(description="the time that a connection may be idle; longer than the proxy's own")
+    ] = 75
+    drain_seconds: Annotated[
+        int, Meta(ge=0, le=3600, description="the time in which requests are still served after SIGTERM")
+    ] = 0
+    access_token_minutes: Annotated[
+        int, Meta(ge=1, le=60 * 24 * 365, description="the lifetime of an access token")
+    ] = 30
+    database_connections: Annotated[int, Meta(ge=1, le=1000, description="the most connections, per worker")] = 10
+    database_timeout_seconds: Annotated[
+        Seconds, Meta(description="the wait for a connection, and then for a statement, before a 503")
+    ] = 5
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="the addresses and networks, separated by commas, whose `X-Forwarded-For` and "
+            "`X-Forwarded-Proto` are believed",
+            examples=["127.0.0.1,10.0.0.0/8"],
+        ),
+    ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="the origins, separated by commas, whose pages may use the API; `*` is every origin, without "
+            "credentials",
+            examples=["https://app.example"],
+        ),
+    ] = ()
+    password_memory_kib: Annotated[
+        int, Meta(ge=8, le=4 * 1024 * 1024, description="the memory for an Argon2id hash (OWASP's default)")
+    ] = 19 * 1024
+    password_passes: Annotated[int, Meta(ge=1, le=100, description="the passes of an Argon2id hash")] = 2
+    password_lanes: Annotated[int, Meta(ge=1, le=16, description="the lanes of an Argon2id hash")] = 1
+    password_threads: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=256,
+            description="passwords hashed at once, per worker; each takes `PASSWORD_MEMORY_KIB`",
+            extra={"default": "the cores / `WORKERS`, at most 4"},
+        ),
+    ] = 1
+    password_queue: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="passwords waiting or being hashed, per worker; the next one gets a 503",
+        ),
+    ] = 256
     access_log: Annotated[
         Switch, Meta(description="`on`: a line for each request. `just up` and Compose switch it on")
     ] = "off"
@@ -92,6 +158,12 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     values: dict[str, Any] = {name: text for name, text in given.items() if text}
     values |= {name: values[name].lower() for name in _WORDS & values.keys()}
     faults = []
+    for name, parse in (("TRUSTED_PROXIES", parse_proxies), ("CORS_ORIGINS", parse_origins)):
+        try:
+            values[name] = parse(values.get(name, ""))
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+            del values[name]
     for name, read in (("DATABASE_URL", _database_url), ("SECRET_KEY", _secret_key)):
         try:
             values[name] = read(environment)

@@ -50,7 +50,8 @@ def role_url(database_url: str, role: str) -> str:
 
 async def grant_all(db: asyncpg.Connection, role: str) -> None:
     await db.execute(
-        f"grant select, insert, update, delete on users, posts to {role}; grant select on schema_files to {role}"
+        f"grant select, insert, update, delete on users, posts, signing_key to {role}; "
+        f"grant select on schema_files to {role}"
     )
 
 
@@ -83,6 +84,7 @@ async def test_a_role_without_rights_is_refused_and_every_missing_right_is_named
     assert await faults(settings, role_url) == [
         f'the role "{role}" lacks delete, insert, select, update on table posts: {remedy}',
         f'the role "{role}" lacks select on table schema_files: {remedy}',
+        f'the role "{role}" lacks delete, insert, select, update on table signing_key: {remedy}',
         f'the role "{role}" lacks delete, insert, select, update on table users: {remedy}',
     ]
 

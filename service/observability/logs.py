@@ -16,7 +16,6 @@ from pythonjsonlogger.json import JsonFormatter
 from service.http.headers import request_id
 from service.observability.context import current_scopes
 from service.observability.redaction import redact
-from service.settings import Settings
 
 # Requests of a batch that a record names. A batch has up to 100.
 MAX_IDS: Final = 10
@@ -28,17 +27,17 @@ _FIELDS: Final = ("outcome", "user_id", "client", "request_id", "request_ids", "
 _CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def configuration(settings: Settings) -> dict[str, Any]:
+def configuration(log_format: str = "text", log_level: str = "info") -> dict[str, Any]:
     """The configuration of the ``logging`` module. uvicorn passes it on to its workers."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"chosen": {"()": JSONFormatter if settings.log_format == "json" else TextFormatter}},
+        "formatters": {"chosen": {"()": JSONFormatter if log_format == "json" else TextFormatter}},
         "filters": {"requests": {"()": RequestIds}},
         "handlers": {
             "stderr": {"class": "logging.StreamHandler", "formatter": "chosen", "filters": ["requests"]},
         },
-        "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
+        "root": {"handlers": ["stderr"], "level": log_level.upper()},
     }
 
 

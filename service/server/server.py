@@ -13,13 +13,14 @@ from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+from litestar.types import ASGIApp
 
 from service.app import create_app
 from service.http.headers import Field
 from service.observability.observing import Observers
 from service.observability.snapshots import Snapshots
 from service.server.connection import Connection
-from service.server.shedding import LoadShedding
+from service.server.edge import fields_for, wrap
 from service.server.state import TICK_SECONDS, Connections, Limits
 from service.settings import Settings
 
@@ -48,7 +49,7 @@ class Config(uvicorn.Config):
         self.settings = settings
         self.snapshots = Snapshots(settings.workers) if settings.metrics_port else None
         super().__init__(
-            partial(LoadShedding, app, settings.max_requests) if app else partial(build, settings),
+            partial(wrap, app, settings) if app else partial(build, settings),
             factory=True,
             loop="uvloop",
             http=Connection,
@@ -58,14 +59,14 @@ class Config(uvicorn.Config):
             log_config=log_config,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nobody may claim another address than the peer's
+            proxy_headers=False,  # see edge.py
             workers=settings.workers,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
 
 
-def build(settings: Settings) -> LoadShedding:
-    return LoadShedding(create_app(settings), settings.max_requests)
+def build(settings: Settings) -> ASGIApp:
+    return wrap(create_app(settings), settings)
 
 
 class Server(uvicorn.Server):
@@ -83,6 +84,7 @@ class Server(uvicorn.Server):
             client_timeout_seconds=self.settings.client_timeout_seconds,
         )
         self.server_state = Connections(self.limits)
+        self.server_state.fields_for = fields_for(self.settings)
         self.observers = Observers(self.settings, config.snapshots, slot)
         self.server_state.run = self.observers.run
         self._drain_until = 0.0

@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 from uvicorn.server import ServerState
 
+from service.http.headers import Field
 from service.server.exchange import Exchange
 
 if TYPE_CHECKING:
     from service.server.connection import Connection
+
+FieldsFor = Callable[[Any], tuple[Field, ...]]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class Connections(ServerState):
         self.ticks = 0
         self.closing = False  # every response announces the close
         self.run: Callable[[Exchange], Coroutine[Any, Any, None]] = Exchange.run
+        self.fields_for: FieldsFor | None = None  # fields of a response that depend on its request
         self._unflushed: list[Connection] = []
         self.ticks_in: dict[State, float] = {}
         self.limit(limits)

@@ -8,7 +8,7 @@ import socket
 import time
 from functools import cached_property
 from multiprocessing import resource_tracker
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
@@ -31,11 +31,15 @@ _spawn = multiprocessing.get_context("spawn")
 _TERMINAL_SIGNALS: Final = {signal.SIGINT, signal.SIGHUP}
 
 
+def _log_config(settings: Settings) -> dict[str, Any]:
+    return logs.configuration(settings.log_format, settings.log_level)
+
+
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. Raises ``SystemExit`` if a worker cannot start."""
     open_files.raise_limit()
     several = settings.workers > 1
-    config = Workers(settings) if several else Config(settings, log_config=logs.configuration(settings))
+    config = Workers(settings) if several else Config(settings, log_config=_log_config(settings))
     if config.snapshots:
         expose(settings, config.snapshots)
     if isinstance(config, Workers):
@@ -48,7 +52,7 @@ class Workers(Config):
     """The configuration of several workers."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, log_config=logs.configuration(settings))
+        super().__init__(settings, log_config=_log_config(settings))
         # How many connections each worker has, in memory that all of them share; FREE where there is no worker.
         self.connections = _spawn.RawArray("i", [FREE] * settings.workers)
 
