@@ -65,11 +65,11 @@ def test_secrets_are_removed(text: str, redacted: str) -> None:
     ],
 )
 def test_a_long_text_takes_little_time(piece: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
 
     redact(piece * (100_000 // len(piece)))
 
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 10  # quadratic time would be more than a minute
 
 
 def test_no_text_can_pass_for_a_record() -> None:

@@ -76,10 +76,10 @@ class AccessLog:
 
 
 class Clock:
-    """Timestamps of ``time.perf_counter``. Those of the same millisecond are the same text."""
+    """Timestamps of ``time.perf_counter``. The part that those of a second have in common is formatted once."""
 
     def __init__(self) -> None:
-        self._millisecond = 0
+        self._second = 0
         self._text = ""
         self.set()
 
@@ -88,10 +88,10 @@ class Clock:
         self._epoch = time.time() - time.perf_counter()
 
     def timestamp(self, seconds: float) -> str:
-        millisecond = int((self._epoch + seconds) * 1000)
-        if millisecond != self._millisecond:
-            self._millisecond, self._text = millisecond, timestamp(millisecond / 1000)
-        return self._text
+        second, millisecond = divmod(int((self._epoch + seconds) * 1000), 1000)
+        if second != self._second:
+            self._second, self._text = second, timestamp(second).removesuffix("000Z")
+        return f"{self._text}{millisecond:03}Z"
 
 
 _encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode

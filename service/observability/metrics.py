@@ -17,6 +17,8 @@ Snapshot: TypeAlias = dict[str, dict[Labels, Numbers]]
 
 Sample: TypeAlias = tuple[str, Labels, float]
 
+_DURATIONS: Final = FAMILIES[REQUESTS].buckets
+
 METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -57,7 +59,9 @@ class Metrics:
             method, route, status = key
             labels = method if method in METHODS else "other", route or "none", str(status)
             cell = self._cells[key] = self._requests.cell(labels)
-        self._requests.observe(cell, seen[3])
+        seconds = seen[3]
+        cell[bisect_left(_DURATIONS, seconds)] += 1
+        cell[-1] += seconds
 
     def snapshot(self) -> Snapshot:
         now: Snapshot = {histogram.name: histogram.numbers for histogram in self.histograms}
