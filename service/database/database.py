@@ -13,31 +13,10 @@ from service.database.batching import BatchLoader, Row, WriteBatcher, reject, re
 from service.database.pool import ConnectionPool, Usage
 from service.database.pooled_connection import PooledConnection
 from service.database.pooler import SHARED_SESSION_ERRORS
+from service.database.statement_errors import ROW_ERRORS, UNAVAILABLE
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
 from service.observability.context import current_requests
-
-# A statement failed because of one of its rows, and wrote nothing: invalid values (class 22), constraints (23),
-# deadlocks (40), locks (55).
-_ROW_ERRORS = (
-    ValueError,
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-)
-
-# The database cannot serve a valid statement now, and has not applied it: a shutdown or a statement timeout (class 57),
-# no memory, disk space or connection slot (53), an I/O error (58), a read-only server (25006), a shared session.
-# After a timeout of ours it may have applied it.
-_UNAVAILABLE = (
-    *SHARED_SESSION_ERRORS,
-    TimeoutError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
 
 # Seconds after which a health probe reports that the database does not answer.
 _PROBE_TIMEOUT: Final = 1
@@ -102,7 +81,7 @@ class Database:
         except Exception as error:
             lost = pooled.connection.is_closed()
             self._pool.release_after(error, pooled)
-            if not (lost or isinstance(error, _UNAVAILABLE)):
+            if not (lost or isinstance(error, UNAVAILABLE)):
                 raise
             self._pool.status.log_failure("a statement failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
@@ -135,7 +114,7 @@ class Database:
             else:
                 await self._roll_back(pooled, transaction.failure)
             raised_by_block = error is not transaction.failure and not timed_out
-            if raised_by_block or not (lost or isinstance(error, _UNAVAILABLE)):
+            if raised_by_block or not (lost or isinstance(error, UNAVAILABLE)):
                 raise
             self._pool.status.log_failure("a transaction failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
@@ -199,7 +178,7 @@ class Database:
             batcher = self._batchers[statement] = WriteBatcher(
                 partial(self._write_all, batch_statement),
                 partial(self._write_one, statement),
-                _ROW_ERRORS,
+                ROW_ERRORS,
                 ConnectionLost,
             )
         return await batcher.write(row, key)

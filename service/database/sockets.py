@@ -22,8 +22,8 @@ def set_keep_alive(connection: Any) -> None:
     tcp = transport.get_extra_info("socket")
     if tcp.family == socket.AF_UNIX:
         return
-    with suppress(OSError):  # a sandbox may lack some of them
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _OPTIONS.items():
-            if (option := getattr(socket, name, None)) is not None:
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _OPTIONS.items():
+        if (option := getattr(socket, name, None)) is not None:
+            with suppress(OSError):  # a sandbox may lack it
                 tcp.setsockopt(socket.IPPROTO_TCP, option, value)
