@@ -11,12 +11,12 @@ from service.controllers.docs import DocsController
 from service.controllers.health import HealthController
 from service.controllers.posts import PostController
 from service.controllers.users import UserController
-from service.database.database import Database
 from service.http import openapi
 from service.http.application import Application
 from service.http.problems import respond
 from service.http.requests import Request
 from service.http.routes import RouteRules
+from service.observability.database import database_class
 from service.security.passwords import Passwords
 from service.security.tokens import Tokens
 from service.settings import Settings
@@ -30,7 +30,9 @@ API: Final = (AuthController, UserController, PostController, HealthController)
 def create_app(given: Settings | None = None) -> Litestar:
     """Build the application from ``given`` settings, else from the environment's. Raises ``SettingsError``."""
     chosen = given or settings.load()
-    db = Database(chosen.database_url, connections=chosen.database_connections, timeout=chosen.database_timeout_seconds)
+    db = database_class(chosen)(
+        chosen.database_url, connections=chosen.database_connections, timeout=chosen.database_timeout_seconds
+    )
     passwords = Passwords(
         memory_kib=chosen.password_memory_kib,
         passes=chosen.password_passes,

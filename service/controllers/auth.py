@@ -16,6 +16,7 @@ from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import post
 from service.queries import auth, users
+from service.security import events
 from service.structs.auth import AccessToken, PasswordGrant
 from service.structs.users import User, UserCreate
 
@@ -38,6 +39,7 @@ class AuthController(Controller):
         password_hash = await request.passwords.hash(data.password)
         if (user := await users.insert(request.db, data.username, data.email, password_hash)) is None:
             raise UsernameOrEmailTaken
+        events.user_created(request, user.id)
         return JSONResponse(user, headers={"Location": relative(request.scope, f"users/{user.id}")})
 
     @post(
@@ -56,8 +58,10 @@ class AuthController(Controller):
         account = await auth.select_credentials(request.db, data.username)
         is_correct = await request.passwords.verify(data.password, account.password_hash if account else None)
         if account is None or not is_correct:
+            events.login_failed(request, account.id if account else None)
             raise IncorrectCredentials
         if await request.passwords.needs_rehash(data.password, account.password_hash):
             renewed = await request.passwords.hash(data.password)
             await auth.update_hash(request.db, account.id, account.password_hash, renewed)
+        events.login_succeeded(request, account.id)
         return AccessToken(request.tokens.issue(account.id), "bearer", request.tokens.lifetime)
