@@ -359,6 +359,16 @@ def test_the_address_of_a_host(host: str, address: str) -> None:
     assert url(host, 80) == address
 
 
+async def test_just_up_prints_a_line_for_each_request(start: Start, process_client: httpx.AsyncClient) -> None:
+    process = await start("service.development")
+    await read_until(process, "Uvicorn running on")
+
+    response = await process_client.get("/posts")
+
+    line = await read_until(process, response.headers["X-Request-ID"])
+    assert line.split("service.access: ")[1].split()[:3] == ["GET", "/posts", "200"]
+
+
 async def test_a_second_just_up_names_the_first_and_not_its_port(start: Start) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
 
