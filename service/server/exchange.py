@@ -38,7 +38,7 @@ class Exchange:
     ) -> None:
         self.keep_alive = keep_alive  # the connection is kept after the response
         self.ended = False  # the app has sent all of its response
-        self.complete = False  # and all of it has been written
+        self.complete = False  # the whole response has been written
         self.replaced = False  # another exchange answers this request
         self._connection = connection
         self._app = app
@@ -62,13 +62,13 @@ class Exchange:
 
     def start(self) -> None:
         shared = self._connection.shared
-        # In a context of its own: a pipelined request is started by the one before it.
+        # A new context, because the request before a pipelined one starts it.
         task = self._connection.loop.create_task(shared.run(self), context=contextvars.Context())
         shared.tasks.add(task)
         task.add_done_callback(shared.tasks.discard)
 
     def abandon(self) -> bool:
-        """Take nothing more from the app; returns whether another response can be sent instead."""
+        """Ignore what the app sends from now on; returns whether another response can be sent instead."""
         self.disconnect()
         self.replaced = not self._head_sent
         return self.replaced

@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
         self.loop = asyncio.get_running_loop()
         [self.listener] = sockets or []
         self.observers.attach(self.config.loaded_app)
-        self.listener.settimeout(0)  # a worker gets the listener without it
+        self.listener.settimeout(0)  # the listener of a worker has lost this setting
         await super().startup([])
         self.deadlines = self.loop.create_task(self._check_deadlines())
         self.loop.add_reader(self.listener, self.on_readable)

@@ -67,7 +67,7 @@ class Connections(ServerState):
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.ticks = 0
-        self.closing = False  # every response announces the close
+        self.closing = False  # every response announces the close of its connection
         self.run: Callable[[Exchange], Coroutine[Any, Any, None]] = Exchange.run
         self.fields_for: FieldsFor | None = None  # fields of a response that depend on its request
         self._unflushed: list[Connection] = []

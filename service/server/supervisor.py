@@ -53,7 +53,7 @@ class Workers(Config):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, log_config=_log_config(settings))
-        # How many connections each worker has, in memory that all of them share; FREE where there is no worker.
+        # The number of connections of each worker, in shared memory. FREE marks a slot without a worker.
         self.connections = _spawn.RawArray("i", [FREE] * settings.workers)
 
 
