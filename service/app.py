@@ -1,5 +1,6 @@
 """Builds the application."""
 
+from datetime import timedelta
 from typing import Any, Final
 
 from litestar import Litestar
@@ -10,6 +11,7 @@ from service.controllers.auth import AuthController
 from service.controllers.docs import DocsController
 from service.controllers.health import HealthController
 from service.controllers.posts import PostController
+from service.controllers.sessions import SessionController
 from service.controllers.users import UserController
 from service.database.database import Database
 from service.http import openapi
@@ -17,14 +19,17 @@ from service.http.application import Application
 from service.http.problems import respond
 from service.http.requests import Request
 from service.http.routes import RouteRules
+from service.security.keys import ACCESS_TOKEN, REFRESH_TOKEN, Keys, SecretKey
 from service.security.passwords import Passwords
-from service.security.tokens import Tokens
+from service.security.refresh_tokens import RefreshTokens
+from service.security.tokens import AccessTokens
 from service.settings import Settings
 from service.structs.fields import TYPE_DECODERS
+from service.structs.sessions import Lifetimes
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 
-API: Final = (AuthController, UserController, PostController, HealthController)
+API: Final = (AuthController, SessionController, UserController, PostController, HealthController)
 
 
 def create_app(given: Settings | None = None) -> Litestar:
@@ -38,11 +43,18 @@ def create_app(given: Settings | None = None) -> Litestar:
         threads=chosen.password_threads,
         queue=chosen.password_queue,
     )
+    secrets = tuple(SecretKey(key) for key in (chosen.secret_key, chosen.secret_key_previous) if key)
     state: dict[str, Any] = {
         "settings": chosen,
         "db": db,
         "passwords": passwords,
-        "tokens": Tokens(chosen.secret_key, lifetime=chosen.access_token_minutes * 60),
+        "access_tokens": AccessTokens(Keys(secrets, ACCESS_TOKEN), lifetime=chosen.access_token_minutes * 60),
+        "refresh_tokens": RefreshTokens(Keys(secrets, REFRESH_TOKEN)),
+        "lifetimes": Lifetimes(
+            idle=timedelta(days=chosen.refresh_token_days),
+            longest=timedelta(days=chosen.session_days),
+            grace=timedelta(seconds=chosen.refresh_grace_seconds),
+        ),
         "openapi": openapi.document(API),
     }
     return Application(

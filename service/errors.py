@@ -47,7 +47,12 @@ class NotForm(ServiceError):
 
 class UnsupportedGrantType(ServiceError):
     status, code = 400, "unsupported_grant_type"
-    detail = "The only grant type here is password"
+    detail = "The grant types are password and refresh_token"
+
+
+class InvalidRefreshToken(ServiceError):
+    status, code = 400, "invalid_refresh_token"
+    detail = "The refresh token is not valid"
 
 
 class ClientDisconnected(ServiceError):
@@ -101,6 +106,11 @@ class OnlyOwnerMayDelete(ServiceError):
 class UserNotFound(ServiceError):
     status, code = 404, "user_not_found"
     detail = "User not found"
+
+
+class SessionNotFound(ServiceError):
+    status, code = 404, "session_not_found"
+    detail = "Session not found"
 
 
 class PostNotFound(ServiceError):

@@ -32,6 +32,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
 
     database_url: str
     secret_key: bytes
+    secret_key_previous: bytes = b""
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
@@ -40,6 +41,9 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     keep_alive_seconds: Seconds = 75
     drain_seconds: Annotated[int, Meta(ge=0, le=3600)] = 0
     access_token_minutes: Annotated[int, Meta(ge=1, le=60 * 24 * 365)] = 30
+    refresh_token_days: Annotated[float, Meta(gt=0, le=3650)] = 30
+    session_days: Annotated[float, Meta(gt=0, le=3650)] = 90
+    refresh_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 30
     database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
     database_timeout_seconds: Seconds = 5
     password_memory_kib: Annotated[int, Meta(ge=8, le=4 * 1024 * 1024)] = 19 * 1024
@@ -63,12 +67,16 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     given = {name: environment.get(name, "").strip() for name in Settings.__struct_encode_fields__}
     values: dict[str, Any] = {name: text for name, text in given.items() if text}
     faults = []
-    for name, read in (("DATABASE_URL", _database_url), ("SECRET_KEY", _secret_key)):
+    for name, read in (
+        ("DATABASE_URL", _database_url),
+        ("SECRET_KEY", _secret_key),
+        ("SECRET_KEY_PREVIOUS", _previous_key),
+    ):
         try:
             values[name] = read(environment)
         except ValueError as error:
             faults.append(str(error))
-            values[name] = b"" if name == "SECRET_KEY" else ""
+            values[name] = "" if name == "DATABASE_URL" else b""
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except ValidationError:
@@ -144,6 +152,12 @@ def _secret_key(environment: Mapping[str, str]) -> bytes:
             "set SECRET_KEY or SECRET_KEY_FILE, or name a directory that can be written to"
         ) from error
     return _checked_secret("DATA_DIRECTORY", _read_secret("DATA_DIRECTORY", path))
+
+
+def _previous_key(environment: Mapping[str, str]) -> bytes:
+    """The key before the last rotation, which still verifies; empty if there is none."""
+    key = environment.get("SECRET_KEY_PREVIOUS", "").strip()
+    return _checked_secret("SECRET_KEY_PREVIOUS", key) if key else b""
 
 
 def _read_secret(variable: str, path: Path) -> str:

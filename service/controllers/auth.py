@@ -1,16 +1,24 @@
-"""Registration and login."""
+"""Registration, login, and the tokens of a session."""
 
 from litestar import Controller
 from litestar.params import JSONBody, URLEncodedBody
 
-from service.errors import IncorrectCredentials, TooManyPasswords, UnsupportedGrantType, UsernameOrEmailTaken
+from service.errors import (
+    IncorrectCredentials,
+    InvalidRefreshToken,
+    TooManyPasswords,
+    UnsupportedGrantType,
+    UsernameOrEmailTaken,
+)
 from service.http.headers import NO_STORE
 from service.http.links import LOCATION, relative
 from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import post
-from service.queries import auth, users
-from service.structs.auth import AccessToken, PasswordGrant
+from service.queries import auth, sessions, users
+from service.structs.auth import RevokeRequest, TokenRequest, TokenResponse
+from service.structs.fields import REFRESH_GRANT
+from service.structs.sessions import Principal, RefreshTokenContent
 from service.structs.users import User, UserCreate
 
 
@@ -37,21 +45,64 @@ class AuthController(Controller):
     @post(
         "/token",
         public=True,
-        summary="Log in",
-        response_description="An access token.",
+        summary="Log in, or refresh the tokens",
+        response_description="An access token and a refresh token.",
         status_code=200,
-        fails_with=(UnsupportedGrantType, IncorrectCredentials, TooManyPasswords),
+        fails_with=(UnsupportedGrantType, InvalidRefreshToken, IncorrectCredentials, TooManyPasswords),
     )
-    async def login(self, request: Request, data: URLEncodedBody[PasswordGrant]) -> AccessToken:
-        """Exchange a username and a password for an access token (OAuth 2, password grant).
+    async def create_token(self, request: Request, data: URLEncodedBody[TokenRequest]) -> TokenResponse:
+        """A username and a password open a session. A refresh token continues it.
 
-        On the API page, **Authorize** does the same, and sends the token with each request.
+        A refresh token is used once: the response has the next one. For a short time after that, the previous one
+        returns the current one again, so that a lost response logs nobody out. Any other use of an old refresh token
+        ends the session. On the API page, **Authorize** logs in, and sends the access token with each request.
         """
-        account = await auth.select_credentials(request.db, data.username)
-        is_correct = await request.passwords.verify(data.password, account.password_hash if account else None)
-        if account is None or not is_correct:
-            raise IncorrectCredentials
-        if await request.passwords.needs_rehash(data.password, account.password_hash):
-            renewed = await request.passwords.hash(data.password)
-            await auth.update_hash(request.db, account.id, account.password_hash, renewed)
-        return AccessToken(request.tokens.issue(account.id), "bearer", request.tokens.lifetime)
+        opened = await (_refresh(request, data) if data.grant_type == REFRESH_GRANT else _log_in(request, data))
+        return _tokens(request, *opened)
+
+    @post(
+        "/revoke",
+        public=True,
+        summary="Log out with a token",
+        response_description="The session of the token has ended, or there was none.",
+        status_code=200,
+    )
+    async def revoke_token(self, request: Request, data: URLEncodedBody[RevokeRequest]) -> None:
+        """Ends the session of a refresh token or an access token, also of an expired one (RFC 7009)."""
+        found = request.refresh_tokens.read(data.token) or request.access_tokens.read_expired(data.token)
+        if found:
+            await sessions.delete_any(request.db, found.session_id)
+
+
+async def _log_in(request: Request, data: TokenRequest) -> tuple[Principal, RefreshTokenContent]:
+    password = data.password
+    account = await auth.select_credentials(request.db, data.username)
+    is_correct = await request.passwords.verify(password, account.password_hash if account else None)
+    if account is None or not is_correct:
+        raise IncorrectCredentials
+    password_hash = account.password_hash
+    if await request.passwords.needs_rehash(password, password_hash):
+        renewed = await request.passwords.hash(password)
+        if await auth.update_hash(request.db, account.id, password_hash, renewed):
+            password_hash = renewed
+    content = await sessions.insert(request.db, account.id, password_hash, request.lifetimes, request.device)
+    if content is None:  # the password has been changed meanwhile
+        raise IncorrectCredentials
+    return Principal(account.id, content.session_id), content
+
+
+async def _refresh(request: Request, data: TokenRequest) -> tuple[Principal, RefreshTokenContent]:
+    presented = request.refresh_tokens.read(data.refresh_token)
+    refreshed = presented and await sessions.refresh(request.db, presented, request.lifetimes, request.device)
+    if not refreshed:
+        raise InvalidRefreshToken
+    return refreshed
+
+
+def _tokens(request: Request, principal: Principal, content: RefreshTokenContent) -> TokenResponse:
+    return TokenResponse(
+        request.access_tokens.issue(principal),
+        "bearer",
+        request.access_tokens.lifetime,
+        request.refresh_tokens.issue(content),
+    )

@@ -10,7 +10,6 @@ from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import get
 from service.queries import users
-from service.security.principal import select_account
 from service.structs.fields import UserId
 from service.structs.users import User, UserProfile
 
@@ -29,7 +28,7 @@ class UserController(Controller):
     )
     async def read_own_account(self, request: Request) -> User:
         """The account of the user whose access token is sent."""
-        return await select_account(request.db, request.user)
+        return await users.select_own(request.db, request.user)
 
     @get(
         "/{user_id:str}",

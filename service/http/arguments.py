@@ -19,9 +19,9 @@ from service.errors import FaultyField, InvalidFields, NotForm
 from service.http.decoding import Decoder, is_struct
 from service.http.parameters import FINDERS, AnyRequest, Parameters, declaration_of
 from service.http.requests import FORM, JSON, MULTIPART, check_content, check_encodable, read_form, read_json
-from service.structs.fields import PostId, UserId, parse_id
+from service.structs.fields import PostId, SessionId, UserId, parse_id
 
-_ID_TYPES: Final = {PostId, UserId}
+_ID_TYPES: Final = {PostId, SessionId, UserId}
 _READERS: Final = {JSON: read_json, FORM: read_form}
 
 

@@ -31,7 +31,8 @@ Every error has a JSON body (RFC 9457) with a stable `code` for programs and a `
 """
 
 TAGS: Final = {
-    "Registration and login": "An access token proves who sends a request.",
+    "Registration and login": "An access token proves who sends a request. A refresh token gets the next one.",
+    "Sessions": "A login opens a session. Its tokens are valid until it ends.",
     "Users": "Your own account, and everybody's profile.",
     "Posts": "Anyone may read them, and only the owner may change them.",
     "Operation": "For those who run the service.",
@@ -124,6 +125,8 @@ def document(controllers: tuple[type[Controller], ...]) -> bytes:
         fields = component.get("properties", {})
         _describe_ids(fields.items())
         for field in fields.values():
+            if field.get("default") == "":  # an empty field of a form counts as absent
+                del field["default"]
             if len(field.get("oneOf", ())) == 1:  # how Litestar writes a field that may be absent
                 field.update(field.pop("oneOf")[0])
     _, components = msgspec.json.schema_components(
@@ -131,7 +134,7 @@ def document(controllers: tuple[type[Controller], ...]) -> bytes:
     )
     schema["components"]["schemas"] |= components
     schema["components"]["headers"] = _HEADERS
-    return msgspec.json.encode(schema)
+    return msgspec.json.encode(schema, enc_hook=str)  # a default may be of one of our own types
 
 
 def _in_order(paths: Json, names: Sequence[str]) -> Json:
@@ -152,7 +155,7 @@ def _in_order(paths: Json, names: Sequence[str]) -> Json:
 def _describe_ids(schemas: Iterable[tuple[str, Json]]) -> None:
     """Say of ids that they need 64 bits: without a format some generators of clients take 32."""
     for name, schema in schemas:
-        if name in {"id", "user_id", "post_id", "after"}:
+        if name in {"id", "user_id", "post_id", "session_id", "after"}:
             schema["format"] = "int64"
 
 

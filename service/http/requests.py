@@ -15,8 +15,9 @@ from service.database.database import Database
 from service.errors import BodyTooLarge, ClientDisconnected, ContentCodingNotSupported, NotForm, WrongContentType
 from service.http.decoding import Decoder, parse_form
 from service.security.passwords import Passwords
-from service.security.principal import Principal
-from service.security.tokens import Tokens
+from service.security.refresh_tokens import RefreshTokens
+from service.security.tokens import AccessTokens
+from service.structs.sessions import MAX_USER_AGENT_LENGTH, Device, Lifetimes, Principal
 
 T = TypeVar("T")
 
@@ -40,8 +41,22 @@ class Request(litestar.Request[Principal, None, State]):
         return self.app.state["passwords"]  # type: ignore[no-any-return]
 
     @property
-    def tokens(self) -> Tokens:
-        return self.app.state["tokens"]  # type: ignore[no-any-return]
+    def access_tokens(self) -> AccessTokens:
+        return self.app.state["access_tokens"]  # type: ignore[no-any-return]
+
+    @property
+    def refresh_tokens(self) -> RefreshTokens:
+        return self.app.state["refresh_tokens"]  # type: ignore[no-any-return]
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        return self.app.state["lifetimes"]  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> Device:
+        """What the client says of itself, and the address that it connects from."""
+        client = self.scope["client"]
+        return Device(self.headers.get("user-agent", "")[:MAX_USER_AGENT_LENGTH], client[0] if client else "")
 
     async def body(self) -> bytes:
         """The whole body. Raises ``BodyTooLarge`` or ``ClientDisconnected``.

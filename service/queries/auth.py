@@ -30,6 +30,6 @@ returning id
 """
 
 
-async def update_hash(db: Database, user_id: int, old: str, new: str) -> None:
-    """Replace a hash by a new one of the same password, made with the current settings."""
-    await db.write_row(UPDATE_HASH, user_id, old, new)
+async def update_hash(db: Database, user_id: int, old: str, new: str) -> bool:
+    """Replace a hash by a new one of the same password. Returns ``False`` if the old one is no longer stored."""
+    return await db.write_row(UPDATE_HASH, user_id, old, new) is not None

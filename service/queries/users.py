@@ -3,7 +3,9 @@
 from typing import Final
 
 from service.database.database import Database, Rows
+from service.errors import InvalidToken
 from service.structs.posts import Post
+from service.structs.sessions import Principal
 from service.structs.users import User, UserProfile
 
 # The unique constraints decide, also between simultaneous registrations. The response is the same for all of them, so
@@ -25,22 +27,32 @@ async def insert(db: Database, username: str, email: str, password_hash: str) ->
     return User(*row) if row else None
 
 
-SELECT: Final = """
+SELECT_OWN: Final = """
 select
-    id,
-    username,
-    email
-from users
-where id = any($1::bigint[])
+    sessions.id as session_id,
+    users.id,
+    users.username,
+    users.email
+from sessions
+inner join users on sessions.user_id = users.id
+where
+    sessions.id = any($1::bigint[])
+    and sessions.expires_at > now()
 """
 
 
-async def select(db: Database, user_id: int) -> User | None:
-    return await db.fetch_by_key(SELECT, _user, user_id)
+async def select_own(db: Database, principal: Principal) -> User:
+    """Read the principal's account. Raises ``InvalidToken`` if the session has ended."""
+    if (user := await db.fetch_by_key(SELECT_OWN, _user, principal.session_id)) is None:
+        raise InvalidToken
+    return user
 
 
 def _user(rows: Rows) -> User | None:
-    return User(*rows[0]) if rows else None
+    if not rows:
+        return None
+    [(_, user_id, username, email)] = rows
+    return User(user_id, username, email)
 
 
 # Users and the first page of each user's posts, in one round trip. A user's own row comes before their posts. It has
