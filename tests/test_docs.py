@@ -16,6 +16,10 @@ from tests.people import Json
 EXPECTED = {
     "POST /auth/register": {"201", "400", "409", "413", "415", "422", "503"},
     "POST /auth/token": {"200", "400", "401", "413", "415", "422", "503"},
+    "POST /auth/revoke": {"200", "400", "413", "415", "422", "503"},
+    "GET /users/me/sessions": {"200", "401", "503"},
+    "DELETE /users/me/sessions": {"204", "401", "503"},
+    "DELETE /users/me/sessions/{session_id}": {"204", "401", "404", "503"},
     "GET /users/me": {"200", "401", "503"},
     "GET /users/{user_id}": {"200", "404", "503"},
     "POST /posts": {"201", "400", "401", "413", "415", "422", "503"},
@@ -27,7 +31,15 @@ EXPECTED = {
     "GET /health/live": {"200"},
     "GET /health/ready": {"200", "503"},
 }
-PROTECTED = {"GET /users/me", "POST /posts", "PATCH /posts/{post_id}", "DELETE /posts/{post_id}"}
+PROTECTED = {
+    "GET /users/me/sessions",
+    "DELETE /users/me/sessions/{session_id}",
+    "DELETE /users/me/sessions",
+    "GET /users/me",
+    "POST /posts",
+    "PATCH /posts/{post_id}",
+    "DELETE /posts/{post_id}",
+}
 
 
 @pytest.fixture
@@ -132,7 +144,7 @@ async def test_limits_examples_and_headers_are_documented(document: Json) -> Non
     assert schemas["PostCreate"]["properties"]["title"]["maxLength"] == 100
     assert not schemas["PostUpdate"]["required"]
     assert schemas["PostUpdate"]["properties"]["title"]["maxLength"] == 100
-    assert password["format"] == schemas["PasswordGrant"]["properties"]["password"]["format"] == "password"
+    assert password["format"] == schemas["TokenRequest"]["properties"]["password"]["format"] == "password"
     assert schemas["Post"]["properties"]["date_posted"]["format"] == "date-time"
     for name in ("UserCreate", "PostCreate", "PostUpdate", "User", "Post"):
         assert all("examples" in field for field in schemas[name]["properties"].values())
@@ -162,7 +174,7 @@ async def test_the_pattern_of_a_name_refuses_the_characters_that_the_service_ref
 async def test_the_login_is_described_as_a_form(document: Json) -> None:
     content = operations(document)["POST /auth/token"]["requestBody"]["content"]
 
-    assert content["application/x-www-form-urlencoded"]["schema"] == {"$ref": "#/components/schemas/PasswordGrant"}
+    assert content["application/x-www-form-urlencoded"]["schema"] == {"$ref": "#/components/schemas/TokenRequest"}
 
 
 async def test_every_reference_resolves(document: Json) -> None:
@@ -188,6 +200,7 @@ async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -
     assert named == {
         "POST /auth/register": ["/username", "/email", "/password"],
         "POST /auth/token": ["/username", "/password"],
+        "POST /auth/revoke": ["/token"],
         "POST /posts": ["/title", "/content"],
         "GET /posts": ["/limit", "/after", "/user_id"],
         "PATCH /posts/{post_id}": ["/title", "/content"],

@@ -62,29 +62,27 @@ def test_a_cached_result_is_valid_for_the_whole_token_only() -> None:
             tokens.read(other)
 
 
-def valid_token(length: int) -> str:
-    """A token of exactly this length with a valid signature and valid claims, padded by one more claim."""
+def token_with(padding: int) -> str:
+    """A token with a valid signature and valid claims, and a claim of this length."""
     now = int(time.time())
-    for size in range(length):
-        claims = {"iss": ISSUER, "sub": "7", "sid": "70", "iat": now, "exp": now + 60, "padding": "x" * size}
-        if (
-            len(
-                token := jwt.encode(
-                    claims, SECRET.derive(ACCESS_TOKEN), ALGORITHM, headers={"typ": TYPE, "kid": SECRET.id}
-                )
-            )
-            == length
-        ):
-            return token
-    raise AssertionError(f"no token has {length} characters")
+    claims = {"iss": ISSUER, "sub": "7", "sid": "70", "iat": now, "exp": now + 60, "padding": "x" * padding}
+    headers = {"typ": TYPE, "kid": SECRET.id}
+    return jwt.encode(claims, SECRET.derive(ACCESS_TOKEN), ALGORITHM, headers=headers)
 
 
 def test_a_token_over_the_maximum_length_is_refused_though_it_is_valid() -> None:
     tokens = tokens_of()
+    longest, too_long = tokens_around(MAX_LENGTH)
 
-    assert tokens.read(valid_token(MAX_LENGTH)) == ALICE
+    assert tokens.read(longest) == ALICE
     with pytest.raises(InvalidToken):
-        tokens.read(valid_token(MAX_LENGTH + 1))
+        tokens.read(too_long)
+
+
+def tokens_around(length: int) -> tuple[str, str]:
+    """The longest token of up to ``length`` characters, and the next longer one: at most two characters apart."""
+    made = [token_with(size) for size in range(length)]
+    return max((one for one in made if len(one) <= length), key=len), next(one for one in made if len(one) > length)
 
 
 BASE64URL = string.ascii_letters + string.digits + "-_"

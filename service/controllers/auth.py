@@ -45,7 +45,7 @@ class AuthController(Controller):
     @post(
         "/token",
         public=True,
-        summary="Log in, or refresh the tokens",
+        summary="Log in or refresh the tokens",
         response_description="An access token and a refresh token.",
         status_code=200,
         fails_with=(UnsupportedGrantType, InvalidRefreshToken, IncorrectCredentials, TooManyPasswords),

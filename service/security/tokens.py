@@ -83,6 +83,8 @@ class AccessTokens:
         except (jwt.InvalidTokenError, RecursionError, ValueError):  # a deeply nested header, another spelling
             raise InvalidToken from None
         user_id, session_id, expires = claims["sub"], claims["sid"], claims["exp"]
-        if not is_id(user_id) or not is_id(session_id) or not isinstance(expires, int):
+        if not (isinstance(user_id, str) and isinstance(session_id, str) and isinstance(expires, int)):
+            raise InvalidToken
+        if not is_id(user_id) or not is_id(session_id):
             raise InvalidToken
         return Principal(int(user_id), int(session_id)), expires
