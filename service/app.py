@@ -19,11 +19,13 @@ from service.http.application import Application
 from service.http.problems import respond
 from service.http.requests import Request
 from service.http.routes import RouteRules
-from service.security.keys import ACCESS_TOKEN, REFRESH_TOKEN, Keys, SecretKey
+from service.security.keys import ACCESS_TOKEN, LOGIN_FAILURES, REFRESH_TOKEN, Keys, SecretKey
+from service.security.logins import Logins
 from service.security.passwords import Passwords
 from service.security.refresh_tokens import RefreshTokens
 from service.security.tokens import AccessTokens
 from service.settings import Settings
+from service.structs.auth import LoginRules
 from service.structs.fields import TYPE_DECODERS
 from service.structs.sessions import Lifetimes
 
@@ -48,6 +50,17 @@ def create_app(given: Settings | None = None) -> Litestar:
         "settings": chosen,
         "db": db,
         "passwords": passwords,
+        "logins": Logins(
+            passwords,
+            secrets[0].derive(LOGIN_FAILURES),
+            LoginRules(
+                per_account=chosen.login_failures_per_account,
+                per_address=chosen.login_failures_per_address,
+                window=timedelta(minutes=chosen.login_window_minutes),
+                address_known_for=timedelta(days=chosen.known_address_days),
+            ),
+            chosen.registrations_per_hour,
+        ),
         "access_tokens": AccessTokens(Keys(secrets, ACCESS_TOKEN), lifetime=chosen.access_token_minutes * 60),
         "refresh_tokens": RefreshTokens(Keys(secrets, REFRESH_TOKEN)),
         "lifetimes": Lifetimes(

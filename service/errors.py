@@ -103,6 +103,11 @@ class OnlyOwnerMayDelete(ServiceError):
     detail = "Only the owner can delete this post"
 
 
+class IncorrectPassword(ServiceError):
+    status, code = 403, "incorrect_password"
+    detail = "Incorrect password"
+
+
 class UserNotFound(ServiceError):
     status, code = 404, "user_not_found"
     detail = "User not found"
@@ -159,6 +164,12 @@ class InvalidFields(ServiceError):
         """``errors`` lists every faulty field, not only the first."""
         super().__init__(errors)
         self.errors = errors
+
+
+class TooManyAttempts(ServiceError):
+    status, code = 429, "too_many_attempts"
+    detail = "Too many attempts"
+    headers = _RETRY
 
 
 class HeaderFieldsTooLarge(ServiceError):

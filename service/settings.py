@@ -44,6 +44,11 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     refresh_token_days: Annotated[float, Meta(gt=0, le=3650)] = 30
     session_days: Annotated[float, Meta(gt=0, le=3650)] = 90
     refresh_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 30
+    login_failures_per_account: Annotated[int, Meta(ge=0, le=1000)] = 10
+    login_failures_per_address: Annotated[int, Meta(ge=0, le=1000)] = 50
+    login_window_minutes: Annotated[float, Meta(gt=0, le=1440)] = 15
+    known_address_days: Annotated[float, Meta(gt=0, le=3650)] = 90
+    registrations_per_hour: Annotated[int, Meta(ge=0, le=1000)] = 0
     database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
     database_timeout_seconds: Seconds = 5
     password_memory_kib: Annotated[int, Meta(ge=8, le=4 * 1024 * 1024)] = 19 * 1024

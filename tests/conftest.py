@@ -123,12 +123,14 @@ async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """The settings of the app under test, with Argon2 at its cheapest."""
+    """The settings of the app under test, with Argon2 at its cheapest and without limits of failed logins."""
     return Settings(
         database_url=database_url,
         secret_key=b"k" * 32,
         password_memory_kib=8,
         password_passes=1,
+        login_failures_per_account=0,
+        login_failures_per_address=0,
     )
 
 

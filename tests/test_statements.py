@@ -12,7 +12,7 @@ import pytest
 from service.database import schema
 from service.database.connecting import SESSION_SETTINGS
 from service.queries import auth, posts, sessions, users
-from service.structs.auth import Credentials
+from service.structs.auth import Credentials, FailureCount
 from service.structs.fields import Timestamp
 from service.structs.posts import Post
 from service.structs.sessions import Principal, RefreshTokenContent, Session
@@ -20,11 +20,14 @@ from service.structs.users import User, UserProfile
 from tests.statements import Statement, all_statements, statements
 from tests.tables import principal_of
 
-PYTHON_TYPES = {"int8": int, "text": str, "bool": bool}
+PYTHON_TYPES = {"int4": int, "int8": int, "text": str, "bool": bool, "bytea": bytes}
 
 # The struct that each statement's rows are converted to: its fields are the columns, in the same order.
 STRUCTS: dict[str, type[msgspec.Struct] | None] = {
-    "queries.auth.SELECT_CREDENTIALS": Credentials,
+    "queries.auth.INSERT_FAILURES": None,
+    "queries.auth.INSERT_REGISTRATION": None,
+    "queries.auth.SELECT_LOGIN": None,  # the fields of two structs: see below
+    "queries.auth.SELECT_WAIT": None,
     "queries.auth.UPDATE_HASH": None,
     "queries.posts.DELETE": None,
     "queries.posts.INSERT": Post,
@@ -40,6 +43,7 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.sessions.DELETE_EXPIRED": None,
     "queries.sessions.DELETE_OF_USER": None,
     "queries.sessions.DELETE_SURPLUS": None,
+    "queries.sessions.INSERT_KNOWN_ADDRESS": None,
     "queries.sessions.INSERT": RefreshTokenContent,
     "queries.sessions.REFRESH": None,  # the fields of two structs, and a flag: see below
     "queries.sessions.SELECT_ALIVE": None,
@@ -97,6 +101,20 @@ async def test_the_row_of_an_own_account_is_the_key_and_a_user(db: asyncpg.Conne
     assert await prepared_columns(db, users.SELECT_OWN) == [("session_id", int), *columns_of(User)]
 
 
+async def test_the_row_of_a_login_is_what_two_structs_need(db: asyncpg.Connection) -> None:
+    (_, kind_of_id), *credentials = columns_of(Credentials)
+    subject, (_, kind_of_limit), *rest = columns_of(FailureCount)
+
+    assert await prepared_columns(db, auth.SELECT_LOGIN) == [
+        ("id", kind_of_id),
+        *credentials,
+        ("is_known_address", bool),
+        subject,
+        ("most", kind_of_limit),
+        *rest,
+    ]
+
+
 async def test_the_row_of_a_refresh_is_what_two_structs_need_and_a_flag(db: asyncpg.Connection) -> None:
     columns = await prepared_columns(db, sessions.REFRESH)
 
@@ -134,9 +152,14 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     user_id, session_id = msgspec.structs.astuple(await principal_of(db, "alice"))
     post_id = await db.fetchval(posts.INSERT, "T", "C", session_id)
     day = timedelta(days=1)
-    await db.fetch(auth.SELECT_CREDENTIALS, "alice")
+    subjects = [b"account", b"address", b"both"]
+    await db.fetch(auth.SELECT_LOGIN, "alice", "127.0.0.1", subjects, [10, 50, 10], day, day)
+    await db.fetch(auth.INSERT_FAILURES, subjects, 50)
+    await db.fetch(auth.INSERT_REGISTRATION, b"registration", 5, day)
+    await db.fetch(auth.SELECT_WAIT, b"registration", 5, day)
     await db.fetch(auth.UPDATE_HASH, user_id, "hash", "other")
     await db.fetch(sessions.INSERT, user_id, "other", day, day, "", "")
+    await db.fetch(sessions.INSERT_KNOWN_ADDRESS, user_id, "127.0.0.1", b"both")
     await db.fetch(sessions.REFRESH, session_id, 1, day, day, day, "", "")
     await db.fetch(sessions.SELECT_ALIVE, [session_id])
     await db.fetch(sessions.SELECT_OF_USER, session_id)

@@ -6,6 +6,7 @@ from litestar.params import JSONBody, URLEncodedBody
 from service.errors import (
     IncorrectCredentials,
     InvalidRefreshToken,
+    TooManyAttempts,
     TooManyPasswords,
     UnsupportedGrantType,
     UsernameOrEmailTaken,
@@ -16,7 +17,7 @@ from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import post
 from service.queries import auth, sessions, users
-from service.structs.auth import RevokeRequest, TokenRequest, TokenResponse
+from service.structs.auth import Credentials, RevokeRequest, TokenRequest, TokenResponse
 from service.structs.fields import REFRESH_GRANT
 from service.structs.sessions import Principal, RefreshTokenContent
 from service.structs.users import User, UserCreate
@@ -33,10 +34,11 @@ class AuthController(Controller):
         summary="Register an account",
         response_description="The new account.",
         response_headers=[LOCATION],
-        fails_with=(UsernameOrEmailTaken, TooManyPasswords),
+        fails_with=(UsernameOrEmailTaken, TooManyAttempts, TooManyPasswords),
     )
     async def register(self, request: Request, data: JSONBody[UserCreate]) -> JSONResponse[User]:
         """Anyone may register. Usernames and e-mail addresses are unique."""
+        await request.logins.count_registration(request.db, request.device.address)
         password_hash = await request.passwords.hash(data.password)
         if (user := await users.insert(request.db, data.username, data.email, password_hash)) is None:
             raise UsernameOrEmailTaken
@@ -48,7 +50,7 @@ class AuthController(Controller):
         summary="Log in or refresh the tokens",
         response_description="An access token and a refresh token.",
         status_code=200,
-        fails_with=(UnsupportedGrantType, InvalidRefreshToken, IncorrectCredentials, TooManyPasswords),
+        fails_with=(UnsupportedGrantType, InvalidRefreshToken, IncorrectCredentials, TooManyAttempts, TooManyPasswords),
     )
     async def create_token(self, request: Request, data: URLEncodedBody[TokenRequest]) -> TokenResponse:
         """A username and a password open a session. A refresh token continues it.
@@ -75,18 +77,17 @@ class AuthController(Controller):
 
 
 async def _log_in(request: Request, data: TokenRequest) -> tuple[Principal, RefreshTokenContent]:
-    password = data.password
-    account = await auth.select_credentials(request.db, data.username)
-    is_correct = await request.passwords.verify(password, account.password_hash if account else None)
-    if account is None or not is_correct:
+    device = request.device
+    account = await request.logins.verify(request.db, data.username, data.password, device.address)
+    if account is None:
         raise IncorrectCredentials
-    password_hash = account.password_hash
-    if await request.passwords.needs_rehash(password, password_hash):
-        renewed = await request.passwords.hash(password)
-        if await auth.update_hash(request.db, account.id, password_hash, renewed):
-            password_hash = renewed
-    content = await sessions.insert(request.db, account.id, password_hash, request.lifetimes, request.device)
-    if content is None:  # the password has been changed meanwhile
+    if await request.passwords.needs_rehash(data.password, account.password_hash):
+        renewed = Credentials(account.id, await request.passwords.hash(data.password))
+        if await auth.update_hash(request.db, account, renewed):
+            account = renewed
+    known = request.logins.known_address(data.username, device.address)
+    content = await sessions.insert(request.db, account, request.lifetimes, device, known)
+    if content is None:  # the password has been changed since it was verified
         raise IncorrectCredentials
     return Principal(account.id, content.session_id), content
 

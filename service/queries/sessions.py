@@ -4,6 +4,7 @@ from typing import Final
 
 from service.database.database import Database
 from service.errors import InvalidToken
+from service.structs.auth import Credentials, KnownAddress
 from service.structs.sessions import Device, Lifetimes, Principal, RefreshTokenContent, Session
 
 MAX_SESSIONS: Final = 100  # of one user
@@ -41,20 +42,40 @@ where
 """
 
 
+# A success resets the failures that are counted for the account from this address.
+INSERT_KNOWN_ADDRESS: Final = """
+with reset as (
+    delete from login_failures
+    where subject = $3
+)
+
+insert into known_addresses (user_id, address)
+values ($1, $2)
+on conflict (user_id, address) do update set last_login_at = now()
+"""
+
+
 async def insert(
-    db: Database, user_id: int, password_hash: str, lifetimes: Lifetimes, device: Device
+    db: Database, account: Credentials, lifetimes: Lifetimes, device: Device, known: KnownAddress
 ) -> RefreshTokenContent | None:
     """Open a session. It ends those that were used least recently beyond ``MAX_SESSIONS``.
 
-    Returns ``None`` if the account has been deleted, or its password changed, since the hash was read.
+    Returns ``None`` if the account has been deleted, or its password changed, since the credentials were read.
     """
     async with db.transaction() as transaction:
         row = await transaction.write_row(
-            INSERT, user_id, password_hash, lifetimes.idle, lifetimes.longest, device.user_agent, device.address
+            INSERT,
+            account.id,
+            account.password_hash,
+            lifetimes.idle,
+            lifetimes.longest,
+            device.user_agent,
+            device.address,
         )
         if row is None:
             return None
-        await transaction.write_row(DELETE_SURPLUS, user_id, MAX_SESSIONS)
+        await transaction.write_row(DELETE_SURPLUS, account.id, MAX_SESSIONS)
+        await transaction.write_row(INSERT_KNOWN_ADDRESS, account.id, known.network, known.subject)
     return RefreshTokenContent(*row)
 
 

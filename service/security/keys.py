@@ -8,6 +8,7 @@ from msgspec import Struct
 
 ACCESS_TOKEN: Final = b"access token"
 REFRESH_TOKEN: Final = b"refresh token"
+LOGIN_FAILURES: Final = b"login failures"
 _ID: Final = b"id"
 
 

@@ -1,7 +1,8 @@
 """Logins and tokens, named as OAuth 2 names them (RFC 6749)."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from datetime import timedelta
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -52,3 +53,43 @@ class Credentials(Struct, frozen=True, gc=False):
 
     id: int
     password_hash: str
+
+
+class LoginRules(Struct, frozen=True):
+    """The settings that limit failed logins. A limit of 0 is off."""
+
+    per_account: int
+    per_address: int
+    window: timedelta
+    address_known_for: timedelta
+
+
+class KnownAddress(NamedTuple):
+    """The network that an account logs in from, and what failures of the account from there are counted for."""
+
+    network: str
+    subject: bytes
+
+
+class LoginSubjects(NamedTuple):
+    """What failed logins are counted for: an account name, an address, and the name from an address that it knows."""
+
+    account: bytes
+    address: bytes
+    account_at_address: bytes
+
+
+class FailureCount(Struct, frozen=True, gc=False):
+    """The failures of a subject that count now, its limit, and the seconds to wait if the limit is reached, else 0."""
+
+    subject: bytes
+    limit: int
+    failures: int
+    wait: int
+
+
+class LoginState(Struct, frozen=True, gc=False):
+    """What is stored before a password is verified: the account, if there is one, and the counts that apply."""
+
+    account: Credentials | None
+    counts: tuple[FailureCount, ...]
