@@ -7,6 +7,7 @@ from litestar import Litestar
 from litestar.datastructures import State
 
 from service import settings
+from service.controllers.account import AccountController
 from service.controllers.auth import AuthController
 from service.controllers.docs import DocsController
 from service.controllers.health import HealthController
@@ -31,7 +32,7 @@ from service.structs.sessions import Lifetimes
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 
-API: Final = (AuthController, SessionController, UserController, PostController, HealthController)
+API: Final = (AuthController, AccountController, SessionController, UserController, PostController, HealthController)
 
 
 def create_app(given: Settings | None = None) -> Litestar:

@@ -37,7 +37,13 @@ WRITES = [
 each_write = pytest.mark.parametrize("write", WRITES, ids=lambda write: write.name)
 PUBLIC = {"POST /auth/register", "POST /auth/token", "POST /auth/revoke"}
 # The routes of the own account, which have no owner to check.
-OWN = {"DELETE /users/me/sessions", "DELETE /users/me/sessions/{session_id}"}
+OWN = {
+    "DELETE /users/me/sessions",
+    "DELETE /users/me/sessions/{session_id}",
+    "PATCH /users/me",
+    "POST /users/me/deletion",
+    "POST /users/me/password",
+}
 
 
 async def send(client: httpx.AsyncClient, write: Write, post_id: int, headers: dict[str, str]) -> httpx.Response:

@@ -16,7 +16,7 @@ from service.structs.auth import Credentials, FailureCount
 from service.structs.fields import Timestamp
 from service.structs.posts import Post
 from service.structs.sessions import Principal, RefreshTokenContent, Session
-from service.structs.users import User, UserProfile
+from service.structs.users import KnownAddress, User, UserProfile
 from tests.statements import Statement, all_statements, statements
 from tests.tables import principal_of
 
@@ -48,7 +48,12 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.sessions.REFRESH": None,  # the fields of two structs, and a flag: see below
     "queries.sessions.SELECT_ALIVE": None,
     "queries.sessions.SELECT_OF_USER": Session,
+    "queries.users.DELETE": None,
+    "queries.users.DELETE_OTHER_SESSIONS": None,
     "queries.users.INSERT": User,
+    "queries.users.SELECT_KNOWN_ADDRESSES": KnownAddress,
+    "queries.users.UPDATE": User,
+    "queries.users.UPDATE_CREDENTIALS": None,
     "queries.users.SELECT_OWN": None,  # the key, and the fields of User: see below
     "queries.users.SELECT_PROFILE": None,  # rows of two kinds: see below
 }
@@ -165,6 +170,9 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(sessions.SELECT_OF_USER, session_id)
     await db.fetch(users.SELECT_OWN, [session_id])
     await db.fetch(users.SELECT_PROFILE, [user_id], 51)
+    await db.fetch(users.SELECT_KNOWN_ADDRESSES, user_id)
+    await db.fetch(users.UPDATE, user_id, "other", session_id, "maria", None)
+    await db.fetch(users.UPDATE_CREDENTIALS, user_id, "other", session_id, "hash")
     await db.fetch(posts.SELECT, [post_id])
     await db.fetch(posts.SELECT_OWNER, [post_id], [session_id])
     await db.fetch(posts.SELECT_PAGE, 0, 51)
@@ -173,11 +181,13 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(posts.UPDATE_MANY, [post_id], [session_id], ["New"], [None])
     await db.fetch(posts.UPDATE, post_id, session_id, "New", None)
     await db.fetch(posts.DELETE, post_id, session_id)
+    await db.fetch(users.DELETE_OTHER_SESSIONS, user_id, session_id)
     await db.fetch(sessions.DELETE_SURPLUS, user_id, 1)
     await db.fetch(sessions.DELETE, session_id, session_id)
     await db.fetch(sessions.DELETE_ANY, session_id)
     await db.fetch(sessions.DELETE_OF_USER, session_id)
     await db.fetch(sessions.DELETE_EXPIRED, 10)
+    await db.fetch(users.DELETE, user_id, "hash", session_id)
 
     assert await state() == before
     assert not db.is_in_transaction()

@@ -85,7 +85,7 @@ async def _log_in(request: Request, data: TokenRequest) -> tuple[Principal, Refr
         renewed = Credentials(account.id, await request.passwords.hash(data.password))
         if await auth.update_hash(request.db, account, renewed):
             account = renewed
-    known = request.logins.known_address(data.username, device.address)
+    known = request.logins.login_address(data.username, device.address)
     content = await sessions.insert(request.db, account, request.lifetimes, device, known)
     if content is None:  # the password has been changed since it was verified
         raise IncorrectCredentials

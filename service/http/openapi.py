@@ -32,8 +32,9 @@ Every error has a JSON body (RFC 9457) with a stable `code` for programs and a `
 
 TAGS: Final = {
     "Registration and login": "An access token proves who sends a request. A refresh token gets the next one.",
+    "Account": "Your own account. Changes need the current password.",
     "Sessions": "A login opens a session. Its tokens are valid until it ends.",
-    "Users": "Your own account, and everybody's profile.",
+    "Users": "Everybody's profile.",
     "Posts": "Anyone may read them, and only the owner may change them.",
     "Operation": "For those who run the service.",
 }

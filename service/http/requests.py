@@ -18,6 +18,7 @@ from service.security.logins import Logins
 from service.security.passwords import Passwords
 from service.security.refresh_tokens import RefreshTokens
 from service.security.tokens import AccessTokens
+from service.structs.auth import Credentials
 from service.structs.sessions import MAX_USER_AGENT_LENGTH, Device, Lifetimes, Principal
 
 T = TypeVar("T")
@@ -62,6 +63,13 @@ class Request(litestar.Request[Principal, None, State]):
         """What the client says of itself, and the address that it connects from."""
         client = self.scope["client"]
         return Device(self.headers.get("user-agent", "")[:MAX_USER_AGENT_LENGTH], client[0] if client else "")
+
+    async def verify_password(self, password: str) -> Credentials:
+        """Verify the principal's password.
+
+        Raises ``IncorrectPassword``, ``InvalidToken``, ``TooManyAttempts`` or ``TooManyPasswords``.
+        """
+        return await self.logins.verify_own(self.db, self.user, password, self.device.address)
 
     async def body(self) -> bytes:
         """The whole body. Raises ``BodyTooLarge`` or ``ClientDisconnected``.

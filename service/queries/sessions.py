@@ -4,7 +4,7 @@ from typing import Final
 
 from service.database.database import Database
 from service.errors import InvalidToken
-from service.structs.auth import Credentials, KnownAddress
+from service.structs.auth import Credentials, LoginAddress
 from service.structs.sessions import Device, Lifetimes, Principal, RefreshTokenContent, Session
 
 MAX_SESSIONS: Final = 100  # of one user
@@ -56,7 +56,7 @@ on conflict (user_id, address) do update set last_login_at = now()
 
 
 async def insert(
-    db: Database, account: Credentials, lifetimes: Lifetimes, device: Device, known: KnownAddress
+    db: Database, account: Credentials, lifetimes: Lifetimes, device: Device, known: LoginAddress
 ) -> RefreshTokenContent | None:
     """Open a session. It ends those that were used least recently beyond ``MAX_SESSIONS``.
 

@@ -7,11 +7,19 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
 from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
-from service.queries import posts
+from service.queries import posts, sessions
 from service.structs.fields import PostId, parse_id
 from service.structs.sessions import Principal
 
 Connection = ASGIConnection[Any, Principal, Any, Any]
+
+
+async def requires_session(connection: Connection, _: BaseRouteHandler) -> None:
+    """Admit only a session that is alive, before the body is read. Raises ``InvalidToken``.
+
+    The statement of the route decides again. Routes need this guard only if no statement comes before the body.
+    """
+    await sessions.require_alive(connection.app.state["db"], connection.user)
 
 
 def requires_post_ownership(otherwise: type[OnlyOwnerMayUpdate | OnlyOwnerMayDelete]) -> Guard:

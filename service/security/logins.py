@@ -16,10 +16,11 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from service.database.database import Database
-from service.errors import TooManyAttempts
-from service.queries import auth
+from service.errors import IncorrectPassword, TooManyAttempts
+from service.queries import auth, users
 from service.security.passwords import Passwords
-from service.structs.auth import Credentials, KnownAddress, LoginRules, LoginSubjects
+from service.structs.auth import Credentials, LoginAddress, LoginRules, LoginSubjects
+from service.structs.sessions import Principal
 
 _REGISTRATION_WINDOW: Final = timedelta(hours=1)
 
@@ -45,7 +46,7 @@ class Logins:
         subjects = LoginSubjects(
             self._digest("account", username),
             self._digest("address", network),
-            self.known_address(username, address).subject,
+            self.login_address(username, address).subject,
         )
         attempts = {subject: self._attempts_of(subject) for subject in subjects}
         while True:
@@ -69,10 +70,21 @@ class Logins:
             await auth.insert_failure(db, state.counts)
         return None
 
-    def known_address(self, username: str, address: str) -> KnownAddress:
+    async def verify_own(self, db: Database, principal: Principal, password: str, address: str) -> Credentials:
+        """Verify the password of the principal's account. It counts as a login if it fails.
+
+        Raises ``IncorrectPassword``, ``InvalidToken``, ``TooManyAttempts`` or ``TooManyPasswords``.
+        """
+        account = await users.select_own(db, principal)
+        verified = await self.verify(db, account.username, password, address)
+        if verified is None or verified.id != principal.user_id:
+            raise IncorrectPassword
+        return verified
+
+    def login_address(self, username: str, address: str) -> LoginAddress:
         """What a successful login stores about its address."""
         network = network_of(address)
-        return KnownAddress(network, self._digest("account at address", username, network))
+        return LoginAddress(network, self._digest("account at address", username, network))
 
     async def count_registration(self, db: Database, address: str) -> None:
         """Count a registration from an address. Raises ``TooManyAttempts``."""

@@ -64,7 +64,7 @@ class LoginRules(Struct, frozen=True):
     address_known_for: timedelta
 
 
-class KnownAddress(NamedTuple):
+class LoginAddress(NamedTuple):
     """The network that an account logs in from, and what failures of the account from there are counted for."""
 
     network: str
