@@ -20,6 +20,7 @@ from service.http.application import Application
 from service.http.problems import respond
 from service.http.requests import Request
 from service.http.routes import RouteRules
+from service.security.cleanup import Cleanup
 from service.security.keys import ACCESS_TOKEN, LOGIN_FAILURES, REFRESH_TOKEN, Keys, SecretKey
 from service.security.logins import Logins
 from service.security.passwords import Passwords
@@ -46,22 +47,18 @@ def create_app(given: Settings | None = None) -> Litestar:
         threads=chosen.password_threads,
         queue=chosen.password_queue,
     )
+    rules = LoginRules(
+        per_account=chosen.login_failures_per_account,
+        per_address=chosen.login_failures_per_address,
+        window=timedelta(minutes=chosen.login_window_minutes),
+        address_known_for=timedelta(days=chosen.known_address_days),
+    )
     secrets = tuple(SecretKey(key) for key in (chosen.secret_key, chosen.secret_key_previous) if key)
     state: dict[str, Any] = {
         "settings": chosen,
         "db": db,
         "passwords": passwords,
-        "logins": Logins(
-            passwords,
-            secrets[0].derive(LOGIN_FAILURES),
-            LoginRules(
-                per_account=chosen.login_failures_per_account,
-                per_address=chosen.login_failures_per_address,
-                window=timedelta(minutes=chosen.login_window_minutes),
-                address_known_for=timedelta(days=chosen.known_address_days),
-            ),
-            chosen.registrations_per_hour,
-        ),
+        "logins": Logins(passwords, secrets[0].derive(LOGIN_FAILURES), rules, chosen.registrations_per_hour),
         "access_tokens": AccessTokens(Keys(secrets, ACCESS_TOKEN), lifetime=chosen.access_token_minutes * 60),
         "refresh_tokens": RefreshTokens(Keys(secrets, REFRESH_TOKEN)),
         "lifetimes": Lifetimes(
@@ -74,7 +71,7 @@ def create_app(given: Settings | None = None) -> Litestar:
     return Application(
         route_handlers=[*API, DocsController],
         state=State(state, deep_copy=False),
-        lifespan=[db.lifespan()],
+        lifespan=[db.lifespan(), Cleanup(db, rules).lifespan()],
         on_shutdown=[passwords.close],
         plugins=[RouteRules()],
         request_class=Request,

@@ -11,7 +11,7 @@ import pytest
 
 from service.database import schema
 from service.database.connecting import SESSION_SETTINGS
-from service.queries import auth, posts, sessions, users
+from service.queries import auth, expired, posts, sessions, users
 from service.structs.auth import Credentials, FailureCount
 from service.structs.fields import Timestamp
 from service.structs.posts import Post
@@ -29,6 +29,9 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.auth.SELECT_LOGIN": None,  # the fields of two structs: see below
     "queries.auth.SELECT_WAIT": None,
     "queries.auth.UPDATE_HASH": None,
+    "queries.expired.DELETE_KNOWN_ADDRESSES": None,
+    "queries.expired.DELETE_LOGIN_FAILURES": None,
+    "queries.expired.DELETE_SESSIONS": None,
     "queries.posts.DELETE": None,
     "queries.posts.INSERT": Post,
     "queries.posts.INSERT_MANY": Post,
@@ -40,7 +43,6 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.posts.UPDATE_MANY": Post,
     "queries.sessions.DELETE": None,
     "queries.sessions.DELETE_ANY": None,
-    "queries.sessions.DELETE_EXPIRED": None,
     "queries.sessions.DELETE_OF_USER": None,
     "queries.sessions.DELETE_SURPLUS": None,
     "queries.sessions.INSERT_KNOWN_ADDRESS": None,
@@ -131,7 +133,7 @@ def test_a_statement_follows_the_house_style(statement: Statement) -> None:
     assert "*" not in statement.text
     assert not re.search(r"\b[A-Z]{2,}\b", re.sub(r"'[^']*'", "", statement.text))
     if "\nlimit" in statement.text or " limit" in statement.text:
-        assert re.search(r"order by (\w+, )*[\w.]*id\n *limit", statement.text)
+        assert re.search(r"order by (\w+, )*[\w.]*(id|subject|address)\n *limit", statement.text)
 
 
 @pytest.mark.parametrize("statement", [posts.UPDATE, posts.DELETE])
@@ -186,7 +188,9 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(sessions.DELETE, session_id, session_id)
     await db.fetch(sessions.DELETE_ANY, session_id)
     await db.fetch(sessions.DELETE_OF_USER, session_id)
-    await db.fetch(sessions.DELETE_EXPIRED, 10)
+    await db.fetch(expired.DELETE_SESSIONS, 10)
+    await db.fetch(expired.DELETE_LOGIN_FAILURES, 10, day)
+    await db.fetch(expired.DELETE_KNOWN_ADDRESSES, 10, day)
     await db.fetch(users.DELETE, user_id, "hash", session_id)
 
     assert await state() == before

@@ -229,24 +229,3 @@ returning id
 async def delete_any(db: Database, session_id: int) -> None:
     """End a session, whoever it belongs to."""
     await db.write_row(DELETE_ANY, session_id)
-
-
-# Rows that another process is deleting are left to it.
-DELETE_EXPIRED: Final = """
-delete from sessions
-where
-    id in (
-        select id
-        from sessions
-        where expires_at <= now()
-        order by expires_at, id
-        limit $1
-        for update skip locked
-    )
-returning id
-"""
-
-
-async def delete_expired(db: Database, limit: int) -> int:
-    """Delete up to ``limit`` expired sessions. Returns how many."""
-    return len(await db.run(DELETE_EXPIRED, limit))

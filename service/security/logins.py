@@ -22,7 +22,7 @@ from service.security.passwords import Passwords
 from service.structs.auth import Credentials, LoginAddress, LoginRules, LoginSubjects
 from service.structs.sessions import Principal
 
-_REGISTRATION_WINDOW: Final = timedelta(hours=1)
+REGISTRATION_WINDOW: Final = timedelta(hours=1)
 
 
 class Logins:
@@ -91,8 +91,8 @@ class Logins:
         if not (limit := self._registrations_per_hour):
             return
         subject = self._digest("registration", network_of(address))
-        if not await auth.insert_registration(db, subject, limit, _REGISTRATION_WINDOW):
-            wait = await auth.select_wait(db, subject, limit, _REGISTRATION_WINDOW)
+        if not await auth.insert_registration(db, subject, limit, REGISTRATION_WINDOW):
+            wait = await auth.select_wait(db, subject, limit, REGISTRATION_WINDOW)
             raise TooManyAttempts(headers={"Retry-After": str(wait)})
 
     def _attempts_of(self, subject: bytes) -> "_Attempts":
