@@ -21,6 +21,7 @@ from service.http.problems import respond
 from service.http.requests import Request
 from service.http.routes import RouteRules
 from service.security.cleanup import Cleanup
+from service.security.denylist import Denylist
 from service.security.keys import ACCESS_TOKEN, LOGIN_FAILURES, REFRESH_TOKEN, Keys, SecretKey
 from service.security.logins import Logins
 from service.security.passwords import Passwords
@@ -58,6 +59,7 @@ def create_app(given: Settings | None = None) -> Litestar:
         "settings": chosen,
         "db": db,
         "passwords": passwords,
+        "denylist": Denylist(is_on=chosen.password_denylist == "on"),  # noqa: S105 - a switch
         "logins": Logins(passwords, secrets[0].derive(LOGIN_FAILURES), rules, chosen.registrations_per_hour),
         "access_tokens": AccessTokens(Keys(secrets, ACCESS_TOKEN), lifetime=chosen.access_token_minutes * 60),
         "refresh_tokens": RefreshTokens(Keys(secrets, REFRESH_TOKEN)),

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -49,6 +49,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     login_window_minutes: Annotated[float, Meta(gt=0, le=1440)] = 15
     known_address_days: Annotated[float, Meta(gt=0, le=3650)] = 90
     registrations_per_hour: Annotated[int, Meta(ge=0, le=1000)] = 0
+    password_denylist: Literal["on", "off"] = "off"  # noqa: S105 - a switch
     database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
     database_timeout_seconds: Seconds = 5
     password_memory_kib: Annotated[int, Meta(ge=8, le=4 * 1024 * 1024)] = 19 * 1024

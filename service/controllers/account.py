@@ -56,6 +56,8 @@ class AccountController(Controller):
     )
     async def change_password(self, request: Request, data: JSONBody[PasswordChange]) -> None:
         """Ends all of your other sessions."""
+        account = await users.select_own(request.db, request.user)
+        request.denylist.check("/new_password", data.new_password, username=account.username, email=account.email)
         verified = await request.verify_password(data.current_password)
         new_hash = await request.passwords.hash(data.new_password)
         if not await users.update_password(request.db, request.user, verified, new_hash):

@@ -38,6 +38,7 @@ class AuthController(Controller):
     )
     async def register(self, request: Request, data: JSONBody[UserCreate]) -> JSONResponse[User]:
         """Anyone may register. Usernames and e-mail addresses are unique."""
+        request.denylist.check("/password", data.password, username=data.username, email=data.email)
         await request.logins.count_registration(request.db, request.device.address)
         password_hash = await request.passwords.hash(data.password)
         if (user := await users.insert(request.db, data.username, data.email, password_hash)) is None:

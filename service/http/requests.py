@@ -14,6 +14,7 @@ from litestar.types import Empty, Scope
 from service.database.database import Database
 from service.errors import BodyTooLarge, ClientDisconnected, ContentCodingNotSupported, NotForm, WrongContentType
 from service.http.decoding import Decoder, parse_form
+from service.security.denylist import Denylist
 from service.security.logins import Logins
 from service.security.passwords import Passwords
 from service.security.refresh_tokens import RefreshTokens
@@ -41,6 +42,10 @@ class Request(litestar.Request[Principal, None, State]):
     @property
     def passwords(self) -> Passwords:
         return self.app.state["passwords"]  # type: ignore[no-any-return]
+
+    @property
+    def denylist(self) -> Denylist:
+        return self.app.state["denylist"]  # type: ignore[no-any-return]
 
     @property
     def logins(self) -> Logins:
