@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import asyncpg
 
 from service import settings
-from service.database import schema
+from service.database import pooler, schema
 from service.server import server, supervisor
 from service.settings import Settings
 
@@ -62,7 +62,10 @@ def migrate(chosen: Settings) -> None:
 def serve(chosen: Settings) -> None:
     listener = server.listen(chosen)
     try:
+        asyncio.run(pooler.check(chosen.database_url, timeout=chosen.database_timeout_seconds))
         asyncio.run(schema.verify(chosen.database_url, timeout=chosen.database_timeout_seconds))
+    except pooler.SharedSession as error:
+        fail(str(error))
     except schema.SchemaError as error:
         fail(f"The schema is not the one that this version needs: {error}")
     except REFUSED as error:

@@ -16,11 +16,12 @@ from service.app import create_app
 from service.database import schema
 from service.server import server
 from service.settings import Settings
-from tests import browser, postgres, proxies
+from tests import browser, poolers, postgres, proxies
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
-from tests.processes import environment, start, visitor  # noqa: F401 - fixtures
+from tests.poolers import pgbouncer  # noqa: F401 - a fixture
+from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
@@ -32,10 +33,11 @@ PROGRAMS = {
     "haproxy": proxies.HAPROXY,
     "nginx": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
+    "pgbouncer": poolers.PGBOUNCER,
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
-PROCESS_FIXTURES = {"start", "postgres", "browser_page", "run_proxy", "run_schemathesis"}
+PROCESS_FIXTURES = {"start", "postgres", "browser_page", "pgbouncer", "run_proxy", "run_schemathesis"}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
@@ -65,7 +67,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx")),
+        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx", "pgbouncer")),
     ]
 
 

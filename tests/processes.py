@@ -39,7 +39,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[Start]:
-    """Runs ``python -m`` in the environment of the test. Processes that are still running at its end are stopped.
+    """Runs ``python -m`` in the environment of the test, and stops what still runs at the end of the test.
 
     A process that does not stop within 20 seconds is an error.
     """
@@ -75,41 +75,41 @@ async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[
 
 
 @pytest.fixture
-async def visitor(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+async def process_client(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service that ``start`` runs."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{environment['PORT']}", timeout=30) as client:
         yield client
 
 
-async def output(process: Process) -> str:
-    """Wait until a process has ended, and return its remaining output."""
+async def read_output(process: Process) -> str:
+    """Wait until a process exits, and return the rest of its output."""
     text, _ = await asyncio.wait_for(process.communicate(), 30)
     return text.decode()
 
 
-async def ended(process: Process, within: float) -> str:
-    """What a process said that ends in good order, and in time."""
-    begun = time.monotonic()
-    said = await output(process)
-    assert time.monotonic() - begun < within
-    assert process.returncode == 0, said
-    return said
+async def wait_for_clean_exit(process: Process, within: float) -> str:
+    """Assert that a process exits ``within`` seconds with status 0, and return the rest of its output."""
+    started = time.monotonic()
+    output = await read_output(process)
+    assert time.monotonic() - started < within
+    assert process.returncode == 0, output
+    return output
 
 
-async def workers_of(process: Process, but: int = 0) -> list[int]:
-    """The two that serve, without the one that does no more."""
+async def wait_for_workers(process: Process, without: int = 0) -> list[int]:
+    """Wait until the service has two workers, not counting ``without``, and return their process ids."""
     async with asyncio.timeout(30):
         while True:
-            children = [child for child in psutil.Process(process.pid).children() if child.pid != but]
-            # multiprocessing has a process of its own, which tracks resources.
-            found = [child.pid for child in children if "spawn_main" in _command(child)]
-            if len(found) == 2:
-                return found
+            children = [child for child in psutil.Process(process.pid).children() if child.pid != without]
+            # multiprocessing's resource tracker is a child, too.
+            workers = [child.pid for child in children if "spawn_main" in _command(child)]
+            if len(workers) == 2:
+                return workers
             await asyncio.sleep(0.05)
 
 
 def _command(process: psutil.Process) -> str:
-    """Its command line; empty once it has ended."""
+    """The command line of a process, which is empty after its end."""
     try:
         return " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -119,28 +119,28 @@ def _command(process: psutil.Process) -> str:
 async def read_until(process: Process, *words: str) -> str:
     """Read the output of a process until its lines have contained each of ``words``, in that order."""
     assert process.stdout
-    said = ""
+    output = ""
     for expected in words:
         while True:
             line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
-            assert line, f"the process ended without {expected!r}:\n{said}"
-            said += line
+            assert line, f"the process ended without {expected!r}:\n{output}"
+            output += line
             if expected in line:
                 break
-    return said
+    return output
 
 
-async def answers(visitor: httpx.AsyncClient) -> None:
-    """Wait until the service answers. A worker logs that it runs slightly before it accepts connections."""
+async def wait_until_serving(client: httpx.AsyncClient) -> None:
+    """Wait until the service responds. A worker logs that it runs slightly before it accepts connections."""
     async with asyncio.timeout(30):
         while True:
             with suppress(httpx.ConnectError):
-                await visitor.get("/health/live")
+                await client.get("/health/live")
                 return
 
 
-def clients_of(process: Process, port: int) -> set[int]:
-    """The ports of the clients that are connected with a service on ``port``, or with its workers."""
+def client_ports(process: Process, port: int) -> set[int]:
+    """The ports of the clients that are connected to ``port`` of a service or of its workers."""
     service = psutil.Process(process.pid)
     return {
         connection.raddr.port
@@ -148,3 +148,8 @@ def clients_of(process: Process, port: int) -> set[int]:
         for connection in member.net_connections("tcp")
         if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
     }
+
+
+def peer_ports(pid: int) -> set[int]:
+    """The remote ports of the TCP connections of a process."""
+    return {known.raddr.port for known in psutil.Process(pid).net_connections("tcp") if known.raddr}

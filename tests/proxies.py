@@ -13,7 +13,7 @@ import httpx
 import pytest
 from msgspec import Struct
 
-from tests.processes import answers, free_port
+from tests.processes import free_port, wait_until_serving
 
 # A user's PATH may lack the directory in which Debian installs servers.
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -21,7 +21,7 @@ HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 
 SAMPLES = Path(__file__).parent.parent / "service" / "operations"
 
-# The sample is what operators include in their http block; the other is a service that shares its host with others.
+# Operators include the sample in their http block. PREFIX_SAMPLE is for a service that shares its host with others.
 NGINX_CONFIGURATION = """
 daemon off;
 pid {directory}/nginx.pid;
@@ -77,7 +77,7 @@ async def run_proxy() -> AsyncIterator[RunProxy]:
         process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
         started.append(process)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            await answers(client)
+            await wait_until_serving(client)
         return Proxy(f"http://127.0.0.1:{port}", process.pid)
 
     yield run

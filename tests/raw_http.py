@@ -1,4 +1,4 @@
-"""HTTP over raw sockets: requests as bytes, and responses taken apart."""
+"""HTTP over raw sockets: requests as bytes, and a parser for responses."""
 
 import asyncio
 import socket
@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 HOST: Final = b"Host: x\r\n"
-LAST: Final = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+CLOSING_GET: Final = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 _TIMEOUT: Final = 20  # seconds
 
 
-class Answer(Struct):
+class Response(Struct):
     status: int
     headers: dict[str, str]
     body: bytes
@@ -34,18 +34,18 @@ def chunked(body: bytes) -> bytes:
     return post(b"Transfer-Encoding: chunked\r\n", body)
 
 
-def answers_in(received: bytes) -> list[Answer]:
-    """Every response, none of which may be cut off."""
-    found = []
+def parse_responses(received: bytes) -> list[Response]:
+    """Parse responses. The last one must be complete, too."""
+    responses = []
     while received:
-        answer, received = _first_of(received)
-        assert answer, received
-        found.append(answer)
-    return found
+        response, received = _parse_first(received)
+        assert response, received
+        responses.append(response)
+    return responses
 
 
-def _first_of(received: bytes) -> tuple[Answer | None, bytes]:
-    """The first response, unless it is not complete, and what follows it."""
+def _parse_first(received: bytes) -> tuple[Response | None, bytes]:
+    """The first response, or ``None`` if it is incomplete, and the bytes that follow it."""
     head, end, rest = received.partition(b"\r\n\r\n")
     if not end:
         return None, received
@@ -54,7 +54,7 @@ def _first_of(received: bytes) -> tuple[Answer | None, bytes]:
     length = int(headers.get("content-length", "0"))
     if len(rest) < length:
         return None, received
-    return Answer(int(line.split()[1]), headers, rest[:length]), rest[length:]
+    return Response(int(line.split()[1]), headers, rest[:length]), rest[length:]
 
 
 def connect(address: str) -> socket.socket:
@@ -65,7 +65,7 @@ def connect(address: str) -> socket.socket:
 
 
 async def receive(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """Everything that arrives until the server closes the connection."""
     received = bytearray()
     async with asyncio.timeout(_TIMEOUT):
         while more := await asyncio.get_running_loop().sock_recv(connection, 1024 * 1024):
@@ -73,15 +73,15 @@ async def receive(connection: socket.socket) -> bytes:
     return bytes(received)
 
 
-async def exchange(address: str, sent: bytes, then: bytes = b"") -> list[Answer]:
-    """Send something, and as soon as it is answered something more; all answers until the connection is closed."""
+async def exchange(address: str, sent: bytes, then: bytes = b"") -> list[Response]:
+    """Send a request, and ``then`` after the first bytes of a response; returns the responses until the close."""
     loop = asyncio.get_running_loop()
     parts = urlsplit(address)
     received = b""
     with socket.socket() as connection:
         connection.settimeout(0)
         await loop.sock_connect(connection, (parts.hostname, parts.port))
-        # A server that has closed already may reset what still comes.
+        # A server that has closed the connection may reset it when more data arrives.
         with suppress(ConnectionError):
             async with asyncio.timeout(_TIMEOUT):
                 await loop.sock_sendall(connection, sent)
@@ -93,14 +93,14 @@ async def exchange(address: str, sent: bytes, then: bytes = b"") -> list[Answer]
                         with suppress(ConnectionError):
                             await loop.sock_sendall(connection, then)
                         then = b""
-    return answers_in(received)
+    return parse_responses(received)
 
 
 class Client:
-    """One connection to the service. A reset is an error, unless the test expects it."""
+    """One connection to the service. A reset raises ``ConnectionError``."""
 
     def __init__(self, address: str, receive_buffer: int = 0) -> None:
-        """``receive_buffer`` bounds what the kernel takes of a response before the test reads it."""
+        """``receive_buffer`` bounds the bytes of a response that the kernel takes before the test reads them."""
         parts = urlsplit(address)
         self.socket = socket.socket()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,30 +122,30 @@ class Client:
                 await asyncio.get_running_loop().sock_sendall(self.socket, piece)
 
     async def receive(self, size: int = 65536) -> bytes:
-        """Up to ``size`` bytes; none once the server has closed."""
+        """Up to ``size`` bytes, or none after the server has closed the connection."""
         async with asyncio.timeout(_TIMEOUT):
             return await asyncio.get_running_loop().sock_recv(self.socket, size)
 
-    async def answer(self) -> Answer:
+    async def read_response(self) -> Response:
         """The next response."""
         received = bytearray(self._received)
         while True:
-            found, self._received = _first_of(bytes(received))
-            if found:
-                return found
+            response, self._received = _parse_first(bytes(received))
+            if response:
+                return response
             more = await self.receive(1024 * 1024)
             assert more, f"closed after {bytes(received)!r}"
             received += more
 
-    async def rest(self) -> list[Answer]:
+    async def read_until_close(self) -> list[Response]:
         """Every response until the server closes the connection."""
         received, self._received = self._received, b""
-        return answers_in(received + await receive(self.socket))
+        return parse_responses(received + await receive(self.socket))
 
-    async def ask(self, sent: bytes) -> int:
-        """Send a request; the status of the next response."""
+    async def status_of(self, sent: bytes) -> int:
+        """Send a request, and return the status of the next response."""
         await self.send(sent)
-        return (await self.answer()).status
+        return (await self.read_response()).status
 
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
@@ -159,5 +159,5 @@ def pieces_of(data: bytes, size: int) -> Iterable[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
-def statuses(answers: Iterable[Answer]) -> list[int]:
-    return [answer.status for answer in answers]
+def statuses(responses: Iterable[Response]) -> list[int]:
+    return [response.status for response in responses]

@@ -17,16 +17,16 @@ import pytest
 from service.database import schema
 from tests.databases import with_database
 from tests.people import Person
-from tests.processes import Start, answers, free_port, output, read_until
+from tests.processes import Start, free_port, read_output, read_until, wait_until_serving
 from tests.waiting import WAITERS
 
 
 async def test_migrate_applies_the_schema_once(start: Start, empty_database: str) -> None:
     first = await start("service", "migrate", DATABASE_URL=empty_database)
-    assert "applied 001_users.sql, 002_posts.sql" in await output(first)
+    assert "applied 001_users.sql, 002_posts.sql" in await read_output(first)
 
     second = await start("service", "migrate", DATABASE_URL=empty_database)
-    assert "all files were applied before" in await output(second)
+    assert "all files were applied before" in await read_output(second)
 
     assert (first.returncode, second.returncode) == (0, 0)
 
@@ -34,26 +34,29 @@ async def test_migrate_applies_the_schema_once(start: Start, empty_database: str
 async def test_ten_concurrent_migrations_all_succeed(start: Start, empty_database: str) -> None:
     processes = [await start("service", "migrate", DATABASE_URL=empty_database) for _ in range(10)]
 
-    outputs = [await output(process) for process in processes]
+    outputs = [await read_output(process) for process in processes]
 
     assert [process.returncode for process in processes] == [0] * 10
-    assert sum("applied 001_users.sql, 002_posts.sql" in text for text in outputs) == 1
+    applied = [
+        line.partition("applied ")[2] for text in outputs for line in text.splitlines() if "applied sql/" in line
+    ]
+    assert sorted(applied) == [f"sql/{file.name}" for file in schema.read_files()]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_the_service_serves_and_stops_on_sigterm(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
     await read_until(process, "Application startup complete")
-    await answers(visitor)
+    await wait_until_serving(process_client)
 
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     post = await alice.publish()
     assert await alice.read(post["id"]) == post
     processes = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 0
     assert "Traceback" not in text
@@ -63,7 +66,7 @@ async def test_the_service_serves_and_stops_on_sigterm(
 async def test_all_invalid_settings_are_named_and_nothing_starts(start: Start) -> None:
     process = await start("service", PORT="none", SECRET_KEY="short")
 
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 1
     assert text.splitlines()[0] == "The settings are not valid:"
@@ -71,14 +74,14 @@ async def test_all_invalid_settings_are_named_and_nothing_starts(start: Start) -
 
 
 async def test_uvicorn_can_run_the_app_factory(
-    start: Start, environment: dict[str, str], visitor: httpx.AsyncClient, database_url: str
+    start: Start, environment: dict[str, str], process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start(
         "uvicorn", "--factory", "service.app:create_app", "--port", environment["PORT"], DATABASE_URL=database_url
     )
     await read_until(process, "Uvicorn running on")
 
-    assert (await visitor.get("/posts")).json() == []
+    assert (await process_client.get("/posts")).json() == []
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ async def test_uvicorn_can_run_the_app_factory(
 async def test_migrate_reports_an_unreachable_database_in_one_line(start: Start, url: str, words: str) -> None:
     process = await start("service", "migrate", DATABASE_URL=url)
 
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 1
     assert text.startswith(words)
@@ -101,7 +104,7 @@ async def test_migrate_reports_an_unreachable_database_in_one_line(start: Start,
 async def test_the_service_does_not_start_on_an_empty_database(start: Start, empty_database: str) -> None:
     process = await start("service", DATABASE_URL=empty_database)
 
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 1
     assert "run `python -m service migrate` first" in text
@@ -115,7 +118,7 @@ async def test_a_port_in_use_is_reported_in_one_line(
 ) -> None:
     with socket.create_server(("127.0.0.1", int(environment["PORT"]))):
         process = await start(command, DATABASE_URL=database_url, WORKERS=workers)
-        text = await output(process)
+        text = await read_output(process)
 
     assert process.returncode == 1
     assert text.splitlines()[-1] == f"Cannot listen on 127.0.0.1, port {environment['PORT']}: Address already in use"
@@ -130,7 +133,7 @@ async def test_a_host_that_is_not_this_machine_is_reported_in_one_line(
     start: Start, environment: dict[str, str], database_url: str, host: str, words: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, HOST=host)
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 1
     assert text.startswith(f"Cannot listen on {host}, port {environment['PORT']}: ")
@@ -153,7 +156,7 @@ async def test_a_database_that_refuses_the_connection_is_reported_in_one_line(
 ) -> None:
     process = await start(*arguments, DATABASE_URL=change(database_url))
 
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 1
     assert words in text
@@ -171,7 +174,7 @@ async def test_migrate_reports_a_server_that_is_not_postgresql_in_one_line(start
         "service", "migrate", DATABASE_URL=address.replace("http://", "postgresql://nobody@") + "/app"
     )
 
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 1
     assert text.startswith("The database cannot be reached: ")
@@ -179,12 +182,12 @@ async def test_migrate_reports_a_server_that_is_not_postgresql_in_one_line(start
 
 
 async def test_the_service_starts_without_its_database_and_logs_a_warning(
-    start: Start, visitor: httpx.AsyncClient
+    start: Start, process_client: httpx.AsyncClient
 ) -> None:
     process = await start("service", DATABASE_URL="postgresql://nobody@127.0.0.1:1/app")
     text = await read_until(process, "Uvicorn running on")
 
-    live, ready = await visitor.get("/health/live"), await visitor.get("/health/ready")
+    live, ready = await process_client.get("/health/live"), await process_client.get("/health/ready")
 
     [warning] = [line for line in text.splitlines() if "WARNING" in line]
     assert "the database cannot be reached yet, starting all the same: " in warning
@@ -203,7 +206,7 @@ async def test_migrate_stops_on_a_signal_while_it_waits_for_another_migration(
             assert process.returncode is None
 
     process.send_signal(number)
-    text = await output(process)
+    text = await read_output(process)
     await holder.close()
 
     assert text == ""
@@ -234,7 +237,7 @@ async def test_a_data_directory_that_is_not_writable_is_reported_in_one_line(
     url = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/app"} if command == "service" else {}
 
     process = await start(command, **url)
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 1
     assert "Traceback" not in text
@@ -248,7 +251,7 @@ async def test_just_up_reports_data_that_postgresql_cannot_use(start: Start, tmp
     (data / "PG_VERSION").write_text("9\n")
 
     process = await start("service.development")
-    text = await output(process)
+    text = await read_output(process)
 
     assert process.returncode == 1
     assert "Traceback" not in text
@@ -258,22 +261,22 @@ async def test_just_up_reports_data_that_postgresql_cannot_use(start: Start, tmp
 async def test_an_unknown_command_is_refused(start: Start) -> None:
     process = await start("service", "serve")
 
-    assert await output(process) == "usage: python -m service [migrate]\n"
+    assert await read_output(process) == "usage: python -m service [migrate]\n"
     assert process.returncode == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_just_up_needs_no_settings_and_leaves_no_process_behind(
-    start: Start, visitor: httpx.AsyncClient, number: signal.Signals
+    start: Start, process_client: httpx.AsyncClient, number: signal.Signals
 ) -> None:
     process = await start("service.development")
     text = await read_until(process, "Uvicorn running on")
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     processes = psutil.Process(process.pid).children(recursive=True)
     processes += [found for found in psutil.process_iter() if _is_embedded_server(found, text)]
 
     process.send_signal(number)
-    await output(process)
+    await read_output(process)
 
     for words in ("embedded PostgreSQL", "/docs", "Ctrl-C"):
         assert words in text
@@ -295,57 +298,59 @@ def _is_embedded_server(process: psutil.Process, text: str) -> bool:
     return False
 
 
-async def test_the_data_of_just_up_survive_a_restart(start: Start, visitor: httpx.AsyncClient) -> None:
+async def test_the_data_of_just_up_survive_a_restart(start: Start, process_client: httpx.AsyncClient) -> None:
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     post = await alice.publish()
     process.send_signal(signal.SIGINT)
-    await output(process)
+    await read_output(process)
 
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
 
     assert await alice.read(post["id"]) == post
-    assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
+    assert (await process_client.get("/users/me", headers=alice.headers)).json() == alice.account
 
 
-async def test_just_up_takes_over_the_database_of_one_that_was_killed(start: Start, visitor: httpx.AsyncClient) -> None:
+async def test_just_up_takes_over_the_database_of_one_that_was_killed(
+    start: Start, process_client: httpx.AsyncClient
+) -> None:
     process = await start("service.development")
     text = await read_until(process, "Uvicorn running on")
-    alice = await Person.register(visitor, "alice")
+    alice = await Person.register(process_client, "alice")
     process.kill()
     await process.wait()
 
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
-    kept = await visitor.get("/users/me", headers=alice.headers)
+    kept = await process_client.get("/users/me", headers=alice.headers)
     servers = [found for found in psutil.process_iter() if _is_embedded_server(found, text)]
     process.send_signal(signal.SIGINT)
-    await output(process)
+    await read_output(process)
 
     assert kept.json() == alice.account
     assert servers
     assert still_running(servers) == []
 
 
-async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, visitor: httpx.AsyncClient) -> None:
+async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, process_client: httpx.AsyncClient) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
 
     second = await start("service.development", PORT=str(free_port()))
-    text = await output(second)
+    text = await read_output(second)
 
     assert (second.returncode, len(text.splitlines())) == (1, 1)
     assert text.startswith("Another `just up` uses ")
-    assert (await visitor.get("/health/ready")).status_code == 200
+    assert (await process_client.get("/health/ready")).status_code == 200
 
 
 async def test_just_up_uses_database_url(
-    start: Start, visitor: httpx.AsyncClient, empty_database: str, tmp_path: Path
+    start: Start, process_client: httpx.AsyncClient, empty_database: str, tmp_path: Path
 ) -> None:
     process = await start("service.development", DATABASE_URL=empty_database, SECRET_KEY=secrets.token_hex(32))
     text = await read_until(process, "Uvicorn running on")
-    await Person.register(visitor, "alice")
+    await Person.register(process_client, "alice")
 
     connection = await asyncpg.connect(empty_database)
     count = await connection.fetchval("select count(*) from users")

@@ -1,4 +1,4 @@
-"""Random histories of connections, with a fixed seed; ``just fuzz-connections`` runs others at length."""
+"""Random histories of connections with a fixed seed; ``just fuzz-connections`` plays others at length."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ from tests.connections.service import Service
 
 SEED = 33  # none of its histories takes longer than ten seconds
 
-# Which state may follow which; the same state again sets its deadline anew. Any of them may be followed by CLOSED.
+# The states that may follow each state. The same state again renews its deadline. CLOSED may follow any of them.
 TRANSITIONS = {
     State.IDLE: {State.IDLE, State.READING_HEAD, State.READING_BODY, State.PROCESSING},
     State.READING_HEAD: {State.READING_BODY, State.PROCESSING},
@@ -50,11 +50,11 @@ async def test_connections_follow_the_model(database_url: str, empty_database: s
         service.kill()
     _, found_by_draining = await draining
 
-    assert_none(found + service.complaints() + found_by_draining)
+    assert_none(found + service.unexpected_log_lines() + found_by_draining)
 
 
 @pytest.mark.timeout(120)
-async def test_no_task_and_no_connection_is_left_in_the_process(
+async def test_no_task_and_no_connection_remains_in_the_process(
     serve: Serve, settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transitions = set()
@@ -71,7 +71,7 @@ async def test_no_task_and_no_connection_is_left_in_the_process(
     histories = [
         history
         for history in (draw(SEED, number, account) for number in range(300))
-        # Without those that take long, or end with a deadline: the test above has them.
+        # The test above plays those that take long or end with a deadline.
         if history.ending != "wait"
         and history.is_complete
         and not history.stalls
@@ -99,7 +99,7 @@ def assert_none(violations: list[str]) -> None:
 
 
 def connections() -> list[Any]:
-    """What the process holds of its clients. Nothing waits for the garbage collector: it is not asked."""
+    """The connections that exist in this process. The garbage collector does not run: none may need it."""
     return [
         known
         for known in gc.get_objects()

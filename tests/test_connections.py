@@ -1,4 +1,4 @@
-"""One connection: what a client may send and when, which requests are executed, and how the connection ends."""
+"""One connection: what a client may send and when, which requests are executed, and when the connection is closed."""
 
 import asyncio
 import json
@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from tests.people import Person, assert_problem
-from tests.processes import Start, answers, ended, output
-from tests.raw_http import Answer, Client, chunked, get, pieces_of, post, statuses
-from tests.waiting import WAITERS
+from tests.processes import Start, read_output, wait_for_clean_exit, wait_until_serving
+from tests.raw_http import Client, Response, chunked, get, pieces_of, post, statuses
+from tests.waiting import wait_for_blocked_session
 
 KIB: Final = 1024
 CLOSE: Final = b"Connection: close\r\n"
@@ -26,7 +26,7 @@ UPGRADE: Final = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 TEN: Final = b"Content-Length: 10\r\n"
 POST: Final = b'{"title": "T", "content": "C"}'
 
-# Halves of requests. The first gets its response, a 401, before its body is complete; the second needs its body.
+# Incomplete requests. The first gets its response, a 401, before its body is complete; the second needs its body.
 EARLY: Final = post(TEN, b"{}", b"/posts")
 UNFINISHED: Final = post(TEN, b"{}")
 REST: Final = b" " * 8
@@ -35,14 +35,14 @@ REST: Final = b" " * 8
 Step = bytes | float | int
 
 
-async def serving(start: Start, visitor: httpx.AsyncClient, database_url: str, **settings: str) -> Process:
+async def serving(start: Start, process_client: httpx.AsyncClient, database_url: str, **settings: str) -> Process:
     process = await start("service", DATABASE_URL=database_url, **settings)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     return process
 
 
 async def play(address: str, *steps: Step) -> list[int | str]:
-    """Go through a history; the statuses of the responses for which it waits, or what happened instead."""
+    """Play a history; returns the statuses of the responses that it waits for, and an exception's name."""
     found: list[int | str] = []
     with Client(address) as client:
         try:
@@ -52,14 +52,14 @@ async def play(address: str, *steps: Step) -> list[int | str]:
                 elif isinstance(step, float):
                     await asyncio.sleep(step)
                 else:
-                    found.append((await client.answer()).status)
+                    found.append((await client.read_response()).status)
         except (ConnectionError, TimeoutError) as error:
             found.append(type(error).__name__)
     return found
 
 
 async def play_all(address: str, histories: dict[str, tuple[Step, ...]]) -> dict[str, list[int | str]]:
-    """Go through all histories at once; the outcomes that differ from what the histories wait for."""
+    """Play all histories at once; returns the outcomes that differ from the expected statuses."""
     played = await asyncio.gather(*(play(address, *steps) for steps in histories.values()))
     expected = [[step for step in steps if isinstance(step, int)] for steps in histories.values()]
     return {name: found for name, found, wanted in zip(histories, played, expected, strict=True) if found != wanted}
@@ -78,21 +78,21 @@ async def count_posts(db: asyncpg.Connection) -> int:
     return count
 
 
-def assert_last(answer: Answer) -> None:
-    assert answer.headers.get("connection") == "close"
+def assert_close_is_announced(response: Response) -> None:
+    assert response.headers.get("connection") == "close"
 
 
-# --- Fault 1: a connection is not closed because its client pauses.
+# --- Pauses do not close a connection.
 
 
 async def test_a_client_may_pause_before_and_within_a_request(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    pause = 1.3  # longer than the second between two checks of the connections
+    pause = 1.3  # longer than several checks of the deadlines
     whole, chunks = post(b"Content-Length: 2\r\n", b"{}"), chunked(b"2\r\n{}\r\n0\r\n\r\n")
     histories: dict[str, tuple[Step, ...]] = {
         "before anything": (pause, get(), 200, get(), 200),
-        "for two checks before anything": (2 * pause, get(), 200),
+        "for longer before anything": (2 * pause, get(), 200),
         "after an empty line": (b"\r\n", pause, get(), 200),
         "after one byte": (b"G", pause, get()[1:], 200),
         "before and after one byte": (pause, b"G", pause, get()[1:], 200),
@@ -105,27 +105,27 @@ async def test_a_client_may_pause_before_and_within_a_request(
         "between two requests": (get(), 200, pause, get(), 200),
         "between two requests, after an empty line": (get(), 200, b"\r\n", pause, get(), 200),
         "within a pipelined request": (get() + get()[:10], 200, pause, get()[10:], 200),
-        "before the rest of a body that is not needed": (EARLY, 401, pause, REST + get(), 200),
+        "before the rest of an unread body": (EARLY, 401, pause, REST + get(), 200),
     }
-    await serving(start, visitor, database_url)
+    await serving(start, process_client, database_url)
 
-    assert await play_all(str(visitor.base_url), histories) == {}
+    assert await play_all(str(process_client.base_url), histories) == {}
 
 
 async def test_a_connection_without_a_request_is_closed_without_a_response(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="2", KEEP_ALIVE_SECONDS="2")
-    begun = time.monotonic()
-    with Client(str(visitor.base_url)) as silent, Client(str(visitor.base_url)) as empty:
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="2", KEEP_ALIVE_SECONDS="2")
+    started = time.monotonic()
+    with Client(str(process_client.base_url)) as silent, Client(str(process_client.base_url)) as empty:
         await empty.send(b"\r\n")
-        ends = [await silent.rest(), await empty.rest()]
+        ends = [await silent.read_until_close(), await empty.read_until_close()]
 
     assert ends == [[], []]
-    assert 2 <= time.monotonic() - begun < 8
+    assert 2 <= time.monotonic() - started < 8
 
 
-# --- Fault 2: what belongs to no body is bounded, in pieces of any size, and blocks nobody.
+# --- Everything outside of bodies is bounded, whatever the size of the pieces, and does not block other clients.
 
 ENDLESS: Final[dict[str, tuple[bytes, bytes]]] = {
     "a method": (b"", b"G"),
@@ -164,34 +164,34 @@ async def test_a_head_a_chunk_s_line_and_a_trailer_are_bounded(address: str, siz
     for name in ENDLESS:
         with Client(address) as client:
             await client.send(*pieces_of(endless(name), size))
-            found = await client.rest()
+            found = await client.read_until_close()
 
         assert statuses(found) in ([400], [431]), name
-        assert_last(found[0])
+        assert_close_is_announced(found[0])
         assert found[0].headers["content-type"] == "application/problem+json"
 
 
-async def test_what_follows_a_complete_request_is_bounded_as_well(address: str) -> None:
+async def test_input_after_a_complete_request_is_bounded(address: str) -> None:
     for name in ENDLESS:
         with Client(address) as client:
-            assert await client.ask(get()) == 200
+            assert await client.status_of(get()) == 200
             await client.send(endless(name))
-            found = await client.rest()
+            found = await client.read_until_close()
 
         assert statuses(found) in ([400], [431]), name
 
 
-async def test_what_follows_an_early_response_is_bounded_as_well(address: str) -> None:
+async def test_input_after_an_early_response_is_bounded(address: str) -> None:
     for name, (begin, _) in ENDLESS.items():
         if b"chunked" not in begin:
             continue
         head, end, body = endless(name).replace(b"/auth/register", b"/posts").partition(b"\r\n\r\n")
         with Client(address) as client:
             await client.send(head + end)
-            first = await client.answer()
+            first = await client.read_response()
             await client.send(body)
 
-            assert (first.status, await client.rest()) == (401, []), name
+            assert (first.status, await client.read_until_close()) == (401, []), name
 
 
 FORTY_KB: Final = b"y" * 40_000
@@ -216,31 +216,31 @@ async def test_chunk_extensions_and_trailers_within_the_bounds_are_ignored(
 ) -> None:
     with Client(address) as client:
         await client.send(*pieces_of(chunked(body), size))
-        first = (await client.answer()).status
+        first = (await client.read_response()).status
 
-        assert (first, await client.ask(get())) == (422, 200)
+        assert (first, await client.status_of(get())) == (422, 200)
 
 
-async def test_nobody_waits_for_an_endless_head_or_trailer(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_an_endless_head_or_trailer_does_not_block_other_clients(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url)
+    await serving(start, process_client, database_url)
     slow: dict[str, float] = {}
-    with Client(str(visitor.base_url)) as other:
+    with Client(str(process_client.base_url)) as other:
         for name in ("a target", "the value of a header field", "chunk extensions", "the value of a trailer field"):
-            with Client(str(visitor.base_url)) as client:
+            with Client(str(process_client.base_url)) as client:
                 sending = asyncio.create_task(client.send(endless(name, 32 * KIB * KIB)))
                 while not sending.done():
-                    begun = time.monotonic()
-                    assert await other.ask(get()) == 200
-                    slow[name] = max(slow.get(name, 0), time.monotonic() - begun)
-                with suppress(ConnectionError):  # the server does not read on for ever
+                    started = time.monotonic()
+                    assert await other.status_of(get()) == 200
+                    slow[name] = max(slow.get(name, 0), time.monotonic() - started)
+                with suppress(ConnectionError):  # the server stops reading
                     await sending
 
     assert {name: took for name, took in slow.items() if took > 1} == {}
 
 
-# --- Fault 3: an early response leaves the connection in a valid state.
+# --- Responses that are sent before the request is complete.
 
 
 QUIET: Final[dict[str, list[tuple[Step, ...]]]] = {
@@ -261,49 +261,49 @@ QUIET: Final[dict[str, list[tuple[Step, ...]]]] = {
 
 
 @pytest.mark.parametrize("name", QUIET)
-async def test_connections_on_which_nothing_runs_do_not_delay_the_end(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, name: str
+async def test_connections_without_a_request_in_flight_do_not_delay_the_exit(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, name: str
 ) -> None:
-    process = await serving(start, visitor, database_url)
+    process = await serving(start, process_client, database_url)
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in QUIET[name]]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in QUIET[name]]
         for client, steps in zip(clients, QUIET[name], strict=True):
             for step in steps:
                 if isinstance(step, bytes):
                     await client.send(step)
                 else:
-                    assert (await client.answer()).status == step
+                    assert (await client.read_response()).status == step
         process.terminate()
-        said = await ended(process, within=3)
+        log = await wait_for_clean_exit(process, within=3)
 
-        assert [await client.rest() for client in clients] == [[]] * len(clients)
-    assert "Traceback" not in said
-    assert " ERROR " not in said
+        assert [await client.read_until_close() for client in clients] == [[]] * len(clients)
+    assert "Traceback" not in log
+    assert " ERROR " not in log
 
 
-async def test_requests_that_never_arrive_delay_the_end_by_a_bounded_time(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_incomplete_requests_delay_the_exit_by_a_bounded_time(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    process = await serving(start, visitor, database_url)
+    process = await serving(start, process_client, database_url)
     halves = [get()[:10], UNFINISHED, chunked(b"2\r\n{}\r\n"), get() + UNFINISHED]
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in halves]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in halves]
         for client, half in zip(clients, halves, strict=True):
             await client.send(half)
-        assert (await clients[-1].answer()).status == 200
+        assert (await clients[-1].read_response()).status == 200
         process.terminate()
-        said = await ended(process, within=7)
-        ends = [await client.rest() for client in clients]
+        log = await wait_for_clean_exit(process, within=7)
+        ends = [await client.read_until_close() for client in clients]
 
-    assert "Traceback" not in said
+    assert "Traceback" not in log
     for end in ends:
         assert statuses(end) in ([], [408], [503])
 
 
 async def test_the_idle_timeout_starts_when_response_and_body_are_complete(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="2")
+    await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="2")
     histories: dict[str, tuple[Step, ...]] = {
         "the body comes late": (EARLY, 401, 4.2, REST, 1.0, get(), 200),
         "the body trickles": (EARLY, 401, *(0.6, b" ") * 7, b" " + get(), 200),
@@ -314,18 +314,18 @@ async def test_the_idle_timeout_starts_when_response_and_body_are_complete(
         ),
     }
 
-    assert await play_all(str(visitor.base_url), histories) == {}
+    assert await play_all(str(process_client.base_url), histories) == {}
 
 
-async def test_a_body_that_nobody_needs_has_to_arrive_in_time_too(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_an_unread_body_has_to_arrive_in_time(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="60")
-    begun = time.monotonic()
-    with Client(str(visitor.base_url)) as silent, Client(str(visitor.base_url)) as endless:
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="60")
+    started = time.monotonic()
+    with Client(str(process_client.base_url)) as silent, Client(str(process_client.base_url)) as endless:
         await silent.send(EARLY)
         await endless.send(post(CHUNKED, b"2\r\n{}\r\n", b"/posts"))
-        found = [[(await client.answer()).status] for client in (silent, endless)]
+        found = [[(await client.read_response()).status] for client in (silent, endless)]
 
         async def trickle() -> None:
             with suppress(ConnectionError):
@@ -334,48 +334,48 @@ async def test_a_body_that_nobody_needs_has_to_arrive_in_time_too(
                     await asyncio.sleep(0.1)
 
         trickling = asyncio.create_task(trickle())
-        ends = [await silent.rest(), await endless.rest()]
-        took = time.monotonic() - begun
+        ends = [await silent.read_until_close(), await endless.read_until_close()]
+        took = time.monotonic() - started
         trickling.cancel()
 
     assert (found, ends) == ([[401], [401]], [[], []])
     assert took < 8
 
 
-async def test_an_idle_connection_is_closed_also_after_an_early_response(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_an_idle_connection_is_closed_after_an_early_response(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1")
-    begun = time.monotonic()
-    with Client(str(visitor.base_url)) as client:
-        assert await client.ask(EARLY) == 401
+    await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="1")
+    started = time.monotonic()
+    with Client(str(process_client.base_url)) as client:
+        assert await client.status_of(EARLY) == 401
         await client.send(REST)
-        end = await client.rest()
+        end = await client.read_until_close()
 
     assert end == []
-    assert 1 <= time.monotonic() - begun < 6
+    assert 1 <= time.monotonic() - started < 6
 
 
-async def test_a_client_that_closes_its_half_within_a_body_that_nobody_needs_is_disconnected(address: str) -> None:
+async def test_a_half_close_within_an_unread_body_closes_the_connection(address: str) -> None:
     with Client(address) as client:
-        assert await client.ask(EARLY) == 401
+        assert await client.status_of(EARLY) == 401
         client.half_close()
 
-        assert await client.rest() == []
+        assert await client.read_until_close() == []
 
 
-# --- Fault 4: a request is executed if and only if it is answered.
+# --- A request is executed if and only if it gets a response.
 
 # Requests whose response announces that the connection is closed, and their statuses.
 CLOSING: Final[dict[str, tuple[bytes, int]]] = {
-    "the client wants it": (get(fields=CLOSE), 200),
-    "the client wants it among others": (get(fields=b"Connection: x, Close\r\n"), 200),
+    "the client asks for it": (get(fields=CLOSE), 200),
+    "the client asks for it in a list": (get(fields=b"Connection: x, Close\r\n"), 200),
     "HTTP/1.0": (b"GET / HTTP/1.0\r\nHost: x\r\n\r\n", 200),
-    "HTTP/1.0 that would keep it": (b"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", 200),
+    "HTTP/1.0 with keep-alive": (b"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", 200),
     "an upgrade": (get(fields=b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n"), 200),
     "a body": (post(CLOSE + b"Content-Length: 2\r\n", b"{}"), 422),
     "chunks": (post(CLOSE + CHUNKED, b"2\r\n{}\r\n0\r\nX: y\r\n\r\n"), 422),
-    "a body that nobody needs": (post(CLOSE + b"Content-Length: 2\r\n", b"{}", b"/posts"), 401),
+    "an unread body": (post(CLOSE + b"Content-Length: 2\r\n", b"{}", b"/posts"), 401),
     "too large a body": (post(CLOSE + b"Content-Length: 2000000\r\n", b" " * 2_000_000), 413),
     "a malformed chunk": (chunked(b"zz\r\n"), 400),
     "two lengths": (post(b"Content-Length: 2\r\nContent-Length: 3\r\n", b"{}"), 400),
@@ -408,12 +408,12 @@ async def test_no_request_is_executed_after_a_response_that_announces_the_close(
                 if step:
                     await client.send(step)
                 else:
-                    found.append(await client.answer())
-            found += await client.rest()
+                    found.append(await client.read_response())
+            found += await client.read_until_close()
 
         assert statuses(found) == [status], way
-        assert_last(found[-1])
-    await alice.publish()  # those before it would be stored by now
+        assert_close_is_announced(found[-1])
+    await alice.publish()  # earlier requests would be stored by now
     assert await count_posts(db) == 1
 
 
@@ -422,10 +422,10 @@ async def test_requests_before_the_announced_close_are_all_executed(
 ) -> None:
     with Client(address) as client:
         await client.send(publish(alice) * 3 + publish(alice, CLOSE) + publish(alice) * 3)
-        found = await client.rest()
+        found = await client.read_until_close()
 
     assert statuses(found) == [201] * 4
-    assert_last(found[-1])
+    assert_close_is_announced(found[-1])
     assert await count_posts(db) == 4
 
 
@@ -436,55 +436,54 @@ async def test_a_connection_is_kept_after_an_early_response(
     body = b"Content-Length: %d\r\n" % size
     with Client(address) as client:
         for _ in range(3):
-            assert await client.ask(post(body, b"", b"/posts")) == 401
+            assert await client.status_of(post(body, b"", b"/posts")) == 401
             await client.send(b" " * (size - 1))
             await client.send(b" " + publish(alice))
-            assert (await client.answer()).status == 201
-            assert await client.ask(post(CHUNKED, b"", b"/posts")) == 401
+            assert (await client.read_response()).status == 201
+            assert await client.status_of(post(CHUNKED, b"", b"/posts")) == 401
             await client.send(b"%x;x=y\r\n" % size + b" " * size, b"\r\n0\r\nX: y\r\n", b"\r\n" + publish(alice))
-            assert (await client.answer()).status == 201
-            assert await client.ask(post(body, b"", b"/posts") + b" " * size + publish(alice)) == 401
-            assert (await client.answer()).status == 201
+            assert (await client.read_response()).status == 201
+            assert await client.status_of(post(body, b"", b"/posts") + b" " * size + publish(alice)) == 401
+            assert (await client.read_response()).status == 201
 
     assert await count_posts(db) == 9
 
 
-async def test_five_thousand_pipelined_requests_are_all_answered(address: str) -> None:
+async def test_all_of_5000_pipelined_requests_get_a_response(address: str) -> None:
     with Client(address) as client:
-        _, found = await asyncio.gather(client.send(get() * 5000 + get(fields=CLOSE)), client.rest())
+        _, found = await asyncio.gather(client.send(get() * 5000 + get(fields=CLOSE)), client.read_until_close())
 
     assert statuses(found) == [200] * 5001
 
 
-async def test_a_flood_of_pipelined_requests_is_held_back_and_not_stored(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+async def test_a_flood_of_pipelined_requests_is_not_read_into_memory(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url)
+    process = await serving(start, process_client, database_url)
     before = psutil.Process(process.pid).memory_info().rss
     request = get(fields=b"X: " + b"y" * 1000 + b"\r\n")
     count = 10_000
-    with Client(str(visitor.base_url)) as client:
+    with Client(str(process_client.base_url)) as client:
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             await client.send(get(b"/posts"))
-            while not await db.fetchval(WAITERS):
-                await asyncio.sleep(0.01)
+            await wait_for_blocked_session(db)
             sending = asyncio.create_task(client.send(request * count + get(fields=CLOSE)))
             await asyncio.wait([sending], timeout=1)
             held_back = not sending.done()
             grown = psutil.Process(process.pid).memory_info().rss - before
-        _, found = await asyncio.gather(sending, client.rest())
+        _, found = await asyncio.gather(sending, client.read_until_close())
 
     assert held_back
     assert grown < 10 * KIB * KIB
     assert statuses(found) == [200] * (count + 2)
 
 
-async def test_a_request_is_executed_or_not_answered_during_a_drain(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+async def test_a_request_during_a_drain_is_executed_or_gets_no_response(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url, DRAIN_SECONDS="2")
-    alice = await Person.register(visitor, "alice")
+    process = await serving(start, process_client, database_url, DRAIN_SECONDS="2")
+    alice = await Person.register(process_client, "alice")
     kept = [await alice.publish() for _ in range(2)]
     deletes = [
         b"DELETE /posts/%d HTTP/1.1\r\nHost: x\r\n" % post["id"] + bearer(alice) + TEN + b"\r\n12345" for post in kept
@@ -497,13 +496,13 @@ async def test_a_request_is_executed_or_not_answered_during_a_drain(
         "three POSTs": publish(alice) * 3,
     }
     with ExitStack() as stack:
-        old = {name: stack.enter_context(Client(str(visitor.base_url))) for name in after}
+        old = {name: stack.enter_context(Client(str(process_client.base_url))) for name in after}
         for client in old.values():
-            assert await client.ask(get()) == 200
+            assert await client.status_of(get()) == 200
         process.terminate()
-        while (await visitor.get("/")).headers.get("connection") != "close":
+        while (await process_client.get("/")).headers.get("connection") != "close":
             await asyncio.sleep(0.01)
-        new = {name: stack.enter_context(Client(str(visitor.base_url))) for name in after}
+        new = {name: stack.enter_context(Client(str(process_client.base_url))) for name in after}
         for clients in (old, new):
             for name, client in clients.items():
                 if name == "a DELETE in two segments":
@@ -511,39 +510,38 @@ async def test_a_request_is_executed_or_not_answered_during_a_drain(
                 else:
                     await client.send(get() + after[name])
         found = {
-            f"{name}, {age}": await client.rest()
+            f"{name}, {age}": await client.read_until_close()
             for age, clients in (("old", old), ("new", new))
             for name, client in clients.items()
         }
-    said = await output(process)
+    log = await read_output(process)
 
-    assert {name: statuses(ends) for name, ends in found.items()} == {name: [200] for name in found}
-    for [last] in found.values():
-        assert_last(last)
+    assert {name: statuses(responses) for name, responses in found.items()} == {name: [200] for name in found}
+    for [response] in found.values():
+        assert_close_is_announced(response)
     assert [row["id"] for row in await db.fetch("select id from posts order by id")] == [post["id"] for post in kept]
     assert process.returncode == 0
-    assert "Traceback" not in said
+    assert "Traceback" not in log
 
 
-async def test_a_pipelined_request_is_executed_or_not_answered_when_the_process_stops(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+async def test_a_pipelined_request_at_the_stop_is_executed_or_gets_no_response(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url, DRAIN_SECONDS="1")
-    alice = await Person.register(visitor, "alice")
-    with Client(str(visitor.base_url)) as client:
+    process = await serving(start, process_client, database_url, DRAIN_SECONDS="1")
+    alice = await Person.register(process_client, "alice")
+    with Client(str(process_client.base_url)) as client:
         async with db.transaction():
             await db.execute("lock table posts in exclusive mode")
             await client.send(publish(alice) * 5)
-            while not await db.fetchval(WAITERS):
-                await asyncio.sleep(0.01)
+            await wait_for_blocked_session(db)
             process.terminate()
-            while (await visitor.get("/")).headers.get("connection") != "close":
+            while (await process_client.get("/")).headers.get("connection") != "close":
                 await asyncio.sleep(0.01)
-        found = await client.rest()
-    await output(process)
+        found = await client.read_until_close()
+    await read_output(process)
 
     assert set(statuses(found)) == {201}
-    assert_last(found[-1])
+    assert_close_is_announced(found[-1])
     assert await count_posts(db) == len(found)
 
 
@@ -560,7 +558,7 @@ MALFORMED: Final = {
 @pytest.mark.parametrize(
     ("target", "fields", "status"),
     [(b"/posts", CHUNKED, 401), (b"/posts", CHUNKED + EXPECT, 401), (b"/auth/register", CHUNKED + EXPECT, 100)],
-    ids=["early", "early, to a client that waits", "the app waits for the body"],
+    ids=["early", "early, to a client that expects 100", "the app reads the body"],
 )
 async def test_a_request_with_a_malformed_body_gets_one_response(
     address: str, target: bytes, fields: bytes, status: int
@@ -569,18 +567,18 @@ async def test_a_request_with_a_malformed_body_gets_one_response(
     for name, body in MALFORMED.items():
         with Client(address) as client:
             await client.send(head + body + get())
-            at_once = [answer for answer in await client.rest() if answer.status != 100]
+            at_once = [response for response in await client.read_until_close() if response.status != 100]
         with Client(address) as client:
-            before = await client.ask(head)
+            before = await client.status_of(head)
             await client.send(body + get())
-            after = await client.rest()
+            after = await client.read_until_close()
 
         assert statuses(at_once) in ([400], [401]), name
-        assert_last(at_once[-1])
+        assert_close_is_announced(at_once[-1])
         assert (before, statuses(after)) == (status, [] if status == 401 else [400]), name
 
 
-# --- Fault 5: a trailer field is not a header field.
+# --- A trailer field is not a header field.
 
 TRAILERS: Final = [
     b"Content-Type: text/plain",
@@ -592,26 +590,26 @@ TRAILERS: Final = [
 ]
 
 
-async def register(client: Client, trailer: bytes, *, later: bool) -> Answer:
-    """Register with a chunked body that is followed by the trailer, at once or while the app reads the body."""
+async def register(client: Client, trailer: bytes, *, later: bool) -> Response:
+    """Register with a chunked body and a trailer, at once or after 100 Continue."""
     account = json.dumps({"username": "alice", "email": "alice@example.com", "password": "correct horse"}).encode()
     body = b"%x\r\n" % len(account) + account + b"\r\n0\r\n" + trailer + b"\r\n\r\n"
     if later:
-        assert await client.ask(post(CHUNKED + EXPECT)) == 100
+        assert await client.status_of(post(CHUNKED + EXPECT)) == 100
         await client.send(body)
     else:
         await client.send(chunked(body))
-    return await client.answer()
+    return await client.read_response()
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("trailer", TRAILERS)
 async def test_a_trailer_changes_nothing(address: str, db: asyncpg.Connection, trailer: bytes, *, later: bool) -> None:
     with Client(address) as client:
-        answer = await register(client, trailer, later=later)
+        response = await register(client, trailer, later=later)
 
-        assert (answer.status, answer.headers.get("connection")) == (201, None), answer.body
-        assert await client.ask(get()) == 200
+        assert (response.status, response.headers.get("connection")) == (201, None), response.body
+        assert await client.status_of(get()) == 200
     assert await db.fetchval("select count(*) from users") == 1
 
 
@@ -629,10 +627,10 @@ async def test_a_trailer_that_would_frame_a_message_is_malformed(
         b"Connection: Upgrade\r\nUpgrade: h2c",
     ):
         with Client(address) as client:
-            answer = await register(client, trailer, later=later)
+            response = await register(client, trailer, later=later)
 
-            assert (answer.status, await client.rest()) == (400, []), trailer
-        assert_last(answer)
+            assert (response.status, await client.read_until_close()) == (400, []), trailer
+        assert_close_is_announced(response)
     assert await db.fetchval("select count(*) from users") == 0
 
 
@@ -644,15 +642,15 @@ async def test_a_trailer_authorizes_nothing(address: str, alice: Person, db: asy
     trailers = bearer(alice) + b"\r\n"
     with Client(address) as client:
         for own in (b"", b"Authorization: Bearer nonsense\r\n"):
-            assert await client.ask(line + own + CHUNKED + b"\r\n" + body + b"0\r\n" + trailers) == 401
-            assert await client.ask(line + own + CHUNKED + b"\r\n" + body + b"0\r\n") == 401
+            assert await client.status_of(line + own + CHUNKED + b"\r\n" + body + b"0\r\n" + trailers) == 401
+            assert await client.status_of(line + own + CHUNKED + b"\r\n" + body + b"0\r\n") == 401
             await client.send(trailers)
 
     assert await count_posts(db) == 1
     assert await alice.read(kept["id"]) == kept
 
 
-# --- Fault 7: a timeout counts only what the client could have done.
+# --- A timeout counts only the time in which the client could act.
 
 
 LARGE_PAGE: Final = """
@@ -674,32 +672,32 @@ async def read_slowly(client: Client, seconds: int) -> None:
 
 
 async def test_a_slow_reader_may_send_its_next_request_after_the_response(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="2")
-    await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
-    with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
-        await read_slowly(client, seconds=4)  # twice as long as an idle connection is kept
-        await asyncio.sleep(1.1)  # less than that, and more than the second between two checks
+    await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="2")
+    await db.execute(LARGE_PAGE, (await Person.register(process_client, "alice")).id)
+    with Client(str(process_client.base_url), receive_buffer=64 * KIB) as client:
+        await read_slowly(client, seconds=4)  # twice the keep-alive timeout
+        await asyncio.sleep(1.1)  # less than the keep-alive timeout
         await client.send(get())
 
         assert b"HTTP/1.1 200" in await client.receive()
 
 
-async def test_a_reader_that_takes_some_of_the_response_all_the_time_is_not_disconnected(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+async def test_a_client_that_reads_slowly_is_not_disconnected(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
-    await db.execute(LARGE_PAGE, (await Person.register(visitor, "alice")).id)
-    with Client(str(visitor.base_url), receive_buffer=64 * KIB) as client:
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    await db.execute(LARGE_PAGE, (await Person.register(process_client, "alice")).id)
+    with Client(str(process_client.base_url), receive_buffer=64 * KIB) as client:
         await read_slowly(client, seconds=4)
 
 
-async def test_a_body_that_waits_for_the_app_is_not_late(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+async def test_a_body_that_the_app_has_not_read_yet_is_not_late(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
-    alice = await Person.register(visitor, "alice")
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    alice = await Person.register(process_client, "alice")
     body = b'{"title": "New"' + b" " * 900_000 + b"}"
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces_of(body, 50_000), b""])
     bodies = {b"Content-Length: %d\r\n" % len(body): body, CHUNKED: chunks}
@@ -709,29 +707,29 @@ async def test_a_body_that_waits_for_the_app_is_not_late(
         for post, fields in zip(posts, bodies, strict=True)
     ]
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in bodies]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in bodies]
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
-            # Who owns the post is read before the body, so the app takes nothing of it until the lock is released.
+            # The app reads the owner of the post before the body, so it waits for the lock first.
             sending = [
                 asyncio.create_task(client.send(head + sent))
                 for client, head, sent in zip(clients, heads, bodies.values(), strict=True)
             ]
-            await asyncio.sleep(2.2)  # longer than a client may take, and its next check
+            await asyncio.sleep(2.2)  # longer than the timeout and the next check of the deadline
         await asyncio.gather(*sending)
-        found = [((await client.answer()).status, await client.ask(get())) for client in clients]
+        found = [((await client.read_response()).status, await client.status_of(get())) for client in clients]
 
     assert found == [(200, 200)] * 2
     assert [(await alice.read(post["id"]))["title"] for post in posts] == ["New"] * 2
 
 
 async def test_a_pipelined_request_is_not_late_while_another_runs(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1")
     running = get(b"/posts")
     with ExitStack() as stack:
-        whole, head, body, many = (stack.enter_context(Client(str(visitor.base_url))) for _ in range(4))
+        whole, head, body, many = (stack.enter_context(Client(str(process_client.base_url))) for _ in range(4))
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             await whole.send(running + get())
@@ -739,23 +737,23 @@ async def test_a_pipelined_request_is_not_late_while_another_runs(
             await body.send(running + UNFINISHED)
             await many.send(running + get() * 1000 + UNFINISHED)
             await asyncio.sleep(2.2)
-        found = [[(await client.answer()).status] for client in (whole, head, body, many)]
+        found = [[(await client.read_response()).status] for client in (whole, head, body, many)]
         await head.send(get()[10:])
         await body.send(REST)
         await many.send(REST)
         for number, client in enumerate((whole, head, body, many)):
             await client.send(get(fields=CLOSE))
-            found[number] += statuses(await client.rest())
+            found[number] += statuses(await client.read_until_close())
 
     assert found[:3] == [[200, 200, 200], [200, 200, 200], [200, 422, 200]]
     assert found[3] == [200] * 1001 + [422, 200]
 
 
 async def test_a_late_client_gets_a_408_that_announces_the_close(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1")
-    alice = await Person.register(visitor, "alice")
+    await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1")
+    alice = await Person.register(process_client, "alice")
     late = {
         "a head": (get()[:10], [408]),
         "a body": (UNFINISHED, [408]),
@@ -764,15 +762,15 @@ async def test_a_late_client_gets_a_408_that_announces_the_close(
         "a pipelined head": (get() + get()[:10], [200, 408]),
         "a pipelined body": (get() + UNFINISHED, [200, 408]),
         "a body after 100": (post(TEN + EXPECT), [100, 408]),
-        "a body that is not needed": (EARLY, [401]),
+        "an unread body": (EARLY, [401]),
     }
-    begun = time.monotonic()
+    started = time.monotonic()
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in late]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in late]
         for client, (sent, _) in zip(clients, late.values(), strict=True):
             await client.send(sent)
-        ends = [await asyncio.create_task(client.rest()) for client in clients]
-        took = time.monotonic() - begun
+        ends = [await client.read_until_close() for client in clients]
+        took = time.monotonic() - started
         for client in clients:
             with suppress(ConnectionError):
                 await client.send(REST + publish(alice))
@@ -783,24 +781,24 @@ async def test_a_late_client_gets_a_408_that_announces_the_close(
     assert await count_posts(db) == 0
 
 
-async def test_what_was_sent_while_the_process_stood_still_is_not_late(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_data_that_arrives_while_the_process_is_stopped_is_not_late(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    process = await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1", CLIENT_TIMEOUT_SECONDS="1")
-    await visitor.aclose()
-    address = str(visitor.base_url)
+    process = await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="1", CLIENT_TIMEOUT_SECONDS="1")
+    await process_client.aclose()
+    address = str(process_client.base_url)
     sent_before = [b"", get()[:10], UNFINISHED, EARLY, b"\r\n", chunked(b"2\r\n")]
     sent_after = [get(), get()[10:], REST, REST + get(), get(), b"{}\r\n0\r\n\r\n"]
     for _ in range(2):
         with Client(address) as idle, ExitStack() as stack:
-            assert await idle.ask(get()) == 200
-            await idle.rest()
-            tick = time.monotonic()  # idle connections are closed at one
+            assert await idle.status_of(get()) == 200
+            await idle.read_until_close()
+            tick = time.monotonic()  # an idle connection has just reached its deadline
             clients = [stack.enter_context(Client(address)) for _ in sent_before]
             for client, sent in zip(clients, sent_before, strict=True):
-                assert await client.ask(get()) == 200
+                assert await client.status_of(get()) == 200
                 await client.send(sent)
-            await clients[3].answer()
+            await clients[3].read_response()
             await asyncio.sleep(max(0, tick + 0.94 - time.monotonic()))
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(1.5)
@@ -808,38 +806,38 @@ async def test_what_was_sent_while_the_process_stood_still_is_not_late(
                 await client.send(sent)
             process.send_signal(signal.SIGCONT)
 
-            found = [(await client.answer()).status for client in clients]
+            found = [(await client.read_response()).status for client in clients]
         assert found == [200, 200, 422, 200, 200, 422]
 
 
-# --- Fault 8: nothing that a client does writes a traceback or ends the process.
+# --- No client causes a traceback or ends the process.
 
-RUDE: Final[dict[str, bytes]] = {
+MISBEHAVIOR: Final[dict[str, bytes]] = {
     "a malformed chunk": chunked(b"zz\r\n"),
-    "a malformed chunk of a client that waits": post(CHUNKED + EXPECT, b"zz\r\n"),
-    "a malformed chunk of a client that waits, early": post(CHUNKED + EXPECT, b"zz\r\n", b"/posts"),
-    "too large a trailer of a client that waits": post(CHUNKED + EXPECT, b"0\r\nX: " + b"y" * 100_000),
+    "a malformed chunk with Expect": post(CHUNKED + EXPECT, b"zz\r\n"),
+    "a malformed chunk with Expect, and an early response": post(CHUNKED + EXPECT, b"zz\r\n", b"/posts"),
+    "too large a trailer with Expect": post(CHUNKED + EXPECT, b"0\r\nX: " + b"y" * 100_000),
     "a malformed chunk of an upgrade": post(UPGRADE + CHUNKED + EXPECT, b"zz\r\n"),
-    "a body of a client that waits": post(TEN + EXPECT, b"{}"),
-    "a pipelined client that waits": get() + post(TEN + EXPECT),
+    "a body with Expect": post(TEN + EXPECT, b"{}"),
+    "a pipelined request with Expect": get() + post(TEN + EXPECT),
     "a pipelined malformed chunk": get() + post(CHUNKED + EXPECT, b"zz\r\n"),
     "half a head": get()[:10],
     "half a body": UNFINISHED,
-    "half a body that nobody needs": EARLY,
+    "half an unread body": EARLY,
     "an announced close": get(fields=CLOSE) + get(),
     "a thousand requests": get() * 1000,
-    "a large body that nobody needs": post(b"Content-Length: 8000000\r\n", b" " * 1_000_000, b"/posts"),
+    "a large unread body": post(b"Content-Length: 8000000\r\n", b" " * 1_000_000, b"/posts"),
     "a large response": get(b"/posts"),
     "nonsense": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 
 
-async def test_nothing_that_a_client_sends_or_leaves_out_writes_a_traceback(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+async def test_no_misbehaving_client_causes_a_traceback(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await serving(start, visitor, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="1")
-    address = str(visitor.base_url)
-    alice = await Person.register(visitor, "alice")
+    process = await serving(start, process_client, database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="1")
+    address = str(process_client.base_url)
+    alice = await Person.register(process_client, "alice")
     await db.execute(
         "insert into posts (title, content, user_id) select 'T', repeat('x', 400000), $1 from generate_series(1, 50)",
         alice.id,
@@ -865,20 +863,20 @@ async def test_nothing_that_a_client_sends_or_leaves_out_writes_a_traceback(
 
     ends = ("half-closes", "resets", "half-closes and resets", "closes", "stays")
     await asyncio.gather(
-        *(misbehave(sent, end, wait=wait) for sent in RUDE.values() for end in ends for wait in (False, True))
+        *(misbehave(sent, end, wait=wait) for sent in MISBEHAVIOR.values() for end in ends for wait in (False, True))
     )
 
-    assert (await visitor.get("/")).status_code == 200
+    assert (await process_client.get("/")).status_code == 200
     process.terminate()
-    said = await ended(process, within=7)
-    assert "Traceback" not in said, said
-    assert " ERROR " not in said, said
+    log = await wait_for_clean_exit(process, within=7)
+    assert "Traceback" not in log, log
+    assert " ERROR " not in log, log
 
 
-# --- Fault 9: one target, one resource.
+# --- One target, one resource.
 
 
-NOTHING: Final = [
+UNROUTED: Final = [
     *("//", "///", "/%2F", "/%2f", "//posts", "/%2Fposts", "/%2fposts", "/posts%2F", "/posts//", "/posts///"),
     *("/posts//1", "/posts/%2F1", "/posts%2F1", "/posts%2f1", "/posts/1%2F", "/posts/1%2f", "/posts/1//"),
     *("/posts/1/%2F", "/posts/1%2F/", "//posts/1", "/posts/./1", "/posts/1/..", "/posts%2F%2F1", "/posts/%31%2F"),
@@ -897,14 +895,17 @@ async def test_an_empty_segment_or_an_encoded_slash_matches_nothing(
     found: dict[str, int] = {}
     with Client(address) as client:
         for method in ("GET", "PATCH", "POST", "DELETE"):
-            for target in NOTHING:
+            for target in UNROUTED:
                 head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(POST)}\r\n".encode()
                 await client.send(head + bearer(alice) + b"\r\n" + POST)
-                answer = await client.answer()
-                if answer.headers.get("content-type") != "application/problem+json" or answer.status not in {404, 405}:
-                    found[f"{method} {target}"] = answer.status
-                elif method == "GET" and answer.status != 404:
-                    found[target] = answer.status
+                response = await client.read_response()
+                if response.headers.get("content-type") != "application/problem+json" or response.status not in {
+                    404,
+                    405,
+                }:
+                    found[f"{method} {target}"] = response.status
+                elif method == "GET" and response.status != 404:
+                    found[target] = response.status
 
     assert found == {}
     assert await count_posts(db) == 1
@@ -913,7 +914,7 @@ async def test_an_empty_segment_or_an_encoded_slash_matches_nothing(
 
 @pytest.mark.parametrize("path", ["/posts", "/posts/1", "/users/1", "/users/me", "/health/live"])
 @pytest.mark.parametrize("query", ["", "?limit=1"])
-async def test_one_slash_at_the_end_is_tolerated_without_a_redirect(
+async def test_a_trailing_slash_is_tolerated_without_a_redirect(
     client: httpx.AsyncClient, alice: Person, path: str, query: str
 ) -> None:
     await alice.publish()
@@ -925,7 +926,7 @@ async def test_one_slash_at_the_end_is_tolerated_without_a_redirect(
     assert (with_slash.status_code, with_slash.content) == (without.status_code, without.content)
 
 
-async def test_a_post_is_written_with_a_slash_at_the_end(client: httpx.AsyncClient, alice: Person) -> None:
+async def test_posts_can_be_written_with_a_trailing_slash(client: httpx.AsyncClient, alice: Person) -> None:
     created = await client.post("/posts/", content=POST, headers=alice.headers)
     target = f"/posts/{created.json()['id']}/"
     changed = await client.patch(target, json={"title": "New"}, headers=alice.headers)
@@ -954,7 +955,7 @@ async def test_a_post_is_written_with_a_slash_at_the_end(client: httpx.AsyncClie
         ("/posts?", "/posts"),
     ],
 )
-async def test_an_absolute_target_names_the_same_as_its_path(
+async def test_an_absolute_target_is_equivalent_to_its_path(
     address: str, alice: Person, target: str, same: str
 ) -> None:
     for _ in range(2):
@@ -963,42 +964,42 @@ async def test_an_absolute_target_names_the_same_as_its_path(
         found = []
         for requested in (target, same):
             await client.send(get(requested.encode(), b"X-Request-ID: same\r\n"))
-            found.append(await client.answer())
+            found.append(await client.read_response())
 
     assert (found[0].status, found[0].body) == (found[1].status, found[1].body)
     assert found[1].status == (422 if "limit=0" in target else 200)
 
 
 @pytest.mark.parametrize("target", [b"*", b"http://x", b"/", b"/posts"])
-async def test_options_name_what_is_allowed(address: str, target: bytes) -> None:
+async def test_options_name_the_allowed_methods(address: str, target: bytes) -> None:
     with Client(address) as client:
         await client.send(b"OPTIONS " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = await client.answer()
+        response = await client.read_response()
 
-        assert await client.ask(get()) == 200
-    assert answer.status in {200, 204}
-    assert {"get", "head", "options"} <= set(answer.headers["allow"].split(", "))
+        assert await client.status_of(get()) == 200
+    assert response.status in {200, 204}
+    assert {"get", "head", "options"} <= set(response.headers["allow"].split(", "))
 
 
 @pytest.mark.parametrize(
     "target", [b"*", b"posts", b"?limit=1", b"", b"x:80", b"http://", b"http:///posts", b"/posts\t", b"/ posts"]
 )
-async def test_what_is_no_target_of_a_get_is_refused(address: str, target: bytes) -> None:
+async def test_an_invalid_target_is_refused(address: str, target: bytes) -> None:
     with Client(address) as client:
         await client.send(get(target))
-        answer = await client.answer()
+        response = await client.read_response()
 
-    assert answer.status in {400, 404}
-    assert answer.headers["content-type"] == "application/problem+json"
-
-
-# --- Fault 11: how long an idle connection is kept is a setting.
+    assert response.status in {400, 404}
+    assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_an_idle_connection_is_kept_for_longer_than_a_load_balancer_rests(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+# --- The keep-alive timeout is a setting.
+
+
+async def test_an_idle_connection_is_kept_for_longer_than_uvicorn_s_default(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url)
+    await serving(start, process_client, database_url)
     pause = 6.5  # 5 s are the default of uvicorn
     histories: dict[str, tuple[Step, ...]] = {
         "after a response": (get(), 200, pause, get(), 200, get(), 200),
@@ -1008,30 +1009,30 @@ async def test_an_idle_connection_is_kept_for_longer_than_a_load_balancer_rests(
         "before the first request": (pause, get(), 200),
     }
 
-    assert await play_all(str(visitor.base_url), histories) == {}
+    assert await play_all(str(process_client.base_url), histories) == {}
 
 
-async def test_an_idle_connection_is_closed_after_the_seconds_of_the_setting(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_an_idle_connection_is_closed_after_the_keep_alive_timeout(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    await serving(start, visitor, database_url, KEEP_ALIVE_SECONDS="1")
-    begun = time.monotonic()
+    await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="1")
+    started = time.monotonic()
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(str(visitor.base_url))) for _ in range(4)]
+        clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in range(4)]
         for client in clients:
-            assert await client.ask(get()) == 200
+            assert await client.status_of(get()) == 200
         await clients[0].send(b"\r\n")
-        ends = [await client.rest() for client in clients]
+        ends = [await client.read_until_close() for client in clients]
 
     assert ends == [[]] * 4
-    assert 1 <= time.monotonic() - begun < 4.5
+    assert 1 <= time.monotonic() - started < 4.5
 
 
 @pytest.mark.parametrize("value", ["0", "none"])
-async def test_a_keep_alive_that_is_no_time_is_named(start: Start, database_url: str, value: str) -> None:
+async def test_an_invalid_keep_alive_timeout_is_reported_at_start(start: Start, database_url: str, value: str) -> None:
     process = await start("service", DATABASE_URL=database_url, KEEP_ALIVE_SECONDS=value)
 
-    said = await output(process)
+    log = await read_output(process)
 
     assert process.returncode == 1
-    assert "KEEP_ALIVE_SECONDS: must be " in said
+    assert "KEEP_ALIVE_SECONDS: must be " in log

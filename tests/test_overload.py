@@ -1,4 +1,4 @@
-"""More than can be served, and clients that keep the service waiting."""
+"""More requests than the service can serve, and slow clients."""
 
 import asyncio
 import os
@@ -11,26 +11,25 @@ from contextlib import ExitStack, suppress
 import asyncpg
 import httpx
 import msgspec
-import psutil
 import pytest
 
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
-from tests.processes import Start, answers, read_until
-from tests.raw_http import answers_in, connect, receive
+from tests.processes import Start, peer_ports, read_until, wait_until_serving
+from tests.raw_http import connect, parse_responses, receive
 
 UNFINISHED = b"POST /auth/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
 
 
-async def answer(connection: socket.socket) -> bytes:
-    """The next that comes."""
+async def receive_some(connection: socket.socket) -> bytes:
+    """The next bytes that arrive."""
     async with asyncio.timeout(20):
         return await asyncio.get_running_loop().sock_recv(connection, 1024)
 
 
-async def test_what_there_is_no_room_for_is_refused_soon(
+async def test_a_request_above_the_limit_is_refused_soon(
     serve: Serve, settings: Settings, db: asyncpg.Connection
 ) -> None:
     address = await serve(create_app(msgspec.structs.replace(settings, max_requests=5)))
@@ -39,9 +38,9 @@ async def test_what_there_is_no_room_for_is_refused_soon(
             await db.execute("lock table posts in access exclusive mode")
             reads = [asyncio.create_task(client.get("/posts")) for _ in range(20)]
             refused, held = await asyncio.wait(reads, timeout=1)
-            begun = time.monotonic()
+            started = time.monotonic()
             refused_writes = await asyncio.gather(*(client.post("/posts", content=b" " * 100_000) for _ in range(20)))
-            took = time.monotonic() - begun
+            took = time.monotonic() - started
             health = await client.get("/health/live")
         served = [(await read).status_code for read in held]
         after = await client.get("/")
@@ -53,15 +52,15 @@ async def test_what_there_is_no_room_for_is_refused_soon(
     assert (served, health.status_code, after.status_code) == ([200] * 5, 200, 200)
 
 
-async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_slow_clients_are_disconnected_and_do_not_block_others(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     await start(
         "service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="2", KEEP_ALIVE_SECONDS="2", MAX_REQUESTS="4"
     )
-    await answers(visitor)
-    await Person.register(visitor, "alice")
-    silent, trickling_head, *bodies = connections = [connect(str(visitor.base_url)) for _ in range(10)]
+    await wait_until_serving(process_client)
+    await Person.register(process_client, "alice")
+    silent, trickling_head, *bodies = connections = [connect(str(process_client.base_url)) for _ in range(10)]
 
     async def trickle() -> None:
         with suppress(ConnectionError):
@@ -72,13 +71,13 @@ async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
     trickling = asyncio.create_task(trickle())
     for body in bodies:
         body.sendall(UNFINISHED)
-    begun = time.monotonic()
+    started = time.monotonic()
     async with asyncio.timeout(10):
-        while (await visitor.get("/")).status_code != 200:
+        while (await process_client.get("/")).status_code != 200:
             await asyncio.sleep(0.05)
     waiting = sum(not _readable(body) for body in bodies)
     received = [await receive(connection) for connection in (silent, trickling_head, *bodies)]
-    took = time.monotonic() - begun
+    took = time.monotonic() - started
     await trickling
     for connection in connections:
         connection.close()
@@ -87,24 +86,24 @@ async def test_slow_clients_are_ended_and_are_in_nobody_s_way(
     assert 2 <= took < 15
     assert received[0] == b""
     for text in received[1:]:
-        [answer] = answers_in(text)
-        assert answer.status in {408, 503}
-        assert answer.headers["content-type"] == "application/problem+json"
-    assert answers_in(received[1])[0].status == 408
+        [response] = parse_responses(text)
+        assert response.status in {408, 503}
+        assert response.headers["content-type"] == "application/problem+json"
+    assert parse_responses(received[1])[0].status == 408
 
 
-async def test_a_body_that_nobody_waits_for_makes_no_room(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+async def test_an_unread_body_does_not_make_room_for_another_request(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     await start("service", DATABASE_URL=database_url, MAX_REQUESTS="2")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     unfinished = b"GET /posts HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
     with ExitStack() as stack:
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             held = []
-            for _ in range(3):  # the clients are looked at once a second
-                connections = [stack.enter_context(connect(str(visitor.base_url))) for _ in range(4)]
+            for _ in range(3):  # longer than several checks of the deadlines
+                connections = [stack.enter_context(connect(str(process_client.base_url))) for _ in range(4)]
                 for connection in connections:
                     connection.sendall(unfinished)
                 await asyncio.sleep(1.1)
@@ -120,24 +119,24 @@ def _readable(connection: socket.socket) -> bool:
         return False
 
 
-async def test_a_reader_that_takes_nothing_is_ended(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
+async def test_a_client_that_reads_nothing_is_disconnected(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="1")
-    await answers(visitor)
-    alice = await Person.register(visitor, "alice")
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
     await db.execute(
         "insert into posts (title, content, user_id) select 'T', repeat('x', 400000), $1 from generate_series(1, 50)",
         alice.id,
     )
-    await visitor.aclose()
-    with connect(str(visitor.base_url)) as reader:
+    await process_client.aclose()
+    with connect(str(process_client.base_url)) as reader:
         reader.sendall(b"GET /posts HTTP/1.1\r\nHost: x\r\n\r\n")
         port = reader.getsockname()[1]
         async with asyncio.timeout(20):
             while not _readable(reader):
                 await asyncio.sleep(0.01)
-            while port in _clients(process.pid):
+            while port in peer_ports(process.pid):
                 await asyncio.sleep(0.05)
         received = b""
         with suppress(ConnectionResetError):
@@ -145,13 +144,8 @@ async def test_a_reader_that_takes_nothing_is_ended(
     assert len(received) < 50 * 400_000
 
 
-def _clients(pid: int) -> set[int]:
-    """The ports of those that a process is connected with."""
-    return {known.raddr.port for known in psutil.Process(pid).net_connections("tcp") if known.raddr}
-
-
-async def test_idle_connections_do_not_hinder_readers(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_idle_connections_do_not_slow_down_reads(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -159,10 +153,10 @@ async def test_idle_connections_do_not_hinder_readers(
     await read_until(process, "Uvicorn running")
     with ExitStack() as stack:
         for _ in range(2000):
-            stack.enter_context(connect(str(visitor.base_url)))
-        begun = time.monotonic()
-        statuses = {(await visitor.get("/posts")).status_code for _ in range(20)}
-        took = time.monotonic() - begun
+            stack.enter_context(connect(str(process_client.base_url)))
+        started = time.monotonic()
+        statuses = {(await process_client.get("/posts")).status_code for _ in range(20)}
+        took = time.monotonic() - started
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert statuses == {200}
@@ -170,18 +164,18 @@ async def test_idle_connections_do_not_hinder_readers(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_who_connects_while_many_requests_are_under_way_does_not_wait_for_them(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: int
+async def test_a_new_client_does_not_wait_for_all_the_requests_in_flight(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: int
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=str(workers))
-    await answers(visitor)
-    address = str(visitor.base_url)
+    await wait_until_serving(process_client)
+    address = str(process_client.base_url)
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     with ExitStack() as stack:
         busy = [stack.enter_context(connect(address)) for _ in range(200 * workers)]
         for connection in busy:
             connection.sendall(request)
-        [size] = {len(await answer(connection)) for connection in busy}
+        [size] = {len(await receive_some(connection)) for connection in busy}
         os.killpg(process.pid, signal.SIGSTOP)
         for connection in busy:
             connection.sendall(request * 100)
@@ -190,7 +184,7 @@ async def test_who_connects_while_many_requests_are_under_way_does_not_wait_for_
             connection.sendall(request)
         os.killpg(process.pid, signal.SIGCONT)
         for connection in new:
-            assert await answer(connection)
+            assert await receive_some(connection)
         os.killpg(process.pid, signal.SIGSTOP)
         served = sum(len(connection.recv(100 * size)) // size for connection in busy if _readable(connection))
         os.killpg(process.pid, signal.SIGCONT)
@@ -198,33 +192,33 @@ async def test_who_connects_while_many_requests_are_under_way_does_not_wait_for_
     assert served < 30 * len(busy)  # of a hundred each
 
 
-async def test_who_stays_idle_between_two_requests_is_disconnected_and_nobody_else(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_only_a_client_that_is_idle_between_two_requests_is_disconnected_without_a_response(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     await start("service", DATABASE_URL=database_url, CLIENT_TIMEOUT_SECONDS="1", KEEP_ALIVE_SECONDS="5")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-    idle, busy, hasty, slow = [connect(str(visitor.base_url)) for _ in range(4)]
-    with idle, busy, hasty, slow:
+    idle, busy, pipelining, slow = [connect(str(process_client.base_url)) for _ in range(4)]
+    with idle, busy, pipelining, slow:
         idle.sendall(request)
         slow.sendall(request)
-        hasty.sendall(request + request[:10])
-        begun = time.monotonic()
-        ended = asyncio.create_task(receive(idle))
-        asked = 0
-        while not ended.done() or asked < 8:
+        pipelining.sendall(request + request[:10])
+        started = time.monotonic()
+        receiving = asyncio.create_task(receive(idle))
+        requests = 0
+        while not receiving.done() or requests < 8:
             busy.sendall(request)
-            asked += 1
+            requests += 1
             await asyncio.sleep(0.9)
-            if asked == 1:
+            if requests == 1:
                 slow.sendall(request[:10])
-        took = time.monotonic() - begun
+        took = time.monotonic() - started
         busy.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        served = answers_in(await receive(busy))
-        halves = [answers_in(await receive(slow)), answers_in(await receive(hasty))]
+        served = parse_responses(await receive(busy))
+        halves = [parse_responses(await receive(slow)), parse_responses(await receive(pipelining))]
 
     assert 5 <= took < 15
-    assert [answer.status for answer in answers_in(await ended)] == [200]
-    assert [answer.status for answer in served] == [200] * (asked + 1)
+    assert [response.status for response in parse_responses(await receiving)] == [200]
+    assert [response.status for response in served] == [200] * (requests + 1)
     for half in halves:
-        assert [answer.status for answer in half] == [200, 408]
+        assert [response.status for response in half] == [200, 408]

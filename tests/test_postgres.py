@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tests.postgres import IMAGE
-from tests.processes import Start, output
+from tests.processes import Start, read_output
 
 # What a Docker engine without any image but PostgreSQL's responds; to every other request it responds 404.
 ENGINE = {
@@ -31,7 +31,7 @@ async def serve_engine(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 async def test_the_embedded_server_is_used_if_docker_lacks_an_image(start: Start, tmp_path: Path) -> None:
     async with await asyncio.start_unix_server(serve_engine, tmp_path / "docker.sock"):
         process = await start("pytest", "tests/test_tokens.py", DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
-        report = await output(process)
+        report = await read_output(process)
 
     assert process.returncode == 0, report
     [header] = [line for line in report.splitlines() if line.startswith("PostgreSQL: ")]

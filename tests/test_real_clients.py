@@ -18,7 +18,7 @@ from playwright.async_api import Page, expect
 
 from tests.http_clients import CLIENTS, CONNECTIONS, Send, httpx_client
 from tests.people import Person
-from tests.processes import Start, answers, clients_of, free_port, output, read_until
+from tests.processes import Start, client_ports, free_port, read_output, read_until, wait_until_serving
 from tests.proxies import StartProxy
 from tests.waiting import until
 
@@ -29,18 +29,18 @@ EIGHT_MB = b" " * 8_000_000
 
 
 @pytest.fixture
-async def service(start: Start, visitor: httpx.AsyncClient, database_url: str) -> AsyncIterator[Process]:
+async def service(start: Start, process_client: httpx.AsyncClient, database_url: str) -> AsyncIterator[Process]:
     """The service with two workers, whose log contains no traceback at the end."""
     process = await start("service", DATABASE_URL=database_url, WORKERS="2")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     yield process
     process.terminate()
-    assert "Traceback" not in await output(process)
+    assert "Traceback" not in await read_output(process)
 
 
 @pytest.fixture
-async def alice(service: Process, visitor: httpx.AsyncClient) -> Person:  # noqa: ARG001 - it has to run
-    return await Person.register(visitor, "alice")
+async def alice(service: Process, process_client: httpx.AsyncClient) -> Person:  # noqa: ARG001 - starts the service
+    return await Person.register(process_client, "alice")
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def instances(start: Start, database_url: str) -> AsyncIterator[dict[int, 
     for process in processes:
         process.terminate()
     for process in processes:
-        assert "Traceback" not in await output(process)
+        assert "Traceback" not in await read_output(process)
 
 
 class Pool(Struct):
@@ -82,7 +82,7 @@ async def assert_idle_connections_are_kept(pools: list[Pool], services: dict[int
     """Send two bursts through each pool. No request may fail, every post must be stored once."""
 
     def connected() -> set[int]:
-        return {client for port, process in services.items() for client in clients_of(process, port)}
+        return {client for port, process in services.items() for client in client_ports(process, port)}
 
     async def connected_for_long() -> set[int]:
         """Leaves out the connections of HAProxy's health checks."""
@@ -104,18 +104,18 @@ async def assert_idle_connections_are_kept(pools: list[Pool], services: dict[int
     assert sorted(row["title"] for row in stored) == sorted(chain(*first, *second))
 
 
-async def test_idle_connections_of_client_pools_are_kept_and_no_post_is_lost_or_doubled(
-    service: Process, environment: dict[str, str], visitor: httpx.AsyncClient, alice: Person, database_url: str
+async def test_idle_connections_of_client_pools_are_kept_and_every_post_is_stored_once(
+    service: Process, environment: dict[str, str], process_client: httpx.AsyncClient, alice: Person, database_url: str
 ) -> None:
     async with AsyncExitStack() as stack:
         pools = [
-            Pool(name, seconds, await stack.enter_async_context(client(str(visitor.base_url), alice.headers)))
+            Pool(name, seconds, await stack.enter_async_context(client(str(process_client.base_url), alice.headers)))
             for (name, client), seconds in product(CLIENTS.items(), IDLE_SECONDS)
         ]
         await assert_idle_connections_are_kept(pools, {int(environment["PORT"]): service}, database_url)
 
 
-async def test_idle_connections_of_proxies_are_kept_and_no_post_is_lost_or_doubled(
+async def test_idle_connections_of_proxies_are_kept_and_every_post_is_stored_once(
     instances: dict[int, Process], nginx: StartProxy, haproxy: StartProxy, database_url: str
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -133,7 +133,7 @@ async def test_idle_connections_of_proxies_are_kept_and_no_post_is_lost_or_doubl
         await assert_idle_connections_are_kept(pools, instances, database_url)
 
 
-async def test_proxies_pass_on_a_response_that_comes_before_the_end_of_the_request(
+async def test_proxies_forward_an_early_response(
     instances: dict[int, Process], nginx: StartProxy, haproxy: StartProxy
 ) -> None:
     request = b"POST /posts HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(ONE_MB) + ONE_MB
@@ -182,10 +182,10 @@ def authorized(alice: Person) -> list[str]:
 
 
 async def test_curl_sends_its_requests_on_one_connection(
-    curl: str, visitor: httpx.AsyncClient, alice: Person, authorized: list[str]
+    curl: str, process_client: httpx.AsyncClient, alice: Person, authorized: list[str]
 ) -> None:
     post = await alice.publish()
-    posts, one = f"{visitor.base_url}/posts", f"{visitor.base_url}/posts/{post['id']}"
+    posts, one = f"{process_client.base_url}/posts", f"{process_client.base_url}/posts/{post['id']}"
 
     transfers = await run_curl(
         curl,
@@ -203,7 +203,7 @@ async def test_curl_sends_its_requests_on_one_connection(
     assert [transfer.http_code for transfer in transfers] == [200, 200, 200, 201, 200, 200, 204, 204, 404, 200]
     assert [transfer.num_connects for transfer in transfers] == [1, *[0] * 9]
     assert {transfer.http_version for transfer in transfers} == {"1.1"}
-    [left] = (await visitor.get("/posts")).json()
+    [left] = (await process_client.get("/posts")).json()
     assert left["title"] == "Created by curl"
 
 
@@ -216,23 +216,23 @@ async def test_curl_sends_its_requests_on_one_connection(
     ids=["waits for 100", "in chunks"],
 )
 async def test_curl_uploads_a_large_body(
-    curl: str, visitor: httpx.AsyncClient, authorized: list[str], options: list[str]
+    curl: str, process_client: httpx.AsyncClient, authorized: list[str], options: list[str]
 ) -> None:
     content = "Large. " * 128_000
     post = msgspec.json.encode({"title": "T", "content": content})
 
-    [transfer] = await run_curl(curl, [*authorized, *options, f"{visitor.base_url}/posts"], sent=post)
+    [transfer] = await run_curl(curl, [*authorized, *options, f"{process_client.base_url}/posts"], sent=post)
 
     assert transfer.http_code == 201, transfer
     assert transfer.time_total < 15
-    [stored] = (await visitor.get("/posts")).json()
+    [stored] = (await process_client.get("/posts")).json()
     assert stored["content"] == content
 
 
-async def test_curl_that_waits_for_100_sends_nothing_after_a_refusal(
-    curl: str, visitor: httpx.AsyncClient, authorized: list[str]
+async def test_curl_with_expect_sends_no_body_after_an_error(
+    curl: str, process_client: httpx.AsyncClient, authorized: list[str]
 ) -> None:
-    url = f"{visitor.base_url}/posts"
+    url = f"{process_client.base_url}/posts"
     upload = ["--header", "Expect: 100-continue", "--expect100-timeout", "30", "--data-binary", "@-", url]
 
     [unauthorized] = await run_curl(curl, upload, sent=EIGHT_MB)
@@ -242,8 +242,8 @@ async def test_curl_that_waits_for_100_sends_nothing_after_a_refusal(
     assert (too_large.http_code, too_large.size_upload) == (413, 0)
 
 
-async def test_curl_speaks_http_1_0(curl: str, visitor: httpx.AsyncClient, authorized: list[str]) -> None:
-    posts = f"{visitor.base_url}/posts"
+async def test_curl_speaks_http_1_0(curl: str, process_client: httpx.AsyncClient, authorized: list[str]) -> None:
+    posts = f"{process_client.base_url}/posts"
 
     transfers = await run_curl(
         curl,
@@ -256,13 +256,13 @@ async def test_curl_speaks_http_1_0(curl: str, visitor: httpx.AsyncClient, autho
     assert [transfer.num_connects for transfer in transfers] == [1, 1, 1]
     # The service closes the connection after the response, not at the keep-alive timeout.
     assert max(transfer.time_total for transfer in transfers) < 4
-    assert len((await visitor.get("/posts")).json()) == 1
+    assert len((await process_client.get("/posts")).json()) == 1
 
 
-async def test_curl_reports_a_response_that_comes_before_the_end_of_its_upload(
-    curl: str, visitor: httpx.AsyncClient, authorized: list[str]
+async def test_curl_reports_an_early_response(
+    curl: str, process_client: httpx.AsyncClient, authorized: list[str]
 ) -> None:
-    url = f"{visitor.base_url}/posts"
+    url = f"{process_client.base_url}/posts"
     with_length = ["--header", "Expect:", "--data-binary", "@-", url]
     in_chunks = ["--header", "Expect:", "--upload-file", "-", "--request", "POST", url]
     uploads = [with_length, in_chunks, [*authorized, *with_length], [*authorized, *in_chunks]]
@@ -273,12 +273,10 @@ async def test_curl_reports_a_response_that_comes_before_the_end_of_its_upload(
     assert reported == {(401, 0): 20, (413, 0): 20}
 
 
-async def test_clients_get_a_response_that_comes_before_the_end_of_their_upload(
-    visitor: httpx.AsyncClient, alice: Person
-) -> None:
+async def test_clients_get_an_early_response(process_client: httpx.AsyncClient, alice: Person) -> None:
     statuses = Counter[tuple[str, int]]()
     for (name, client), headers in product(CLIENTS.items(), [{}, alice.headers]):
-        async with client(str(visitor.base_url), headers) as send:
+        async with client(str(process_client.base_url), headers) as send:
             uploads = (send({"title": "T", "content": "x" * 8_000_000}) for _ in range(CONNECTIONS))
             statuses.update((name, status) for status in await asyncio.gather(*uploads))
 
@@ -286,31 +284,31 @@ async def test_clients_get_a_response_that_comes_before_the_end_of_their_upload(
 
 
 async def test_chromium_uses_the_api_after_its_connections_were_idle(
-    browser_page: Page, service: Process, environment: dict[str, str], visitor: httpx.AsyncClient
+    browser_page: Page, service: Process, environment: dict[str, str], process_client: httpx.AsyncClient
 ) -> None:
     page, port = browser_page, int(environment["PORT"])
     failures: list[str] = []
     page.on("requestfailed", lambda request: failures.append(f"{request.url}: {request.failure}"))
-    await page.goto(f"{visitor.base_url}/docs")
+    await page.goto(f"{process_client.base_url}/docs")
     await expect(page.get_by_role("button", name="Authorize").first).to_be_visible()
-    loaded = clients_of(service, port)
+    loaded = client_ports(service, port)
     await page.evaluate(PRECONNECT)
     await until(lambda: has_more_clients(service, port, loaded), 10)
 
-    before = clients_of(service, port)
+    before = client_ports(service, port)
     await asyncio.sleep(6)
-    after = clients_of(service, port)
+    after = client_ports(service, port)
     statuses = await page.evaluate(SESSION)
 
     assert before - after == set()
     assert statuses == [200, 201, 200, 201, 200]
     assert failures == []
-    [post] = (await visitor.get("/posts")).json()
+    [post] = (await process_client.get("/posts")).json()
     assert post["title"] == "From Chromium"
 
 
 async def has_more_clients(service: Process, port: int, known: set[int]) -> bool:
-    return bool(clients_of(service, port) - known)
+    return bool(client_ports(service, port) - known)
 
 
 # Chromium does not use the page's connections for requests without credentials, so it opens another one.

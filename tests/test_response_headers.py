@@ -203,13 +203,13 @@ async def test_the_log_contains_the_request_id_of_a_500(
     ids=["not HTTP", "no Host", "a head that is too large"],
 )
 async def test_errors_of_the_server_have_the_common_headers(address: str, sent: bytes, status: int, code: str) -> None:
-    [answer] = await exchange(address, sent)
+    [response] = await exchange(address, sent)
 
-    problem = msgspec.json.decode(answer.body)
-    assert (answer.status, problem["code"]) == (status, code)
-    assert problem["request_id"] == answer.headers["x-request-id"]
+    problem = msgspec.json.decode(response.body)
+    assert (response.status, problem["code"]) == (status, code)
+    assert problem["request_id"] == response.headers["x-request-id"]
     assert_common_headers(
-        httpx.Response(answer.status, headers=answer.headers, request=httpx.Request("GET", address)), "no-cache"
+        httpx.Response(response.status, headers=response.headers, request=httpx.Request("GET", address)), "no-cache"
     )
 
 

@@ -16,27 +16,27 @@ import psutil
 import pytest
 
 from tests.people import Person
-from tests.processes import Start, answers, ended, output, read_until
-from tests.waiting import WAITERS
+from tests.processes import Start, read_output, read_until, wait_for_clean_exit, wait_until_serving
+from tests.waiting import wait_for_blocked_session
 
-CTRL_C = {0, 130, -signal.SIGINT}  # the exit codes that a shell takes for an end by Ctrl-C, and that of an orderly stop
+CTRL_C = {0, 130, -signal.SIGINT}  # a clean exit, and the exit codes that a shell takes for Ctrl-C
 
 
 def press_ctrl_c(process: Process) -> None:
-    """As a terminal does: to all processes of the group."""
+    """Send SIGINT to the process group, as a terminal does."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
 
 
 def assert_interrupted(process: Process, said: str) -> None:
-    """An end without a traceback, but for one of the interpreter before it has run anything of ours."""
+    """Assert an exit code of ``CTRL_C`` and no traceback, except for one of the interpreter's own start."""
     frames = re.findall(r'File "([^"]+)"', said)
     assert [frame for frame in frames if not frame.startswith("<frozen ")] == [], said
     assert process.returncode in CTRL_C, said
 
 
-def embedded(directory: Path) -> list[psutil.Process]:
-    """The processes of the embedded PostgreSQL with its data below a directory; they are in a session of their own."""
+def postgres_processes(directory: Path) -> list[psutil.Process]:
+    """The processes of the embedded PostgreSQL whose data are below a directory. They have a session of their own."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -47,15 +47,15 @@ def embedded(directory: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """The data directory of the service; an embedded PostgreSQL that still runs at the end of the test is ended."""
+    """The data directory of the service. An embedded PostgreSQL that still runs at the end of the test is killed."""
     yield tmp_path / "data"
-    for process in embedded(tmp_path):
+    for process in postgres_processes(tmp_path):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 @pytest.mark.parametrize(("command", "workers"), [("service", "1"), ("service", "2"), ("service.development", "1")])
-async def test_ctrl_c_during_the_start_ends_it_without_a_traceback(
+async def test_ctrl_c_during_the_start_writes_no_traceback(
     start: Start, database_url: str, command: str, workers: str
 ) -> None:
     for delay in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
@@ -65,11 +65,11 @@ async def test_ctrl_c_during_the_start_ends_it_without_a_traceback(
         await asyncio.sleep(delay)
         press_ctrl_c(process)
 
-        assert_interrupted(process, said + await output(process))
+        assert_interrupted(process, said + await read_output(process))
 
 
 @pytest.mark.parametrize("made", ["PG_VERSION", "base/4", "postmaster.pid"])
-async def test_ctrl_c_while_the_embedded_database_is_made_leaves_nothing_behind(
+async def test_ctrl_c_while_the_embedded_database_is_created_leaves_no_process_and_no_broken_data(
     directory: Path, start: Start, made: str
 ) -> None:
     process = await start("service.development")
@@ -78,86 +78,85 @@ async def test_ctrl_c_while_the_embedded_database_is_made_leaves_nothing_behind(
             await asyncio.sleep(0.001)
 
     press_ctrl_c(process)
-    said = await output(process)
+    said = await read_output(process)
 
     assert_interrupted(process, said)
-    assert psutil.wait_procs(embedded(directory), timeout=5)[1] == []
+    assert psutil.wait_procs(postgres_processes(directory), timeout=5)[1] == []
     again = await start("service.development")
     await read_until(again, "Uvicorn running")
 
 
 @pytest.mark.parametrize(("workers", "pause"), [("1", 0.0), ("1", 0.05), ("1", 0.3), ("2", 0.05)])
 async def test_a_second_ctrl_c_writes_no_traceback(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str, pause: float
+    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str, pause: float
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
     press_ctrl_c(process)
     await asyncio.sleep(pause)
     press_ctrl_c(process)
 
-    assert_interrupted(process, await output(process))
+    assert_interrupted(process, await read_output(process))
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_impatient_ctrl_c_writes_no_traceback(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, workers: str
+async def test_repeated_ctrl_c_writes_no_traceback(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
-    ending = asyncio.create_task(output(process))
-    while not ending.done():
+    output = asyncio.create_task(read_output(process))
+    while not output.done():
         press_ctrl_c(process)
         await asyncio.sleep(0.02)
 
-    assert_interrupted(process, await ending)
+    assert_interrupted(process, await output)
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
-async def test_impatient_ctrl_c_still_stops_the_embedded_database(
-    directory: Path, start: Start, visitor: httpx.AsyncClient
+async def test_repeated_ctrl_c_still_stops_the_embedded_database(
+    directory: Path, start: Start, process_client: httpx.AsyncClient
 ) -> None:
     process = await start("service.development")
-    await answers(visitor)
-    tree = embedded(directory)
+    await wait_until_serving(process_client)
+    tree = postgres_processes(directory)
 
-    ending = asyncio.create_task(output(process))
-    while not ending.done():
+    output = asyncio.create_task(read_output(process))
+    while not output.done():
         press_ctrl_c(process)
         await asyncio.sleep(0.05)
 
     assert tree
-    assert_interrupted(process, await ending)
+    assert_interrupted(process, await output)
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_hangup_drains(
-    start: Start, visitor: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, workers: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection, workers: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="1")
-    await answers(visitor)
-    alice = await Person.register(visitor, "alice")
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
     async with db.transaction():
         await db.execute("lock table posts in exclusive mode")
         publishing = asyncio.create_task(alice.publish())
-        while not await db.fetchval(WAITERS):
-            await asyncio.sleep(0.01)
+        await wait_for_blocked_session(db)
         process.send_signal(signal.SIGHUP)
-        begun = time.monotonic()
+        started = time.monotonic()
         async with asyncio.timeout(5):
-            while (await visitor.get("/health/ready")).status_code == 200:
+            while (await process_client.get("/health/ready")).status_code == 200:
                 await asyncio.sleep(0.01)
-        assert (await visitor.get("/users/me", headers=alice.headers)).json() == alice.account
+        assert (await process_client.get("/users/me", headers=alice.headers)).json() == alice.account
     post = await publishing
 
-    assert "Traceback" not in await ended(process, within=5)
-    assert time.monotonic() - begun > 0.9
+    assert "Traceback" not in await wait_for_clean_exit(process, within=5)
+    assert time.monotonic() - started > 0.9
     assert await db.fetchval("select title from posts where id = $1", post["id"]) == post["title"]
 
 
@@ -165,26 +164,28 @@ async def test_a_hangup_drains(
     ("workers", "first", "second"),
     [
         ("1", signal.SIGHUP, signal.SIGHUP),
+        ("1", signal.SIGTERM, signal.SIGTERM),
         ("1", signal.SIGTERM, signal.SIGINT),
         ("2", signal.SIGINT, signal.SIGTERM),
+        ("2", signal.SIGTERM, signal.SIGTERM),
         ("2", signal.SIGTERM, signal.SIGHUP),
     ],
 )
 async def test_a_second_signal_of_any_kind_ends_the_drain(
     start: Start,
-    visitor: httpx.AsyncClient,
+    process_client: httpx.AsyncClient,
     database_url: str,
     workers: str,
     first: signal.Signals,
     second: signal.Signals,
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="50")
-    await answers(visitor)
+    await wait_until_serving(process_client)
 
     process.send_signal(first)
     async with asyncio.timeout(5):
-        while (await visitor.get("/health/ready")).status_code == 200:
+        while (await process_client.get("/health/ready")).status_code == 200:
             await asyncio.sleep(0.01)
     process.send_signal(second)
 
-    assert "Traceback" not in await ended(process, within=8)
+    assert "Traceback" not in await wait_for_clean_exit(process, within=8)

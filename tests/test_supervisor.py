@@ -1,4 +1,4 @@
-"""Two workers and the process that supervises them."""
+"""Two workers and their supervisor."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import httpx
 import psutil
 
-from tests.processes import Start, answers, ended, read_until, workers_of
+from tests.processes import Start, peer_ports, read_until, wait_for_clean_exit, wait_for_workers, wait_until_serving
 from tests.raw_http import Client, get
 
 
@@ -21,19 +21,21 @@ async def start_two(start: Start, database_url: str, **settings: str) -> Process
     return process
 
 
-def left_of(tree: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that do not end by themselves within a moment."""
+def still_running(tree: list[psutil.Process]) -> list[psutil.Process]:
+    """The processes that do not exit by themselves within 5 s."""
     _, alive = psutil.wait_procs(tree, timeout=5)
     return list(alive)
 
 
-async def test_a_worker_that_hangs_is_replaced(start: Start, visitor: httpx.AsyncClient, database_url: str) -> None:
+async def test_a_worker_that_hangs_is_replaced(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
+) -> None:
     process = await start_two(start, database_url)
-    await answers(visitor)
-    hung, other = await workers_of(process)
+    await wait_until_serving(process_client)
+    hung, other = await wait_for_workers(process)
 
     os.kill(hung, signal.SIGSTOP)
-    serving = await workers_of(process, but=hung)
+    serving = await wait_for_workers(process, without=hung)
     async with asyncio.timeout(10):
         while psutil.pid_exists(hung):
             await asyncio.sleep(0.05)
@@ -43,86 +45,81 @@ async def test_a_worker_that_hangs_is_replaced(start: Start, visitor: httpx.Asyn
 
     assert other in serving
     for _ in range(20):
-        with Client(str(visitor.base_url)) as client:
-            assert await client.ask(get()) == 200
+        with Client(str(process_client.base_url)) as client:
+            assert await client.status_of(get()) == 200
     tree = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
-    assert "Traceback" not in await ended(process, within=5)
-    assert left_of(tree) == []
+    assert "Traceback" not in await wait_for_clean_exit(process, within=5)
+    assert still_running(tree) == []
 
 
 def _listens(pid: int) -> bool:
     return any(known.status == psutil.CONN_LISTEN for known in psutil.Process(pid).net_connections("tcp"))
 
 
-async def test_no_worker_that_hangs_keeps_the_supervisor_from_its_end(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+async def test_workers_that_hang_do_not_keep_the_supervisor_from_exiting(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start_two(start, database_url)
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
-    for pid in await workers_of(process):
+    for pid in await wait_for_workers(process):
         os.kill(pid, signal.SIGSTOP)
 
     process.send_signal(signal.SIGINT)
 
-    assert "Traceback" not in await ended(process, within=15)
-    assert left_of(tree) == []
+    assert "Traceback" not in await wait_for_clean_exit(process, within=15)
+    assert still_running(tree) == []
 
 
 async def test_a_worker_with_many_connections_accepts_another_at_once(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start_two(start, database_url)
-    address = str(visitor.base_url)
-    few, _ = await workers_of(process)
+    address = str(process_client.base_url)
+    few, _ = await wait_for_workers(process)
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(address)) for _ in range(60)]
         for client in clients:
-            assert await client.ask(get()) == 200
-        ports = _clients(few)
+            assert await client.status_of(get()) == 200
+        ports = peer_ports(few)
         for client in clients:
             if client.socket.getsockname()[1] in ports:
                 client.socket.close()
         async with asyncio.timeout(10):
-            while _clients(few) & ports:
+            while peer_ports(few) & ports:
                 await asyncio.sleep(0.01)
         os.kill(few, signal.SIGSTOP)  # the other accepts every new connection
         took = []
         for _ in range(50):
-            begun = time.monotonic()
+            started = time.monotonic()
             with Client(address) as client:
-                assert await client.ask(get()) == 200
-            took.append(time.monotonic() - begun)
+                assert await client.status_of(get()) == 200
+            took.append(time.monotonic() - started)
         os.kill(few, signal.SIGCONT)
 
     assert sorted(took)[10] < 0.004, sorted(took)
 
 
-def _clients(pid: int) -> set[int]:
-    """The ports of those that a process is connected with."""
-    return {known.raddr.port for known in psutil.Process(pid).net_connections("tcp") if known.raddr}
-
-
 async def test_ctrl_c_reaches_all_processes_and_still_drains(
-    start: Start, visitor: httpx.AsyncClient, database_url: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start_two(start, database_url, DRAIN_SECONDS="2")
-    await answers(visitor)
+    await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
     os.killpg(process.pid, signal.SIGINT)
-    begun = time.monotonic()
+    started = time.monotonic()
     async with asyncio.timeout(1):
-        while (await visitor.get("/health/ready")).status_code == 200:
+        while (await process_client.get("/health/ready")).status_code == 200:
             await asyncio.sleep(0)
     served = 0
-    while time.monotonic() - begun < 1.5:
-        with Client(str(visitor.base_url)) as client:
-            assert await client.ask(get(b"/posts")) == 200
+    while time.monotonic() - started < 1.5:
+        with Client(str(process_client.base_url)) as client:
+            assert await client.status_of(get(b"/posts")) == 200
             served += 1
         await asyncio.sleep(0.05)
 
-    assert "Traceback" not in await ended(process, within=5)
+    assert "Traceback" not in await wait_for_clean_exit(process, within=5)
     assert served > 5
-    assert left_of(tree) == []
+    assert still_running(tree) == []

@@ -15,7 +15,7 @@ from service.server.server import Config, Server
 from service.server.supervisor import Supervisor, WorkerProcess
 from service.settings import Settings
 
-# multiprocess.Process is ours as soon as the supervisor is imported.
+# The import of our supervisor replaces multiprocess.Process.
 UvicornProcess: Any = WorkerProcess.__bases__[0]
 
 
@@ -45,7 +45,7 @@ def test_every_method_that_is_overridden_exists_and_takes_the_same_arguments(our
 @pytest.mark.parametrize(
     ("function", "used"),
     [
-        # Each overridden method is called, and each attribute that we read or set is used as we take it.
+        # uvicorn calls each method that we override, and uses each attribute that we read or set as we do.
         (uvicorn.Server._serve, ["self.lifespan", "self.startup(", "self.main_loop(", "self.shutdown("]),
         (uvicorn.Server.serve, ["self.capture_signals("]),
         (uvicorn.Server.startup, ["self.lifespan.startup()", "for sock in sockets", "self.servers"]),
@@ -78,7 +78,7 @@ def test_every_method_that_is_overridden_exists_and_takes_the_same_arguments(our
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )
-def test_what_is_relied_on_is_there(function: Any, used: list[str]) -> None:
+def test_uvicorn_s_source_contains_what_we_rely_on(function: Any, used: list[str]) -> None:
     source = inspect.getsource(function)
 
     for piece in used:
@@ -93,7 +93,7 @@ def test_a_worker_that_cannot_start_has_an_exit_code_of_its_own() -> None:
     assert STARTUP_FAILURE not in {0, 1}
 
 
-def test_the_server_state_has_what_connections_share() -> None:
+def test_the_server_state_has_the_attributes_that_connections_share() -> None:
     assert vars(ServerState()).keys() >= {"connections", "tasks", "default_headers", "total_requests"}
 
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import asyncpg
+
 
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float) -> None:
     """Poll until the condition holds. Raises ``TimeoutError``."""
@@ -19,3 +21,10 @@ from pg_locks
 join pg_database on pg_database.oid = pg_locks.database
 where not granted and datname = current_database()
 """
+
+
+async def wait_for_blocked_session(db: asyncpg.Connection) -> None:
+    """Wait until a session in the database of ``db`` waits for a lock."""
+    async with asyncio.timeout(10):
+        while not await db.fetchval(WAITERS):
+            await asyncio.sleep(0.01)

@@ -12,6 +12,7 @@ import asyncpg
 
 from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
 from service.database.pool import ConnectionPool
+from service.database.pooler import SHARED_SESSION_ERRORS
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
 
@@ -26,8 +27,9 @@ _ROW_ERRORS = (
 )
 
 # The database cannot serve a valid statement now, and has not applied it: a shutdown or a statement timeout (class 57),
-# no memory, disk space or connection slot (53), an I/O error (58), a read-only server (25006).
+# no memory, disk space or connection slot (53), an I/O error (58), a read-only server (25006), a shared session.
 _UNAVAILABLE = (
+    *SHARED_SESSION_ERRORS,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
@@ -95,7 +97,7 @@ class Database:
         except Exception as error:
             lost = connection.is_closed()
             # A timeout of ours means that not even PostgreSQL's shorter statement_timeout was reported.
-            if lost or isinstance(error, TimeoutError):
+            if lost or isinstance(error, (TimeoutError, *SHARED_SESSION_ERRORS)):
                 self._pool.discard(connection)
                 self._pool.evict_idle()
             else:
@@ -126,7 +128,7 @@ class Database:
                 await transaction.commit()
         except Exception as error:
             lost, timed_out = connection.is_closed(), deadline.expired()
-            if lost or isinstance(transaction.failure, TimeoutError):
+            if lost or isinstance(transaction.failure, (TimeoutError, *SHARED_SESSION_ERRORS)):
                 self._pool.discard(connection)
                 self._pool.evict_idle()
             elif timed_out:  # a statement may still be running

@@ -12,6 +12,7 @@ from typing import Any, Final
 from asyncpg import Connection
 
 from service.database.connecting import connect
+from service.database.pooler import REMEDY, SHARED_SESSION_ERRORS
 from service.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
@@ -168,4 +169,6 @@ class ConnectionPool:
         reason = str(error)
         if not reason and isinstance(error, TimeoutError):
             reason = f"no response within {self._timeout:g} seconds (DATABASE_TIMEOUT_SECONDS)"
+        if isinstance(error, SHARED_SESSION_ERRORS):
+            reason = f"{error.args[0]}: {REMEDY}"  # without asyncpg's hint, which has ten lines
         return ": ".join(filter(None, (type(error).__name__, reason)))

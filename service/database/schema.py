@@ -63,28 +63,52 @@ def read_files(directory: Path = DIRECTORY) -> list[SchemaFile]:
 
 
 async def migrate(url: str, directory: Path = DIRECTORY, lock_timeout: float = LOCK_TIMEOUT) -> list[str]:
-    """Apply the missing files and return their names. Raises ``SchemaError``, or an error of ``asyncpg.connect``.
+    """Apply the missing files. Raises ``SchemaError``, or an error of ``asyncpg.connect``.
 
-    Only one process migrates at a time. The others wait up to ``lock_timeout`` seconds, and then find the files
-    applied.
+    Only one process applies a file at a time. The others wait up to ``lock_timeout`` seconds, and then look again which
+    files are missing. Returns the names of the files that this process has applied.
     """
-    connection = await asyncpg.connect(url)
+    files = read_files(directory)
+    applied = []
+    # Behind a pooler, each transaction may be in another session. So it needs no prepared statements, and no lock of a
+    # session, which would remain in the pool.
+    connection = await asyncpg.connect(url, statement_cache_size=0)
     try:
         _check_version(connection)
-        try:
-            # The session holds it: it spans the transactions of all files, and ends with the connection.
-            await connection.execute("select pg_advisory_lock($1)", LOCK_KEY, timeout=lock_timeout)
-        except TimeoutError:
-            raise SchemaError(
-                f"another process has been migrating for {lock_timeout} seconds: try again when it has ended"
-            ) from None
-        await connection.execute(CREATE_SCHEMA_FILES)
-        missing = await _missing(connection, read_files(directory))
-        for file in missing:
-            await _apply(connection, file)
+        while file := await _apply_next(connection, files, lock_timeout):
+            applied.append(file.name)
+            logger.info("applied sql/%s", file.name)
     finally:
         await connection.close()
-    return [file.name for file in missing]
+    return applied
+
+
+async def _apply_next(connection: Connection, files: list[SchemaFile], lock_timeout: float) -> SchemaFile | None:
+    """Apply the first missing file in one transaction. Returns ``None`` if no file is missing."""
+    file = None
+    try:
+        async with connection.transaction():
+            await _lock(connection, lock_timeout)
+            await connection.execute(CREATE_SCHEMA_FILES)
+            if missing := await _missing(connection, files):
+                file = missing[0]
+                await connection.execute(file.statements)
+                await connection.execute(INSERT_SCHEMA_FILE, file.name, file.checksum)
+    except asyncpg.PostgresError as error:
+        if file is None:
+            raise
+        raise SchemaError(f"sql/{file.name} cannot be applied: {in_one_line(error)}") from error
+    return file
+
+
+async def _lock(connection: Connection, lock_timeout: float) -> None:
+    """Take the lock of the migrations until the end of the transaction."""
+    try:
+        await connection.execute("select pg_advisory_xact_lock($1)", LOCK_KEY, timeout=lock_timeout)
+    except TimeoutError:
+        raise SchemaError(
+            f"another process has been migrating for {lock_timeout} seconds: try again when it has ended"
+        ) from None
 
 
 async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:  # noqa: ASYNC109 - passed to asyncpg
@@ -123,16 +147,6 @@ async def _missing(connection: Connection, files: list[SchemaFile]) -> list[Sche
             f"sql/{missing[0].name} comes before {max(applied)}, which is applied: give it a higher number"
         )
     return missing
-
-
-async def _apply(connection: Connection, file: SchemaFile) -> None:
-    try:
-        async with connection.transaction():
-            await connection.execute(file.statements)
-            await connection.execute(INSERT_SCHEMA_FILE, file.name, file.checksum)
-    except asyncpg.PostgresError as error:
-        raise SchemaError(f"sql/{file.name} cannot be applied: {in_one_line(error)}") from error
-    logger.info("applied sql/%s", file.name)
 
 
 def in_one_line(error: Exception) -> str:

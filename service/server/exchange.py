@@ -1,4 +1,4 @@
-"""One request and its response, as ASGI has them."""
+"""One request and its response: the ASGI side of a connection."""
 
 import asyncio
 import contextvars
@@ -23,7 +23,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
-    """Runs the app for one request. A response goes out in one write unless the app sends it in parts."""
+    """Runs the app for one request. A response is one write unless the app sends its body in parts."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Exchange:
         keep_alive: bool,
         expects_continue: bool = False,
     ) -> None:
-        self.keep_alive = keep_alive  # whether the connection goes on after the response
+        self.keep_alive = keep_alive  # the connection is kept after the response
         self.ended = False  # the app has sent all of its response
         self.complete = False  # and all of it has been written
         self._connection = connection
@@ -68,22 +68,22 @@ class Exchange:
         return not self._head_sent
 
     def add_body(self, piece: bytes) -> int:
-        """Take a piece of the body; returns how many bytes the app has not taken yet."""
+        """Add a piece of the body; returns the number of bytes that the app has not received yet."""
         if self.ended:
             return 0
         self._body += piece
         self._wake()
         return len(self._body)
 
-    def end_body(self) -> None:
-        self._body_complete = True
-        self._wake()
-
-    def fail(self, error: type[ServiceError]) -> None:
-        """The body will never be complete: ``receive`` raises ``error``."""
-        self.keep_alive = False
-        self._error = error
-        self._wake()
+    def end_body(self, error: type[ServiceError] | None) -> None:
+        """The body is complete, or ``receive`` has to raise ``error`` because it never will be."""
+        if error:
+            self.keep_alive = False
+            self._error = error
+        else:
+            self._body_complete = True
+        if self._arrival:
+            self._wake()
 
     def disconnect(self) -> None:
         self._disconnected = True
@@ -109,7 +109,7 @@ class Exchange:
                 await self._replace(InternalError)
 
     async def _replace(self, error: type[ServiceError]) -> None:
-        """Answer ``error`` instead, or reset the connection if a part of another response was sent."""
+        """Respond with ``error``, or reset the connection if a part of another response was sent."""
         if self.ended or self._disconnected:
             return
         if self._head_sent:
@@ -120,7 +120,7 @@ class Exchange:
         await problem_app(error)(self.scope, self.receive, self.send)
 
     async def receive(self) -> Any:
-        """Return the next part of the body. Raises the ``ServiceError`` that cut it off."""
+        """Return the next part of the body. Raises the ``ServiceError`` that ended it early."""
         if self._expects_continue and not (self._body or self._body_complete or self._start):
             self._expects_continue = False
             self._connection.write(_CONTINUE)
@@ -143,17 +143,17 @@ class Exchange:
         return {"type": "http.request", "body": body, "more_body": not self._body_complete}
 
     async def send(self, message: Any) -> None:
-        """Raises ``RuntimeError`` for a message out of turn, or a body that is not as long as announced.
+        """Raises ``RuntimeError`` for a message in the wrong order, or a body of another length than announced.
 
         Raises ``ValueError`` for a header field with a control character.
         """
         if message["type"] == "http.response.start":
             if self._start:
-                raise RuntimeError("the response was started before")
+                raise RuntimeError("the response has already been started")
             self._start = message
             return
         if self.ended or not self._start:
-            raise RuntimeError("a part of a response before its start or after its end")
+            raise RuntimeError("a part of the response was sent before its start or after its end")
         body, more = message.get("body", b""), message.get("more_body", False)
         if self._connection.drained:
             await self._connection.drained
@@ -182,7 +182,7 @@ class Exchange:
         return head + body
 
     def _encode_field(self, name: bytes, value: bytes) -> bytes:
-        """The line of a field of the app. It is empty for fields that are added for every response."""
+        """The line of one of the app's fields; empty for a field that the server adds itself."""
         if name == b"content-length":
             self._missing_bytes = int(value)
             return b"content-length: %d\r\n" % self._missing_bytes
@@ -192,7 +192,7 @@ class Exchange:
         return b"" if name == REQUEST_ID else encode_field(name, value)
 
     def _encode_head(self, size: int, *, more: bool) -> bytes:
-        """The status line and the fields; decides how the body is delimited and whether the connection goes on."""
+        """The status line and the fields. Decides how the body is delimited and whether the connection is kept."""
         status, connection = self._start["status"], self._connection
         lines = [_STATUS_LINES[status]]
         fields = (*connection.shared.default_headers, *complete(self._start.get("headers", ())))
@@ -203,10 +203,10 @@ class Exchange:
         if self._missing_bytes is None and status not in _BODILESS:
             if not more and (size or not is_head):  # for HEAD, the app may send the body of GET
                 lines.append(b"content-length: %d\r\n" % size)
-            elif not is_head and self.scope["http_version"] != "1.0":  # where the end of the connection ends the body
+            elif not is_head and self.scope["http_version"] != "1.0":  # in HTTP/1.0 the close ends the body
                 self._chunked = True
                 lines.append(b"transfer-encoding: chunked\r\n")
-        # A client that was not asked to go on may leave out the body, so what follows would be misread.
+        # Without 100 Continue the client may omit the body, so the next bytes could be a body or a request.
         if connection.shared.closing or (self._expects_continue and not self._body_complete):
             self.keep_alive = False
         if not self.keep_alive:

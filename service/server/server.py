@@ -1,4 +1,4 @@
-"""uvicorn's server, with deadlines for its clients and a drain before it stops."""
+"""uvicorn's server, with deadlines for its clients and a drain at the stop."""
 
 import asyncio
 import gc
@@ -36,13 +36,13 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Nearly every object that a request makes is freed by its reference count, so the collector runs rarely.
 GC_THRESHOLD: Final = 50_000
 
-MAX_UNSENT_BYTES: Final = 128 * 1024  # in the kernel; what a client has to read within CLIENT_TIMEOUT_SECONDS
+MAX_UNSENT_BYTES: Final = 128 * 1024  # in the kernel; a client has to read as much within CLIENT_TIMEOUT_SECONDS
 BACKLOG: Final = 2048  # connections that may wait to be accepted
-REQUESTS_PER_ACCEPT: Final = 16  # requests in flight for which one more connection is accepted in a turn of the loop
+REQUESTS_PER_ACCEPT: Final = 16  # requests in flight per additional connection accepted in a turn of the event loop
 ACCEPT_RETRY_SECONDS: Final = 1  # after a failure, such as too many open files
-ACCEPT_GRACE: Final = 0.1  # seconds for the requests of connections that were accepted last
-IN_FLIGHT_SECONDS: Final = 5  # for the requests that run when the drain ends
-SHUTDOWN_SECONDS: Final = 7  # until connections are closed in whatever state they are
+ACCEPT_GRACE: Final = 0.1  # seconds for the first request of the connections that were accepted last
+IN_FLIGHT_SECONDS: Final = 5  # for the requests in flight at the end of the drain
+SHUTDOWN_SECONDS: Final = 7  # until connections are closed in any state
 LINGER_SECONDS_AT_SHUTDOWN: Final = 1
 
 
@@ -88,22 +88,22 @@ class Server(uvicorn.Server):
         )
         self.server_state = Connections(self.limits)
         self._drain_until = 0.0
-        self.opening: set[asyncio.Task[Any]] = set()  # accepted connections that are not made yet
+        self.opening: set[asyncio.Task[Any]] = set()  # accepted connections before connection_made
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on a signal. uvicorn raises it again at the end; here the process ends in any case, without a word."""
+        """Stop on a signal. uvicorn would raise it again at the end, and the exit code would not be 0."""
         for number in STOP_SIGNALS:
             signal.signal(number, self.handle_exit)
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal calls it
-        """Begin to drain; a second signal ends the drain."""
+        """Start the drain; a second signal ends it."""
         self._drain_until = 0 if self.should_exit else time.monotonic() + self.settings.drain_seconds
         self.should_exit = True
 
     async def main_loop(self) -> None:
-        # What exists by now lives as long as the process: the collector need not look at it.
+        # The objects that exist now live as long as the process, so the collector can skip them.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
@@ -129,21 +129,21 @@ class Server(uvicorn.Server):
         logger.info("Uvicorn running on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
     def on_readable(self) -> None:
-        """A connection waits to be accepted."""
+        """At least one connection is in the backlog."""
         self.accept()
 
     def accept(self) -> bool:
-        """Accept connections that wait; returns whether there may be more.
+        """Accept connections from the backlog; returns whether it may hold more.
 
-        The event loop's own server accepts one a turn. With a thousand requests in flight a turn takes 50 ms, and new
-        clients would wait for seconds. With few, one a turn leaves the next one to another worker.
+        The event loop's own server accepts one connection per turn. With a thousand requests in flight a turn takes
+        50 ms, and new clients would wait for seconds. With few requests, another worker can accept the next one.
         """
         try:
             for _ in range(1 + len(self.server_state.tasks) // REQUESTS_PER_ACCEPT):
                 connection, _ = self.listener.accept()
                 self._open(connection)
         except (BlockingIOError, ConnectionAbortedError):
-            return False  # none is left, or the client has gone
+            return False  # the backlog is empty, or the client has disconnected
         except OSError as error:
             logger.warning("cannot accept a connection: %s", error)
             self.pause_accepting(ACCEPT_RETRY_SECONDS)
@@ -172,18 +172,18 @@ class Server(uvicorn.Server):
             state.ticks += 1
             overdue = [connection for connection in state.connections if connection.deadline <= state.ticks]
             if overdue:
-                # Two turns of the loop, in which it reads what has arrived already.
+                # In two turns the event loop reads the data that has arrived already.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             for connection in overdue:
                 try:
                     connection.check_deadline()
                 except Exception:
-                    logger.exception("a connection is aborted, its deadline could not be checked")
+                    logger.exception("a connection is aborted because its deadline could not be checked")
                     connection.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's name
-        """Serve those who have connected, then close every connection."""
+        """Serve the clients that have connected, then close every connection."""
         self.server_state.closing = True
         self.loop.remove_reader(self.listener)
         while self.accept():
@@ -199,21 +199,21 @@ class Server(uvicorn.Server):
             await self.deadlines
 
     def _abort_in_flight(self) -> None:
-        tasks = list(self.server_state.tasks)  # also of clients that have gone
+        tasks = list(self.server_state.tasks)  # also of clients that have disconnected
         for connection in list(self.server_state.connections):
             connection.abort_in_flight()
         for task in tasks:
             task.cancel()
-            # uvicorn need not wait for it: a statement is only cancelled when its database responds.
+            # uvicorn must not wait for the task: a statement is cancelled only when the database responds.
             self.server_state.tasks.discard(task)
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Listen on the address of the settings; ends the process with a line where that cannot be."""
+    """Listen on the address of the settings. Raises ``SystemExit`` with the reason if that fails."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # also when the last one has just ended
-    # For its connections: without it, megabytes in the kernel would hide whether a slow client reads at all.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # also right after another process has used the port
+    # Connections inherit it. With megabytes in the kernel, the progress of a slow client could not be seen.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
     listener.settimeout(0)
     try:

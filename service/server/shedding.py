@@ -1,4 +1,4 @@
-"""Load shedding: with too many requests in flight, the next gets a 503 at little cost."""
+"""Load shedding: with too many requests in flight, the next one gets a 503 at little cost."""
 
 import asyncio
 from typing import Any, Final
@@ -10,14 +10,14 @@ from litestar.types import Receive, Scope, Send
 from service.errors import Overloaded
 from service.http.problems import problem_app
 
-# Seconds that a refusal takes. Clients that retry at once would otherwise keep the service from those in flight.
+# Seconds before a refusal is sent. Without it, clients that retry at once would slow down the requests in flight.
 REFUSAL_SECONDS: Final = 0.25
 
 _refuse: Final = problem_app(Overloaded)
 
 
 class LoadShedding:
-    """Wraps the app. A request that waits for its client to send the body is not in flight; health is never refused."""
+    """Wraps the app. A request is not in flight while it waits for its body. Health is never refused."""
 
     def __init__(self, app: Litestar, max_in_flight: int) -> None:
         self.app = app

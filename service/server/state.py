@@ -7,9 +7,9 @@ IDLE           no part of the next request has arrived        ``keep_alive_secon
 READING_HEAD   the head of the next request is incomplete     ``client_timeout_seconds``    408, close
 READING_BODY   the body of the current request is incomplete  the same, unless reading is   408, close
                                                               paused
-PROCESSING     the request is complete, the response is not   none                          (statements have their own)
-SENDING        the client has to take what was written        the same without progress     reset
-LINGERING      our half is closed, what arrives is discarded  ``linger_seconds``            close
+PROCESSING     the request is complete, the response is not   none                          (statements have timeouts)
+SENDING        a part of the output is unsent                 the same without progress     reset
+LINGERING      our half is closed, input is discarded         ``linger_seconds``            close
 CLOSED         the transport is closed                        none
 =============  =============================================  ============================  ==========================
 """
@@ -43,7 +43,7 @@ class State(Enum):
 
 
 class Limits(Struct, kw_only=True):
-    """Seconds; see the table of states."""
+    """The deadlines of the states, in seconds."""
 
     keep_alive_seconds: float
     client_timeout_seconds: float
@@ -53,7 +53,7 @@ class Limits(Struct, kw_only=True):
 class Connections(ServerState):
     """What the connections of a process share.
 
-    Deadlines are counted in ticks. A process that stood still has not ticked, so that time counts for no client.
+    Deadlines are counted in ticks. A stopped process does not tick, so that time does not count against clients.
     """
 
     connections: set["Connection"]  # type: ignore[assignment]
@@ -75,13 +75,13 @@ class Connections(ServerState):
             State.SENDING: timeout,
             State.LINGERING: limits.linger_seconds,
         }
-        # One more, because the current tick has begun already.
+        # One tick more, because the current one has already started.
         self.ticks_in = {state: seconds.get(state, float("inf")) / TICK_SECONDS + 1 for state in State}
 
     def flush_later(self, connection: "Connection") -> None:
         """Write the responses of one turn of the event loop together.
 
-        Their clients then send the next requests together, too, and these share statements.
+        Their clients then send the next requests together, and these share statements.
         """
         if not self._unflushed:
             connection.loop.call_soon(self._flush)
@@ -92,6 +92,6 @@ class Connections(ServerState):
         for connection in connections:
             try:
                 connection.flush()
-            except Exception:  # a bug of ours, which concerns no other connection
-                logger.exception("a connection is aborted, its response could not be written")
+            except Exception:  # a bug must not affect the other connections
+                logger.exception("a connection is aborted because its response could not be written")
                 connection.abort()

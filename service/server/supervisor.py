@@ -1,4 +1,4 @@
-"""uvicorn's supervisor for several workers, which share one listening socket."""
+"""uvicorn's supervisor, for several workers on one listening socket."""
 
 import logging
 import multiprocessing
@@ -21,12 +21,12 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 FREE: Final = -1
-TOLERANCE: Final = 1.1  # times the connections of the worker that has fewest
-DEFERENCE_SECONDS: Final = 0.001
+TOLERANCE: Final = 1.1  # times the connections of the worker with the fewest
+DEFER_SECONDS: Final = 0.001
 
 _spawn = multiprocessing.get_context("spawn")
 
-# Sent to every process of a terminal; the workers hear of them from the supervisor.
+# A terminal sends these to all processes. The workers are stopped by the supervisor instead.
 _TERMINAL_SIGNALS: Final = {signal.SIGINT, signal.SIGHUP}
 
 
@@ -51,7 +51,7 @@ class Workers(Config):
 
 
 class Worker(Server):
-    """One of several servers on one listening socket. It stops when its supervisor has gone."""
+    """One of several servers on one listening socket. It stops when its supervisor has died."""
 
     config: Workers
 
@@ -72,19 +72,19 @@ class Worker(Server):
         return connections
 
     def on_readable(self) -> None:
-        """Leave a connection to a worker that has clearly fewer, unless that one does not accept it in a moment.
+        """Wait a moment before accepting a connection if another worker has clearly fewer.
 
-        Every worker is woken. Without this the first to run would get nearly all connections of a burst.
+        A new connection wakes every worker. Without this, the first to run gets nearly all connections of a burst.
         """
         fewest = min(count for count in self.config.connections if count != FREE)
         if self._count() > fewest * TOLERANCE + 4 and not self.should_exit:
-            self.pause_accepting(DEFERENCE_SECONDS)
+            self.pause_accepting(DEFER_SECONDS)
         else:
             super().on_readable()
 
 
 class WorkerProcess(multiprocess.Process):
-    """A process that uvicorn's supervisor keeps."""
+    """A worker's process, as uvicorn's supervisor starts it."""
 
     config: Workers
 
@@ -95,7 +95,7 @@ class WorkerProcess(multiprocess.Process):
         config.connections[self.slot] = 0
 
     def start(self) -> None:
-        # A child inherits the mask. multiprocessing's own helper process would reset it, so that one starts before.
+        # A child inherits the mask. The start of multiprocessing's resource tracker resets it, so that comes first.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
         try:
@@ -112,12 +112,12 @@ class WorkerProcess(multiprocess.Process):
         return Worker(self.config, self.supervisor, self.slot)
 
 
-# uvicorn's supervisor takes the class of its processes from its own module.
+# uvicorn's supervisor looks this class up in its own module.
 multiprocess.Process = WorkerProcess  # type: ignore[misc,assignment]
 
 
 class Supervisor(multiprocess.Multiprocess):
-    """Keeps the workers, and passes on a signal to stop, as it does the next."""
+    """Replaces workers that die or hang, and forwards signals to stop, including the second one."""
 
     config: Workers
 
@@ -136,13 +136,13 @@ class Supervisor(multiprocess.Multiprocess):
     def keep_subprocess_alive(self) -> None:
         try:
             super().keep_subprocess_alive()
-        except OSError as error:  # too many processes or open files; uvicorn comes back in half a second
-            logger.error("cannot start a worker: %s", error)  # noqa: TRY400 - nothing that a traceback explains
+        except OSError as error:  # too many processes or open files; uvicorn retries in half a second
+            logger.error("cannot start a worker: %s", error)  # noqa: TRY400 - a traceback adds nothing
 
     def join_all(self) -> None:
-        """Wait for the workers, until the time is over in which each of them ends by itself."""
+        """Wait for the workers, and kill those that have not exited in the time that a stop takes."""
         for listener in self.sockets:
-            listener.close()  # else the kernel goes on accepting connections, and resets them at the end
+            listener.close()  # otherwise the kernel accepts connections, and resets them at the end
         deadline = time.monotonic() + self.config.settings.drain_seconds + SHUTDOWN_SECONDS + 1
         while any(process.process.is_alive() for process in self.processes):
             if self.signal_queue:

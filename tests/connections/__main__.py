@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=1, help="of the first round; each round has the next")
     parser.add_argument("--phase", choices=["calm", *(phase.name for phase in PHASES)], help="only this phase")
-    parser.add_argument("--history", type=int, help="only this history of the seed, ten times, without any trouble")
+    parser.add_argument("--history", type=int, help="only this history of the seed, ten times, without a fault")
     parser.add_argument("--at-once", type=int, default=40, help="connections")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 class Fuzz:
-    """Rounds of two phases: a calm one on a server that lasts, and one with a trouble on a server of its own."""
+    """Rounds of two phases: a calm one on a long-lived service, and one with a fault on a service of its own."""
 
     def __init__(self, postgres: Cluster, directory: Path, options: argparse.Namespace) -> None:
         self.postgres = postgres
@@ -54,20 +54,20 @@ class Fuzz:
         self.descriptors: list[int] = []
 
     async def run(self) -> int:
-        """How many violations there were."""
-        async with self._database("lasting") as url:
-            lasting = Service(url, self.directory / "lasting", **SETTINGS)
+        """Returns the number of violations."""
+        async with self._database("long-lived") as url:
+            long_lived = Service(url, self.directory / "long-lived", **SETTINGS)
             try:
-                await lasting.start()
+                await long_lived.start()
                 if self.options.history is not None:
-                    await self._replay(lasting)
+                    await self._replay(long_lived)
                 else:
-                    await self._run_rounds(lasting)
-                found = await phases.stop(lasting)
-                self._report("the server of the calm phases", 0, found + lasting.complaints())
+                    await self._run_rounds(long_lived)
+                found = await phases.stop(long_lived)
+                self._report("the service of the calm phases", 0, found + long_lived.unexpected_log_lines())
             finally:
-                lasting.kill()
-        say(f"{self.played} histories, {self.violations} violations")
+                long_lived.kill()
+        write(f"{self.played} histories, {self.violations} violations")
         return self.violations
 
     @asynccontextmanager
@@ -80,7 +80,7 @@ class Fuzz:
         async with services.connected(self.postgres.url()) as admin:
             await admin.execute(f'drop database "{name}" with (force)')
 
-    async def _run_rounds(self, lasting: Service) -> None:
+    async def _run_rounds(self, long_lived: Service) -> None:
         last = monotonic() + self.options.minutes * 60
         only = self.options.phase
         chosen = [phase for phase in PHASES if only in {None, phase.name}]
@@ -88,11 +88,11 @@ class Fuzz:
         while True:
             try:
                 if only in {None, "calm"}:
-                    played, found = await phases.run_calm(lasting, seed, histories=CALM, at_once=at_once)
-                    self._report(f"seed {seed}, calm", played, found + self._check_growth(lasting))
+                    played, found = await phases.run_calm(long_lived, seed, histories=CALM, at_once=at_once)
+                    self._report(f"seed {seed}, calm", played, found + self._check_growth(long_lived))
                 if chosen:
                     await self._run_phase(chosen[seed % len(chosen)], seed)
-            except Exception:  # noqa: BLE001 - whatever it is, the next round may find more
+            except Exception:  # noqa: BLE001 - the next round may find more
                 self._report(f"seed {seed}", 0, [traceback.format_exc()])
             if monotonic() > last:
                 break
@@ -107,14 +107,14 @@ class Fuzz:
         self._report(f"seed {seed}, {phase.name}", played, found)
 
     def _check_growth(self, service: Service) -> list[str]:
-        """Compare with the end of the second calm phase."""
+        """Compare memory and file descriptors with those after the second calm phase."""
         self.memory.append(service.memory())
         self.descriptors.append(service.descriptors())
         found = []
         if self.memory[-1] > self.memory[:2][-1] + GROWTH:
             found.append(f"resident memory grows: {[size >> 20 for size in self.memory]} MiB")
         if self.descriptors[-1] > self.descriptors[:2][-1]:
-            found.append(f"more and more file descriptors are open: {self.descriptors}")
+            found.append(f"the number of open file descriptors grows: {self.descriptors}")
         return found
 
     async def _replay(self, service: Service) -> None:
@@ -123,20 +123,20 @@ class Fuzz:
         for _ in range(10):
             await services.prepare(service.database_url, [history])
             [trace] = await phases.play([history], service.port, at_once=1)
-            say(trace.describe())
+            write(trace.describe())
             self._report("replayed", 1, await phases.check(service.database_url, [trace], around))
 
     def _report(self, what: str, played: int, found: list[str]) -> None:
         self.played += played
         self.violations += len(found)
         memory = f", {self.memory[-1] >> 20} MiB" if self.memory else ""
-        say(f"{what}: {played} histories, {len(found) or 'no'} violations{memory}")
+        write(f"{what}: {played} histories, {len(found) or 'no'} violations{memory}")
         for violation in found:
-            say(f"{violation}\n")
+            write(f"{violation}\n")
 
 
-def say(what: str) -> None:
-    print(what, flush=True)  # noqa: T201 - for the person at the terminal
+def write(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - for the person at the terminal
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Plays a history on a raw socket and notes what happened, and when."""
+"""Plays a history on a raw socket, and records what happened and when."""
 
 import asyncio
 import re
@@ -24,9 +24,9 @@ FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([ -~\t]*)")
 class Response(Struct):
     status: int
     headers: dict[str, str]
-    continued: int = 0  # how many 100 Continue came before it
+    continued: int = 0  # the number of 100 Continue before it
     body: bytes = b""
-    ended: float = 0  # when it was complete
+    ended: float = 0  # the time when it was complete
     end: int = 0  # bytes received by then
 
     @property
@@ -41,11 +41,11 @@ class Responses:
         self.methods = methods
         self.complete: list[Response] = []
         self.size = 0
-        self.received: list[tuple[float, int]] = []  # when, and all bytes received by then
-        self.continued = 0  # how many 100 Continue came since the last response
+        self.received: list[tuple[float, int]] = []  # the time, and all bytes received by then
+        self.continued = 0  # the number of 100 Continue since the last response
         self._rest = bytearray()
         self._current: Response | None = None
-        self._ignores = False
+        self._ignores_rest = False
         self._length = 0
 
     @property
@@ -53,7 +53,7 @@ class Responses:
         return bool(self._rest) or self._current is not None
 
     def feed(self, data: bytes, now: float) -> None:
-        if self._ignores:
+        if self._ignores_rest:
             return
         self._rest += data
         self.size += len(data)
@@ -81,8 +81,8 @@ class Responses:
         number = len(self.complete)
         bodiless = response.status in {204, 304} or (number < len(self.methods) and self.methods[number] == "HEAD")
         if bodiless and response.closes:
-            # A server that refuses a request which it has not understood does not know that it was a HEAD.
-            self._ignores, self._rest = True, bytearray()
+            # A response to a malformed HEAD may have a body: the server did not parse the method.
+            self._ignores_rest, self._rest = True, bytearray()
         if not bodiless and not headers.get("content-length", "").isdigit():
             raise ValueError(f"a response without a length: {head[:300]!r}")
         self._length = 0 if bodiless else int(headers["content-length"])
@@ -100,22 +100,22 @@ class Responses:
 
 
 class Trace(Struct):
-    """What happened on a connection. Times are of the monotonic clock."""
+    """The record of a connection. Times are of the monotonic clock."""
 
     history: History
     responses: Responses
     opened: float = 0
     port: int = 0  # the client's
     sends: list[tuple[float, float, int]] = field(default_factory=list)  # before, after, and all bytes sent by then
-    # How it ended: by the server ("eof", "reset"), by the client ("closed" after the last response, "left" before it),
-    # not at all ("refused", "hung"), by bytes that are not a response ("garbage"). "held": the server has sent its FIN
-    # and never closes its socket.
+    # "eof" and "reset": by the server. "closed" and "left": by the client, after the last response or before it.
+    # "refused" and "hung": not at all. "garbage": by bytes that are not a response. "held": the server has sent its
+    # FIN, but does not close its socket.
     ended: str = ""
     ended_at: float = 0
     send_failed_at: float = 0
     half_closed_at: float = 0
     stalls: list[tuple[float, float]] = field(default_factory=list)
-    unheard: list[int] = field(default_factory=list)  # the messages for which nothing came within CONTINUE_SECONDS
+    without_continue: list[int] = field(default_factory=list)  # messages that got nothing within CONTINUE_SECONDS
     note: str = ""
 
     @property
@@ -146,7 +146,7 @@ class Trace(Struct):
 
 
 class Client:
-    """One connection. ``patience`` in seconds bounds all of it, ``stall`` stands for a pause that never ends."""
+    """One connection. ``patience`` is its limit in seconds, ``stall`` the length of the pause ``NEVER``."""
 
     def __init__(self, history: History, port: int, *, patience: float, stall: float) -> None:
         self.history = history
@@ -208,7 +208,7 @@ class Client:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _hold(self) -> None:
-        """Look whether the server really closes a connection that it has ended."""
+        """Check that the server closes its socket after its FIN."""
         await asyncio.sleep(HOLD_SECONDS)
         try:
             for _ in range(2):  # the first is answered by a reset
@@ -220,7 +220,7 @@ class Client:
 
     @property
     def _is_closing(self) -> bool:
-        """Whether the server has announced the end."""
+        """Whether a response or its request has announced the close."""
         complete = self.trace.responses.complete
         last = self.history.messages[len(complete) - 1] if 0 < len(complete) <= len(self.history.messages) else None
         return bool(last and (last.closes or complete[-1].closes))
@@ -240,7 +240,7 @@ class Client:
                 break
             if segment.end > sent:
                 before = monotonic()
-                # Until it has returned, and if it fails, nobody knows how much of it has been sent.
+                # Until the call returns, and if it fails, the number of bytes that were sent is unknown.
                 self.trace.sends.append((before, inf, segment.end))
                 try:
                     await self.loop.sock_sendall(self.socket, data[sent : segment.end])
@@ -255,19 +255,19 @@ class Client:
                 await asyncio.sleep(segment.pause)
 
     async def _wait_for_continue(self, sent: int) -> None:
-        """Wait for 100 Continue, or for the response instead of it, as clients do for a while."""
+        """Wait for 100 Continue or the response, for a limited time as clients do."""
         before = sum(start < sent for start, _ in self.history.spans()) - 1
         responses = self.trace.responses
 
-        def heard() -> bool:
+        def responded() -> bool:
             answered = len(responses.complete)
             return self._is_closing or answered > before or (answered == before and responses.continued > 0)
 
         try:
             async with asyncio.timeout(CONTINUE_SECONDS):
-                await self._wait_for(heard)
+                await self._wait_for(responded)
         except TimeoutError:
-            self.trace.unheard.append(before)
+            self.trace.without_continue.append(before)
 
     async def _read(self) -> None:
         stalls = list(self.history.stalls)
@@ -275,10 +275,10 @@ class Client:
             while not self.trace.ended:
                 if stalls and self.trace.responses.size >= stalls[0][0]:
                     _, seconds = stalls.pop(0)
-                    begun = monotonic()
-                    self.trace.stalls.append((begun, inf))
+                    started = monotonic()
+                    self.trace.stalls.append((started, inf))
                     await asyncio.sleep(self.stall if seconds == NEVER else seconds)
-                    self.trace.stalls[-1] = begun, monotonic()
+                    self.trace.stalls[-1] = started, monotonic()
                 data = await self.loop.sock_recv(self.socket, 1 << 16)
                 async with self.progress:
                     if data:

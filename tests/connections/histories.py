@@ -1,4 +1,4 @@
-"""What a client does on one connection, drawn from a seed."""
+"""The random behavior of a client on one connection, drawn from a seed."""
 
 from itertools import accumulate, pairwise
 from random import Random
@@ -8,15 +8,15 @@ from msgspec import Struct
 
 from tests.connections.messages import Account, Message, MessageFactory
 
-NEVER: Final = 1_000_000.0  # a pause in reading that lasts until the server has given up
+NEVER: Final = 1_000_000.0  # a pause in reading that lasts until the server has closed the connection
 
-# How a client ends, and how often: it closes when it has all responses, waits until the server closes, closes its half
-# of the connection after its last request, leaves without reading, or resets the connection.
+# How often a client closes the connection when it has all responses, waits until the server closes it, half-closes it
+# after its last request, closes it without reading, or resets it.
 ENDINGS: Final = {"close": 30, "wait": 25, "half": 20, "leave": 5, "reset": 20}
 
 
 class Segment(Struct):
-    """Bytes up to ``end`` are sent at once, when the last pause is over."""
+    """Bytes up to ``end``, which are sent at once after the last pause."""
 
     end: int
     pause: float = 0  # seconds afterwards
@@ -96,7 +96,7 @@ def draw(seed: int, number: int, account: Account) -> History:
     )
     end = len(history.data)
     if random.random() < 0.12 or (history.ending == "reset" and random.random() < 0.5):
-        end = random.randint(0, end)  # the last request stays incomplete
+        end = random.randint(0, end)  # the last request remains incomplete
     history.segments = _pause(random, _split(random, history, end))
     return history
 
@@ -112,7 +112,7 @@ def _split(random: Random, history: History, end: int) -> list[Segment]:
             cuts.update(random.randint(0, end) for _ in range(random.randint(1, 5)))
         case "many":
             cuts.update(random.randint(0, end) for _ in range(random.randint(10, 200)))
-        case "edges":  # close to where something ends
+        case "edges":  # near the ends of heads and messages
             cuts.update(at + random.randint(-3, 3) for at in heads + ends)
         case "bytes":
             first = random.choice([0, random.randint(0, end)])
@@ -134,5 +134,5 @@ def _pause(random: Random, segments: list[Segment]) -> list[Segment]:
 
 
 def _draw_pause(random: Random) -> float:
-    """Any, or one that ends about when a server acts whose timeouts are 2 and 3 seconds."""
+    """Any pause, or one that ends near the timeouts of 2 and 3 seconds."""
     return random.choice([random.uniform(0, 3), random.uniform(1.9, 2.6), random.uniform(2.9, 3.6)])

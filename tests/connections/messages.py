@@ -1,4 +1,4 @@
-"""The requests that a history is made of, and what may be answered to each."""
+"""The requests of a history, and the statuses that each may get."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ FORM: Final = "Content-Type: application/x-www-form-urlencoded"
 
 
 class Account(Struct, frozen=True):
-    """Who writes the posts."""
+    """The author of the posts."""
 
     username: str
     password: str
@@ -24,7 +24,7 @@ class Account(Struct, frozen=True):
 
 
 class Message(Struct):
-    """One request. ``statuses`` are legal where nothing is wrong with the server or the database."""
+    """One request. ``statuses`` are those of a service without a fault."""
 
     kind: str
     method: str
@@ -35,9 +35,9 @@ class Message(Struct):
     marker: str = ""  # the title that it writes
     post_id: int = 0  # the post that it reads, changes or deletes
     features: list[str] = field(default_factory=list)
-    closes: bool = False  # it asks for the end of the connection
+    closes: bool = False  # it asks for the close of the connection
     broken: bool = False  # no server can accept it: an error response ends the connection
-    early: bool = False  # it may be answered before its body has arrived
+    early: bool = False  # its response may come before its body has arrived
     expects: bool = False  # 100 Continue
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Message(Struct):
 
 
 class Draft(Struct):
-    """A request on its way to a message."""
+    """A request before it is encoded."""
 
     kind: str
     line: tuple[str, str]
@@ -58,7 +58,7 @@ class Draft(Struct):
 
 
 class MessageFactory:
-    """Makes the requests of one connection. Its seed and number are part of all that it writes."""
+    """Makes the requests of one connection. Titles and request ids contain the seed and the number."""
 
     def __init__(self, random: Random, seed: int, number: int, account: Account) -> None:
         self.random = random
@@ -115,7 +115,7 @@ class MessageFactory:
         return Draft("POST", ("POST", "/posts"), set(statuses), list(fields), body, marker)
 
     def _content(self) -> tuple[str, bytes]:
-        """A title that is unique, and the body that has it."""
+        """A unique title, and a body with it."""
         marker = f"{self.label}.{self.index}"
         content = "c" * self.random.choice([1, 10, 1000, 50_000, 300_000])
         return marker, json.dumps({"title": marker, "content": content}).encode()
@@ -123,7 +123,7 @@ class MessageFactory:
     def publish(self) -> Draft:
         return self._post(self._token)
 
-    def publish_as_nobody(self) -> Draft:
+    def publish_without_token(self) -> Draft:
         draft = self._post(statuses=frozenset({401}))
         draft.kind, draft.early = "POST without a token", True
         return draft
@@ -266,7 +266,7 @@ KINDS: Final[dict[Draw, float]] = {
     MessageFactory.missing: 2,
     MessageFactory.read_page: 3,
     MessageFactory.publish: 20,
-    MessageFactory.publish_as_nobody: 8,
+    MessageFactory.publish_without_token: 8,
     MessageFactory.publish_too_much: 2,
     MessageFactory.publish_nothing: 2,
     MessageFactory.patch: 10,

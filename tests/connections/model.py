@@ -1,4 +1,4 @@
-"""What may happen on a connection, given what was sent on it and what happened to the service."""
+"""The model: what a server may do on a connection, given the input and the faults of the service."""
 
 import json
 from collections import Counter
@@ -11,18 +11,18 @@ from msgspec import Struct, field
 from tests.connections.client import Response, Trace
 from tests.connections.messages import Message
 
-# Times are measured so that they are never shorter than the server's own. What remains is the precision of its clock.
+# The times of the clients are never shorter than the server's. The rest is the precision of its clock.
 EARLY: Final = 0.1
-LATE: Final = 4  # seconds that a busy machine may take on top of any limit
-LINGER: Final = 4  # seconds for which a server at least discards what arrives after its last response
-KERNEL_BUFFERS: Final = 5_000_000  # bytes; more never wait in the kernel for a client with a small receive buffer
+LATE: Final = 4  # seconds that a busy machine may add to any limit
+LINGER: Final = 4  # the shortest time in seconds for which a server discards input after its last response
+KERNEL_BUFFERS: Final = 5_000_000  # the most bytes in the kernel for a client with a small receive buffer
 RECOVERY: Final = 2  # seconds after which the database is used again
 IN_FLIGHT: Final = 5  # seconds for the requests that run when the drain ends
 SIGNAL: Final = 1  # seconds until a signal has reached every worker
 
 
 class Circumstances(Struct):
-    """What happened to the service, by the clients' clock."""
+    """The faults of the service, in the time of the clients."""
 
     client_timeout: float
     keep_alive: float
@@ -30,20 +30,20 @@ class Circumstances(Struct):
     terminated: float = inf  # the first SIGTERM
     drained: float = inf  # the end of the drain
     away: list[tuple[float, float]] = field(default_factory=list)  # the database
-    still: list[tuple[float, float]] = field(default_factory=list)  # the process, by SIGSTOP
-    # Processes that end without a warning: from when on, and the clients' ports; ``None`` for all.
+    stopped: list[tuple[float, float]] = field(default_factory=list)  # the process, by SIGSTOP
+    # Processes that were killed: the time, and the ports of their clients, or ``None`` for all.
     killed: list[tuple[float, set[int] | None]] = field(default_factory=list)
 
     def elapsed(self, start: float, end: float) -> float:
-        """Seconds, without those during which the process stood still."""
-        return end - start - sum(max(0, min(end, stop) - max(start, begin)) for begin, stop in self.still)
+        """Seconds, without those in which the process was stopped."""
+        return end - start - sum(max(0, min(end, stop) - max(start, begin)) for begin, stop in self.stopped)
 
     def is_away(self, start: float, end: float) -> bool:
         return any(begin < end and start < stop + RECOVERY for begin, stop in self.away)
 
 
 class Stored(Struct):
-    """What the database holds: how often each title, and which of the posts that were to be deleted."""
+    """The contents of the database: the number of posts with each title, and the ids of posts to delete that remain."""
 
     titles: Counter[str]
     ids: set[int]
@@ -63,14 +63,13 @@ class Checker:
         self.stored = stored
         self.messages = trace.history.messages
         self.spans = trace.history.spans()
-        # No response is due any more. Empty while the connection serves.
-        self.over = ""
-        self.not_executed = False  # and neither is an execution
-        self.closed_at = inf  # when the last response came that announces the end
+        self.over = ""  # why no further response is due
+        self.not_executed = False  # no further request may be executed either
+        self.closed_at = inf  # the time of the response that announces the close
 
     def violations(self) -> Iterator[str]:
         trace = self.trace
-        if trace.ended == "held" and not self.around.still:  # a process that stands still does not tick
+        if trace.ended == "held" and not self.around.stopped:  # deadlines do not pass while the process is stopped
             yield "the server has sent its FIN and still has the connection"
         if trace.ended == "garbage":
             yield f"the server sent something that is not a response: {trace.note}"
@@ -80,30 +79,30 @@ class Checker:
             return
         if trace.ended == "hung" and not self._was_killed():
             yield "the connection hangs"
-        # What was sent after the end of the connection was not begun on it.
-        begun = [number for number in range(len(self.messages)) if self._first_byte(number) < trace.ended_at]
+        # A message that was sent after the end of the connection does not count.
+        started = [number for number in range(len(self.messages)) if self._first_byte(number) < trace.ended_at]
         for number, message in enumerate(self.messages):
             yield from (f"message {number} ({message}): {what}" for what in self._check(number, message))
-        if len(trace.responses.complete) > len(begun):
-            extra = [response.status for response in trace.responses.complete[len(begun) :]]
-            yield f"{len(begun)} requests, and {extra} on top of their responses"
-        yield from self._check_end(len(begun))
+        if len(trace.responses.complete) > len(started):
+            extra = [response.status for response in trace.responses.complete[len(started) :]]
+            yield f"{len(started)} requests, and {extra} after their responses"
+        yield from self._check_end(len(started))
 
-    # Times of a message, each such that the server's own is not earlier or later.
+    # Times of a message. The server's own times lie between them.
 
     def _first_byte(self, number: int) -> float:
         start = self.spans[number][0]
         return next((before for before, _, size in self.trace.sends if size > start), inf)
 
     def _last_byte(self, number: int) -> float:
-        """When it was complete at the latest."""
+        """The latest time at which the message was complete."""
         return next((after for _, after, size in self.trace.sends if size >= self.spans[number][1]), inf)
 
     def _may_be_complete(self, number: int) -> bool:
         return bool(self.trace.sends) and self.trace.sent >= self.spans[number][1]
 
     def _idle_since(self, number: int) -> float:
-        """When the server can have begun to wait for this message, at the earliest."""
+        """The earliest time at which the server can have started to wait for this message."""
         if number == 0:
             return self.trace.opened
         end = self.spans[number - 1][1]
@@ -111,24 +110,24 @@ class Checker:
         responses = self.trace.responses
         if not self.trace.history.small_buffer or number > len(responses.complete):
             return sent
-        # What the client had not received by then and is too large for the kernel had not left the server.
+        # Bytes that the client had not received, beyond those that fit into the kernel, were still in the server.
         left = responses.complete[number - 1].end - KERNEL_BUFFERS
         if left <= 0:
             return sent
         return max(sent, next(at for at, size in responses.received if size >= left))
 
     def _is_late(self, number: int) -> bool:
-        """Whether it took its time, or has not been completed."""
+        """Whether the message took longer than the timeout, or is incomplete."""
         last = min(self._last_byte(number), self.trace.ended_at)
         return self.around.elapsed(self._first_byte(number), last) >= self.around.client_timeout - self._slack
 
     @property
     def _slack(self) -> float:
-        # A process that stood still notices by its own clock.
-        return 1 if self.around.still else EARLY
+        # After a stop, the process counts in ticks of its own.
+        return 1 if self.around.stopped else EARLY
 
     def _was_idle(self, number: int) -> bool:
-        """Whether the server can have closed the idle connection before this message came."""
+        """Whether the server can have closed the idle connection before this message arrived."""
         limit = self.around.keep_alive if number else min(self.around.keep_alive, self.around.client_timeout)
         return self.around.elapsed(self._idle_since(number), self._first_byte(number)) >= limit - self._slack
 
@@ -137,18 +136,18 @@ class Checker:
         return any(at <= ended and (ports is None or port in ports) for at, ports in self.around.killed)
 
     def _stopped_reading(self) -> bool:
-        """Whether the server can have seen no progress for too long, because the kernel had room for what was read."""
-        begun, read = 0.0, -KERNEL_BUFFERS
+        """Whether the server can have seen no progress for too long, as reads first empty the kernel's buffers."""
+        started, read = 0.0, -KERNEL_BUFFERS
         for start, end in self.trace.stalls:
             received = max((size for at, size in self.trace.responses.received if at <= start), default=0)
             if received > read + KERNEL_BUFFERS:
-                begun, read = start, received
-            if end - begun >= self.around.client_timeout - EARLY:
+                started, read = start, received
+            if end - started >= self.around.client_timeout - EARLY:
                 return True
         return False
 
     def _was_slow_at_the_end(self) -> bool:
-        """Whether a server that stops could not wait any longer."""
+        """Whether the client still had to read when the server's time to stop was over."""
         return bool(self.trace.stalls) and self.trace.ended_at > self.around.drained + IN_FLIGHT - EARLY
 
     def _took_longer(self, start: float, end: float, limit: float) -> bool:
@@ -172,11 +171,11 @@ class Checker:
             self._follow(number, message, response)
 
     def _check_missing(self, number: int) -> Iterator[str]:
-        """Why there is no response, and so none to those that follow."""
+        """Find the reason why this message and those that follow have no response."""
         trace, around = self.trace, self.around
         first, last = self._first_byte(number), self._last_byte(number)
         if trace.ended in {"closed", "left"}:
-            self.over = "the client has gone"
+            self.over = "the client has disconnected"
         elif self._was_killed():
             self.over = "the process was killed"
         elif self._stopped_reading() or self._was_slow_at_the_end():
@@ -196,7 +195,7 @@ class Checker:
             yield "the connection ended within it, without a response"
         else:
             self.over = "a response is missing"
-            late = ", which came late" * self._is_late(number)
+            late = ", which was late" * self._is_late(number)
             yield f"no response to a {'complete' * (last < inf) or 'partial'} request{late}"
 
     def _check_response(self, number: int, message: Message, response: Response) -> Iterator[str]:
@@ -213,10 +212,14 @@ class Checker:
                 yield f"post {read} instead of {message.post_id}"
         if response.continued > message.expects:
             yield f"{response.continued} 100 Continue"
-        if number in self.trace.unheard and not self.trace.stalls and not self._is_troubled(response):
+        if (
+            number in self.trace.without_continue
+            and not self.trace.stalls
+            and not self._is_affected_by_a_fault(response)
+        ):
             yield "neither 100 Continue nor a response came in time"
         if response.closes and not self._may_close(number, message, response):
-            yield f"the {response.status} announces a close without a cause"
+            yield f"the {response.status} announces the close without a cause"
         if not response.closes and message.broken and response.status in {400, 431}:
             yield f"the {response.status} does not announce the close"
         drains = self.around.terminated + SIGNAL < self._first_byte(number)
@@ -248,9 +251,9 @@ class Checker:
         else:
             yield f"{status} instead of {sorted(message.statuses)}: {response.body[:300]!r}"
 
-    def _is_troubled(self, response: Response) -> bool:
+    def _is_affected_by_a_fault(self, response: Response) -> bool:
         around = self.around
-        return bool(around.still or around.killed or around.overload) or around.is_away(0, response.ended)
+        return bool(around.stopped or around.killed or around.overload) or around.is_away(0, response.ended)
 
     def _may_close(self, number: int, message: Message, response: Response) -> bool:
         return (
@@ -279,19 +282,19 @@ class Checker:
             yield f"executed {executions} times although {why}"
 
     def _follow(self, number: int, message: Message, response: Response) -> None:
-        """Whether this response is the last."""
+        """Note if this response is the last one."""
         if response.closes or message.closes or message.broken:
             self.closed_at = response.ended
             self.over, self.not_executed = f"the connection ended with message {number}", True
         elif self._is_late(number) and number + 1 < len(self.messages):
-            # An early response came in time, the rest of the body may not have.
+            # The early response was in time, but the rest of the body may be late.
             responses = self.trace.responses.complete
             if len(responses) == number + 1:
                 self.over, self.not_executed = f"message {number} came late", self.trace.ended not in {"closed", "left"}
 
     # The end of the connection.
 
-    def _check_end(self, begun: int) -> Iterator[str]:
+    def _check_end(self, started: int) -> Iterator[str]:
         trace, around = self.trace, self.around
         if trace.ended in {"closed", "left", "hung", "garbage"}:
             return
@@ -307,13 +310,13 @@ class Checker:
         if self.closed_at < inf:
             if self._took_longer(self.closed_at, trace.ended_at, 0):
                 yield f"closed {trace.ended_at - self.closed_at:.1f} s after the close was announced"
-        elif trace.ended_at < around.drained and not trace.half_closed_at and answered == begun:
-            yield from self._check_idle_time(begun)
+        elif trace.ended_at < around.drained and not trace.half_closed_at and answered == started:
+            yield from self._check_idle_time(started)
 
     def _check_idle_time(self, number: int) -> Iterator[str]:
-        """All that was sent is answered: the connection is kept for a while, but not for long."""
+        """Every message has its response: the connection is closed at the timeout, not earlier and not much later."""
         trace, around = self.trace, self.around
-        if number and self._last_byte(number - 1) > trace.ended_at:  # the rest of a body that nobody waits for
+        if number and self._last_byte(number - 1) > trace.ended_at:  # the rest of an unread body
             waited, limit = around.elapsed(self._first_byte(number - 1), trace.ended_at), around.client_timeout
         else:
             since = self._idle_since(number)
@@ -329,12 +332,12 @@ class Checker:
         return [response.ended for response in self.trace.responses.complete]
 
     def _is_reset_too_early(self, failed: float) -> bool:
-        """A client that sends to a connection that the server has closed may be reset, though not at once."""
+        """Whether the server reset the connection before its time to linger was over, or without a cause."""
         if self.closed_at < inf:
             return self.around.elapsed(self.closed_at, failed) < LINGER and failed < self.around.drained
         if failed > self.around.drained - EARLY:
             return False
-        # The idle connection was closed, or a body came too late; then the client sent more.
+        # The client sent more after the server had closed an idle connection, or one with a late body.
         late = any(self._was_idle(number) or self._is_late(number) for number in range(len(self.messages)))
         return not late
 

@@ -1,4 +1,4 @@
-"""Histories that run at the same time against one server, and what happens to it meanwhile."""
+"""Phases: histories that are played at the same time against one service, with or without a fault."""
 
 import asyncio
 import os
@@ -28,33 +28,33 @@ SETTINGS: Final = {
     "KEEP_ALIVE_SECONDS": str(KEEP_ALIVE),
     "DATABASE_TIMEOUT_SECONDS": "4",
 }
-FIRST_NUMBER: Final = 1000  # of a phase with a trouble; the histories of the calm phase with the same seed come first
-PATIENCE: Final = 40  # seconds; no history takes longer
+FIRST_NUMBER: Final = 1000  # of a phase with a fault; the calm phase of the same seed has the numbers below
+PATIENCE: Final = 40  # seconds for a history
 STALL: Final = CLIENT_TIMEOUT + 6
-EXIT: Final = 5  # seconds that the running requests get when the service stops
-BLOCKED: Final = 2  # seconds that nobody waits for `GET /`
-BUSY: Final = 0.4  # seconds of CPU time that no idle process takes in a second
-GONE: Final = 2  # seconds until the connections of clients that have gone are closed
-IDLE_EXIT: Final = 3  # seconds until a service without running requests has stopped
+EXIT: Final = 5  # seconds for the requests in flight when the service stops
+BLOCKED: Final = 2  # the most seconds for `GET /`
+BUSY: Final = 0.4  # the most seconds of CPU time of an idle process in a second
+CLOSE_SECONDS: Final = 2  # until the connections of disconnected clients are closed
+IDLE_EXIT: Final = 3  # seconds until a service without requests in flight has exited
 
 
 GET: Final = b"GET / HTTP/1.1\r\nHost: model\r\n\r\n"
-POST_WITHOUT_ITS_BODY: Final = b"POST /posts HTTP/1.1\r\nHost: model\r\nContent-Length: 100\r\n\r\n{"
+POST_WITHOUT_BODY: Final = b"POST /posts HTTP/1.1\r\nHost: model\r\nContent-Length: 100\r\n\r\n{"
 
 
 class Run(Struct):
-    """A phase while it runs."""
+    """The state of a running phase."""
 
     service: Service
     random: Random
     around: Circumstances
     cluster: Cluster | None
-    violations: list[str] = field(default_factory=list)  # that are not of one connection
+    violations: list[str] = field(default_factory=list)  # that do not belong to one connection
 
 
 class Phase(Struct, frozen=True):
     name: str
-    trouble: Callable[[Run], Coroutine[None, None, None]] | None = None
+    fault: Callable[[Run], Coroutine[None, None, None]] | None = None
     settings: dict[str, str] = {}
     histories: int = 100
     expected: str = "^$"  # a regular expression for lines of the log
@@ -69,7 +69,7 @@ async def play(
     patience: float = PATIENCE,
     last: Callable[[], float] = lambda: inf,
 ) -> list[Trace]:
-    """Play histories, ``at_once`` of them at a time. None is begun after ``last``."""
+    """Play histories, ``at_once`` of them at a time. None is started after ``last``."""
     traces: list[Trace] = []
     waiting = iter(histories)
 
@@ -91,7 +91,7 @@ async def check(url: str, traces: Sequence[Trace], around: Circumstances) -> lis
 
 
 async def run_calm(service: Service, seed: int, *, histories: int, at_once: int) -> tuple[int, list[str]]:
-    """Run histories without any trouble; how many, and the violations."""
+    """Run histories without a fault; returns their number and the violations."""
     around = Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE)
     drawn = [draw(seed, number, service.account) for number in range(histories)]
     await services.prepare(service.database_url, drawn)
@@ -103,36 +103,36 @@ async def run_calm(service: Service, seed: int, *, histories: int, at_once: int)
 
 @asynccontextmanager
 async def probed(service: Service) -> AsyncIterator[list[str]]:
-    """No client keeps the others waiting; yields the violations."""
+    """Check all the time that no client blocks the others; yields the list of violations."""
     found: list[str] = []
 
-    began = monotonic()
+    started = monotonic()
 
     async def probe() -> None:
-        nonlocal began
+        nonlocal started
         while True:
-            began = monotonic()
+            started = monotonic()
             with socket.socket() as connection:
                 connection.setblocking(False)  # noqa: FBT003 - as the method is
                 loop = asyncio.get_running_loop()
                 await loop.sock_connect(connection, ("127.0.0.1", service.port))
                 await loop.sock_sendall(connection, GET)
                 await loop.sock_recv(connection, 1 << 16)
-            if (seconds := monotonic() - began) > BLOCKED:
+            if (seconds := monotonic() - started) > BLOCKED:
                 found.append(f"the process was blocked for {seconds:.1f} s")
             await asyncio.sleep(0.2)
 
     probing = asyncio.create_task(probe())
     yield found
-    if not probing.cancel() or monotonic() - began > BLOCKED:
-        found.append("the process does not answer any more")
+    if not probing.cancel() or monotonic() - started > BLOCKED:
+        found.append("the process does not respond any more")
     await asyncio.wait([probing])
 
 
 async def run_phase(
     phase: Phase, seed: int, database_url: str, log: Path, *, cluster: Cluster | None = None, at_once: int
 ) -> tuple[int, list[str]]:
-    """Run a phase on a server of its own; how many histories were played, and the violations."""
+    """Run a phase on a service of its own; returns the number of histories played, and the violations."""
     around = Circumstances(CLIENT_TIMEOUT, KEEP_ALIVE, overload=phase.overload)
     service = Service(database_url, log, **SETTINGS | phase.settings)
     run = Run(service, Random(seed), around, cluster)  # noqa: S311 - no secret
@@ -140,14 +140,14 @@ async def run_phase(
         await service.start()
         histories = [draw(seed, FIRST_NUMBER + number, service.account) for number in range(phase.histories)]
         await services.prepare(database_url, histories)
-        trouble = asyncio.create_task(phase.trouble(run)) if phase.trouble else None
+        fault = asyncio.create_task(phase.fault(run)) if phase.fault else None
         traces = await play(histories, service.port, at_once=at_once, last=lambda: around.drained + 0.5)
-        if trouble:
-            await trouble
+        if fault:
+            await fault
         if around.terminated > monotonic():
             run.violations += await check_end(service)
             run.violations += await stop(service)
-        run.violations += [f"in the log: {complaint}" for complaint in service.complaints(phase.expected)]
+        run.violations += [f"in the log: {lines}" for lines in service.unexpected_log_lines(phase.expected)]
         run.violations += await check(database_url, traces, around)
     finally:
         service.kill()
@@ -155,11 +155,11 @@ async def run_phase(
 
 
 async def check_end(service: Service) -> list[str]:
-    """What is left when all clients have gone."""
+    """Check what is left after all clients have disconnected."""
     async with idle_connections(service):
         pass
     found = []
-    last = monotonic() + GONE
+    last = monotonic() + CLOSE_SECONDS
     while (left := service.connections()) and monotonic() < last:
         await asyncio.sleep(0.05)
     if left:
@@ -177,7 +177,7 @@ async def check_end(service: Service) -> list[str]:
 
 
 async def stop(service: Service, limit: float = IDLE_EXIT) -> list[str]:
-    """End the service by SIGTERM while it has connections on which no request is running."""
+    """Stop the service by SIGTERM while it has connections without a request in flight."""
     limit += int(service.settings.get("DRAIN_SECONDS", "0"))
     async with idle_connections(service):
         service.signal(signal.SIGTERM)
@@ -188,9 +188,9 @@ async def stop(service: Service, limit: float = IDLE_EXIT) -> list[str]:
 
 @asynccontextmanager
 async def idle_connections(service: Service) -> AsyncIterator[None]:
-    """Nothing was sent, a request was answered, and a request was answered before its body came."""
+    """Three connections: one without input, one after a response, and one after a response before the body."""
     with ExitStack() as stack:
-        for sent in (b"", GET, POST_WITHOUT_ITS_BODY):
+        for sent in (b"", GET, POST_WITHOUT_BODY):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=5))
             connection.sendall(sent)
             if sent:
@@ -198,31 +198,42 @@ async def idle_connections(service: Service) -> AsyncIterator[None]:
         yield
 
 
-# Troubles.
+# The faults.
 
 
 async def drain(run: Run) -> None:
-    """SIGTERM, and sometimes another."""
-    seconds = int(run.service.settings["DRAIN_SECONDS"])
+    await _send_first_sigterm(run)
+    await _check_exit(run)
+
+
+async def cut_drain_short(run: Run) -> None:
+    """Send a second SIGTERM during a drain that lasts longer than the check of the exit."""
+    await _send_first_sigterm(run)
+    await asyncio.sleep(run.random.uniform(0.2, 2))
+    run.around.drained = monotonic()
+    run.service.signal(signal.SIGTERM)
+    await _check_exit(run)
+
+
+async def _send_first_sigterm(run: Run) -> None:
     await asyncio.sleep(run.random.uniform(0.5, 5))
     run.around.terminated = monotonic()
-    run.around.drained = run.around.terminated + seconds
+    run.around.drained = run.around.terminated + int(run.service.settings["DRAIN_SECONDS"])
     run.service.signal(signal.SIGTERM)
-    if seconds and run.random.random() < 0.5:
-        await asyncio.sleep(run.random.uniform(0.2, seconds))
-        run.around.drained = min(run.around.drained, monotonic())
-        run.service.signal(signal.SIGTERM)
+
+
+async def _check_exit(run: Run) -> None:
     limit = max(0, run.around.drained - monotonic()) + EXIT + LATE
     if (code := await run.service.wait(limit)) != 0:
         run.violations.append(f"{limit:.1f} s after SIGTERM the exit code is {code}")
 
 
 async def stop_without_database(run: Run) -> None:
-    """SIGTERM while statements hang for longer than a service that stops waits for them."""
+    """Send SIGTERM while statements hang for longer than the service waits for them."""
     assert run.cluster
     await asyncio.sleep(run.random.uniform(0.5, 3))
-    begun = monotonic()
-    run.around.away.append((begun, inf))
+    started = monotonic()
+    run.around.away.append((started, inf))
     run.cluster.freeze()
     try:
         await asyncio.sleep(run.random.uniform(0, 2))
@@ -238,28 +249,28 @@ async def kill(run: Run) -> None:
     run.service.kill()
 
 
-async def stand_still(run: Run) -> None:
+async def suspend(run: Run) -> None:
     for _ in range(run.random.randint(1, 3)):
         await asyncio.sleep(run.random.uniform(0.3, 3))
         for process in run.service.serving():
             process.suspend()
-        begun = monotonic()
+        started = monotonic()
         await asyncio.sleep(run.random.choice([0.5, 1.5, 4, 6]))
-        run.around.still.append((begun, monotonic()))
+        run.around.stopped.append((started, monotonic()))
         for process in run.service.serving():
             process.resume()
 
 
 async def lose_a_worker(run: Run) -> None:
-    """Kill a worker, or stop it so that it hangs: another has to take its place."""
+    """Kill a worker, or suspend it so that it hangs. The supervisor has to replace it."""
     await asyncio.sleep(run.random.uniform(0.5, 5))
     worker = run.random.choice(run.service.serving())
-    clients = run.service.clients_of(worker)
+    clients = run.service.client_ports(worker)
     run.around.killed.append((monotonic(), clients))
     os.kill(worker.pid, run.random.choice([signal.SIGKILL, signal.SIGSTOP]))
     last = monotonic() + 15
     while monotonic() < last:
-        clients |= run.service.clients_of(worker)  # also those that it accepted at the last moment
+        clients |= run.service.client_ports(worker)  # also those of connections that it has accepted since
         serving = {process.pid for process in run.service.serving()}
         if worker.pid not in serving and len(serving) == run.service.workers:
             return
@@ -271,8 +282,8 @@ async def lose_the_database(run: Run) -> None:
     assert run.cluster
     await asyncio.sleep(run.random.uniform(0.5, 4))
     how, pause = run.random.choice(["stop", "kill", "freeze", "terminate"]), run.random.choice([0, 1, 3.5])
-    begun = monotonic()
-    run.around.away.append((begun, begun + PATIENCE))
+    started = monotonic()
+    run.around.away.append((started, started + PATIENCE))
     match how:
         case "stop" | "kill":
             await asyncio.to_thread(run.cluster.stop if how == "stop" else run.cluster.kill)
@@ -285,7 +296,20 @@ async def lose_the_database(run: Run) -> None:
         case "terminate":
             async with services.connected(run.service.database_url) as connection:
                 await connection.execute(services.TERMINATE)
-    run.around.away[-1] = begun, monotonic()
+    run.around.away[-1] = started, monotonic()
+
+
+async def freeze_the_database(run: Run) -> None:
+    """Let the app wait for statements before it reads bodies, for longer than a client may take to send them."""
+    assert run.cluster
+    for _ in range(3):
+        await asyncio.sleep(run.random.uniform(0.2, 1))
+        started = monotonic()
+        run.around.away.append((started, started + PATIENCE))
+        run.cluster.freeze()
+        await asyncio.sleep(CLIENT_TIMEOUT + 1)
+        run.cluster.thaw()
+        run.around.away[-1] = started, monotonic()
 
 
 WORKER_ENDS: Final = r"worker \d+ has ended|Child process"
@@ -293,17 +317,20 @@ DRAIN: Final = Phase("drain", drain, {"DRAIN_SECONDS": "2"}, histories=200)
 PHASES: Final = (
     DRAIN,
     Phase("drain of two workers", drain, {"WORKERS": "2", "DRAIN_SECONDS": "1"}, histories=200),
+    Phase("drain cut short", cut_drain_short, {"DRAIN_SECONDS": "30"}, histories=200),
+    Phase("drain of two workers cut short", cut_drain_short, {"WORKERS": "2", "DRAIN_SECONDS": "30"}, histories=200),
     Phase("stop", drain, {"DRAIN_SECONDS": "0"}, histories=200),
     Phase(
         "stop without database",
         stop_without_database,
         {"DRAIN_SECONDS": "0", "DATABASE_TIMEOUT_SECONDS": "30"},
-        expected=r"Cancel \d+ running task",  # their statements hang and cannot be cancelled; they were answered
+        expected=r"Cancel \d+ running task",  # their statements hang and cannot be cancelled; they have their responses
     ),
     Phase("kill", kill),
-    Phase("process stands still", stand_still),
+    Phase("suspended", suspend),
     Phase("worker lost", lose_a_worker, {"WORKERS": "2"}, expected=WORKER_ENDS),
     Phase("database lost", lose_the_database),
+    Phase("database frozen", freeze_the_database, histories=200),
     Phase("overload", settings={"MAX_REQUESTS": "3"}, overload=True),
     Phase("two workers", settings={"WORKERS": "2"}),
 )

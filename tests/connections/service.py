@@ -1,4 +1,4 @@
-"""The service as a process, with its database, and what can be seen of both from outside."""
+"""The service as a process, its database, and measurements of both from outside."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from tests.connections.messages import FIRST_OWN_POST, PUBLIC_CONTENT, PUBLIC_PO
 from tests.connections.model import Stored
 
 CHECKOUT: Final = Path(__file__).parents[2]
-PATIENCE: Final = 30  # seconds; what takes longer to start or to end never will
+START_LIMIT: Final = 30  # seconds until the service has started
 POOL: Final = 5
 SECRET_KEY: Final = "0123456789abcdef" * 4
 UNEXPECTED: Final = re.compile(r"Traceback| ERROR |never retrieved|was destroyed|Exception ignored|Unhandled|leaked")
@@ -94,30 +94,30 @@ class Service:
                 stderr=log,
                 start_new_session=True,
             )
-        last = monotonic() + PATIENCE
-        while self.said().count("running on http") < self.workers:
-            assert self.process.poll() is None, self.said()
-            assert monotonic() < last, self.said()
+        last = monotonic() + START_LIMIT
+        while self.read_log().count("running on http") < self.workers:
+            assert self.process.poll() is None, self.read_log()
+            assert monotonic() < last, self.read_log()
             await asyncio.sleep(0.05)
-        self.port = int(re.findall(r"running on http://127\.0\.0\.1:(\d+)", self.said())[0])
+        self.port = int(re.findall(r"running on http://127\.0\.0\.1:(\d+)", self.read_log())[0])
         self.account = await register(self.address)
         await insert_public_posts(self.database_url)
 
-    def said(self) -> str:
+    def read_log(self) -> str:
         return self.log.read_text()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     async def wait(self, seconds: float) -> int | None:
-        """The exit code, if it ends in time."""
+        """The exit code, or ``None`` if the process still runs after ``seconds``."""
         last = monotonic() + seconds
         while self.process.poll() is None and monotonic() < last:
             await asyncio.sleep(0.01)
         return self.process.poll()
 
     def kill(self) -> None:
-        """The process and all that it started, whatever state they are in."""
+        """Kill the process and all processes that it started, in whatever state they are."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -134,8 +134,8 @@ class Service:
                     children.append(child)
         return children
 
-    def clients_of(self, process: psutil.Process) -> set[int]:
-        """The ports of the clients that are connected to it."""
+    def client_ports(self, process: psutil.Process) -> set[int]:
+        """The ports of the clients that are connected to a process."""
         with suppress(psutil.NoSuchProcess):
             return {
                 known.raddr.port
@@ -145,7 +145,7 @@ class Service:
         return set()
 
     def connections(self) -> int:
-        return sum(len(self.clients_of(process)) for process in self.serving())
+        return sum(len(self.client_ports(process)) for process in self.serving())
 
     def descriptors(self) -> int:
         """Open file descriptors, without those of connections to clients and to the database."""
@@ -158,9 +158,9 @@ class Service:
     def cpu_seconds(self) -> float:
         return sum(sum(process.cpu_times()[:2]) for process in self.serving())
 
-    def complaints(self, expected: str = "^$") -> list[str]:
-        """Lines of the log that should not be there; ``expected`` is a regular expression."""
-        lines = self.said().splitlines()
+    def unexpected_log_lines(self, expected: str = "^$") -> list[str]:
+        """Errors in the log, with the lines that follow, except for lines that match ``expected``."""
+        lines = self.read_log().splitlines()
         bad = [at for at, line in enumerate(lines) if UNEXPECTED.search(line) and not re.search(expected, line)]
         return ["\n".join(lines[at : at + 30]) for at in bad[:3]]
 
@@ -184,7 +184,7 @@ async def insert_posts(url: str, ids: Iterable[int], content: str = "x") -> None
 
 
 async def prepare(url: str, histories: Sequence[History]) -> None:
-    """Insert the posts that the histories change and delete, and delete what they wrote the last time."""
+    """Insert the posts that the histories change and delete, and delete posts that an earlier run of them wrote."""
     messages = [message for history in histories for message in history.messages]
     ids = [message.post_id for message in messages if message.post_id >= FIRST_OWN_POST]
     async with connected(url) as connection:
@@ -193,7 +193,7 @@ async def prepare(url: str, histories: Sequence[History]) -> None:
 
 
 async def stored(url: str, histories: Sequence[History]) -> Stored:
-    """What has become of all that the histories write."""
+    """The posts of the histories that the database holds."""
     messages = [message for history in histories for message in history.messages]
     async with connected(url) as connection:
         rows = await connection.fetch(SELECT_TITLES, [message.marker for message in messages if message.marker])
@@ -202,7 +202,7 @@ async def stored(url: str, histories: Sequence[History]) -> Stored:
 
 
 async def sessions(url: str) -> tuple[int, int]:
-    """How many connections the service has to its database, and how many of them are idle in a transaction."""
+    """The number of connections of the service to its database, and how many of them are idle in a transaction."""
     async with connected(url) as connection:
         [row] = await connection.fetch(SELECT_SESSIONS)
         return row["connections"], row["transactions"]

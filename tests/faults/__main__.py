@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +19,14 @@ from service.database import schema
 from tests.bench import processes, servers
 from tests.bench.database import CONTENT, PASSWORD
 from tests.bench.options import progress, table
-from tests.faults import clients, cluster, database
+from tests.faults import clients, cluster, database, pooler
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import Fault, Target, small_file_system
 from tests.faults.load import GOOD, POSTS, USERS, Load, Response, WriteCounts, count_writes
+from tests.poolers import PGBOUNCER, running
 from tests.tables import INSERT_POSTS, INSERT_USERS
 
-FAULTS: Final = (*database.FAULTS, *clients.FAULTS)
+FAULTS: Final = (*database.FAULTS, *pooler.FAULTS, *clients.FAULTS)
 
 # Seconds of load before and after a fault.
 SECONDS_BEFORE: Final = 2
@@ -88,6 +89,9 @@ def main(names: list[str]) -> None:
             if fault.on_small_volume and not small_volume:
                 rows.append((fault.title, "skipped: it requires the permission to mount a file system", *[""] * 6))
                 continue
+            if fault.behind_pooler and not PGBOUNCER:
+                rows.append((fault.title, "skipped: PgBouncer is not installed", *[""] * 6))
+                continue
             outcome = asyncio.run(measure(fault, postgres, small_volume))
             progress(f"{fault.name}: {', '.join(outcome.cells())}{'  FAILED' * outcome.failed}")
             rows.append((fault.title, *outcome.cells()))
@@ -134,11 +138,17 @@ async def measure(fault: Fault, postgres: Cluster, small_volume: Path | None) ->
     await admin.close()
     if fault.away_at_start:
         postgres.stop()
-    with servers.started(servers.SERVICE, postgres.url(fault.name, ROLE), cores=processes.ALL_CORES) as service:
+    with ExitStack() as stack:
+        url, bouncer = postgres.url(fault.name, ROLE), None
+        if fault.behind_pooler:
+            # As README.md says. With its default PgBouncer waits 15 s before it connects to PostgreSQL again.
+            bouncer = stack.enter_context(running(servers.DIRECTORY, url, server_login_retry=1))
+            url = bouncer.url
+        service = stack.enter_context(servers.started(servers.SERVICE, url, cores=processes.ALL_CORES))
         load = Load(service.port)
         async with load.running():
             await asyncio.sleep(SECONDS_BEFORE)
-            await fault.inject(Target(postgres, fault.name, small_volume, service.port))
+            await fault.inject(Target(postgres, fault.name, small_volume, service.port, bouncer))
             repaired_at = time.perf_counter()
             await asyncio.sleep(SECONDS_AFTER)
         return _outcome(load.responses, repaired_at, await count_writes(postgres.url(fault.name), load.responses))

@@ -12,6 +12,7 @@ import asyncpg
 from msgspec import Struct
 
 from tests.faults.cluster import Cluster
+from tests.poolers import PgBouncer
 
 
 class Target(Struct):
@@ -21,6 +22,7 @@ class Target(Struct):
     database: str
     small_volume: Path | None
     port: int  # of the service
+    pooler: PgBouncer | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:
@@ -136,6 +138,7 @@ class Fault(Struct, frozen=True):
     inject: Callable[[Target], Awaitable[None]]
     away_at_start: bool = False
     on_small_volume: bool = False
+    behind_pooler: bool = False
 
 
 FAULTS: Final = (
