@@ -34,7 +34,8 @@ from service.structs.sessions import Lifetimes
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 
-API: Final = (AuthController, AccountController, SessionController, UserController, PostController, HealthController)
+# In the order of a session, which the API page shows from top to bottom. The account is deleted last.
+API: Final = (AuthController, UserController, PostController, SessionController, AccountController, HealthController)
 
 
 def create_app(given: Settings | None = None) -> Litestar:

@@ -1,4 +1,4 @@
-"""The own account."""
+"""Changes of the own account, its deletion and its export."""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -25,11 +25,6 @@ class AccountController(Controller):
     path = "/users/me"
     tags = ("Account",)
     cache_control = NO_STORE
-
-    @get("/", summary="Read your own account", response_description="Your account.")
-    async def read_own_account(self, request: Request) -> User:
-        """The account of the user whose access token is sent."""
-        return await users.select_own(request.db, request.user)
 
     @patch(
         "/",
@@ -64,6 +59,31 @@ class AccountController(Controller):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
 
+    @get("/export", summary="Export your data", response_description="Everything that is stored about you.")
+    async def export(self, request: Request) -> Stream:
+        """A JSON file with your account, sessions, known addresses and posts. It has no secrets."""
+        principal = request.user
+        parts = {
+            "account": await users.select_own(request.db, principal),
+            "sessions": await sessions.select_of_user(request.db, principal),
+            "known_addresses": await users.select_known_addresses(request.db, principal.user_id),
+        }
+
+        # No connection is held while the client reads, and only one page is in memory.
+        async def pieces() -> AsyncIterator[bytes]:
+            yield msgspec.json.encode(parts)[:-1] + b',"posts":['
+            after, more, separator = 0, request.method == "GET", b""  # the body of HEAD is not sent
+            while more:
+                page = await posts.select_page_of_user(request.db, principal.user_id, after, PAGE)
+                if page.posts:
+                    yield separator + msgspec.json.encode(page.posts)[1:-1]
+                    after, separator = page.posts[-1].id, b","
+                more = page.more
+            yield b"]}"
+
+        disposition = {"Content-Disposition": 'attachment; filename="export.json"'}
+        return Stream(pieces(), media_type=JSON, headers=disposition)
+
     @post(
         "/deletion",
         summary="Delete your account",
@@ -78,28 +98,3 @@ class AccountController(Controller):
         if not await users.delete(request.db, request.user, verified):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
-
-    @get("/export", summary="Export your data", response_description="Everything that is stored about you.")
-    async def export(self, request: Request) -> Stream:
-        """A JSON file with your account, sessions, known addresses and posts. It has no secrets."""
-        principal = request.user
-        parts = {
-            "account": await users.select_own(request.db, principal),
-            "sessions": await sessions.select_of_user(request.db, principal),
-            "known_addresses": await users.select_known_addresses(request.db, principal.user_id),
-        }
-
-        # No connection is held while the client reads, and only one page is in memory.
-        async def pieces() -> AsyncIterator[bytes]:
-            yield msgspec.json.encode(parts)[:-1] + b',"posts":['
-            after, more, separator = 0, True, b""
-            while more:
-                page = await posts.select_page_of_user(request.db, principal.user_id, after, PAGE)
-                if page.posts:
-                    yield separator + msgspec.json.encode(page.posts)[1:-1]
-                    after, separator = page.posts[-1].id, b","
-                more = page.more
-            yield b"]}"
-
-        disposition = {"Content-Disposition": 'attachment; filename="export.json"'}
-        return Stream(pieces(), media_type=JSON, headers=disposition)

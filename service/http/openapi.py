@@ -24,7 +24,8 @@ Json = dict[str, Any]
 DESCRIPTION: Final = """\
 People register, log in and write posts that only their owner may change.
 
-To try it here, register, choose **Authorize** to log in, and run the operations from top to bottom.
+To try it here, register, choose **Authorize** to log in, and run the operations from top to bottom. After **End all of
+your sessions**, log in again.
 
 Every error has a JSON body (RFC 9457) with a stable `code` for programs and a `detail` for people; with status 422,
 `errors` names every faulty field. Every response has an `X-Request-ID` header: the client's own id, or else a new one.
@@ -32,10 +33,10 @@ Every error has a JSON body (RFC 9457) with a stable `code` for programs and a `
 
 TAGS: Final = {
     "Registration and login": "An access token proves who sends a request. A refresh token gets the next one.",
-    "Account": "Your own account. Changes need the current password.",
-    "Sessions": "A login opens a session. Its tokens are valid until it ends.",
-    "Users": "Everybody's profile.",
+    "Users": "Your own account, and everybody's profile.",
     "Posts": "Anyone may read them, and only the owner may change them.",
+    "Sessions": "A login opens a session. Its tokens are valid until it ends.",
+    "Account": "Changes of your own account need the current password.",
     "Operation": "For those who run the service.",
 }
 
