@@ -34,8 +34,7 @@ from service.structs.sessions import Lifetimes
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 
-# In the order of a session, which the API page shows from top to bottom. The account is deleted last.
-API: Final = (AuthController, UserController, PostController, SessionController, AccountController, HealthController)
+API: Final = (AuthController, AccountController, UserController, PostController, SessionController, HealthController)
 
 
 def create_app(given: Settings | None = None) -> Litestar:

@@ -15,6 +15,7 @@ from service.security.tokens import AccessTokens
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, Tokens, assert_problem, pointers, refresh
+from tests.serving import open_client
 
 NEW_POST = {"title": "T", "content": "C"}
 
@@ -343,8 +344,8 @@ async def test_sessions_survive_a_rotation_of_the_secret_key(serve: Serve, setti
     newer = msgspec.structs.replace(settings, secret_key=b"n" * 32, secret_key_previous=settings.secret_key)
     without_previous = msgspec.structs.replace(newer, secret_key_previous=b"")
     async with (
-        httpx.AsyncClient(base_url=await serve(create_app(newer)), timeout=30) as rotated,
-        httpx.AsyncClient(base_url=await serve(create_app(without_previous)), timeout=30) as later,
+        open_client(await serve(create_app(newer))) as rotated,
+        open_client(await serve(create_app(without_previous))) as later,
     ):
         there = Tokens(rotated, tokens.access, tokens.refresh)
         assert await there.are_valid()

@@ -1,4 +1,4 @@
-"""Changes of the own account, its deletion and its export."""
+"""The own account."""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -8,7 +8,7 @@ from litestar import Controller
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from service.errors import IncorrectPassword, TooManyAttempts, TooManyPasswords, UsernameOrEmailTaken
+from service.errors import HashingFailed, IncorrectPassword, TooManyAttempts, TooManyPasswords, UsernameOrEmailTaken
 from service.http.headers import NO_STORE
 from service.http.requests import Request
 from service.http.responses import JSON
@@ -18,16 +18,22 @@ from service.security.guards import requires_session
 from service.structs.users import AccountDeletion, AccountUpdate, PasswordChange, User
 
 PAGE: Final = 50  # posts that an export reads at a time
-_VERIFIED: Final = (IncorrectPassword, TooManyAttempts, TooManyPasswords)
+_ACCOUNT: Final = ("Account",)
+_VERIFIED: Final = (IncorrectPassword, TooManyAttempts, TooManyPasswords, HashingFailed)
 
 
 class AccountController(Controller):
     path = "/users/me"
-    tags = ("Account",)
     cache_control = NO_STORE
+
+    @get("/", tags=("Users",), summary="Read your own account", response_description="Your account.")
+    async def read_own_account(self, request: Request) -> User:
+        """The account of the user whose access token is sent."""
+        return await users.select_own(request.db, request.user)
 
     @patch(
         "/",
+        tags=_ACCOUNT,
         summary="Change your own account",
         response_description="Your changed account.",
         guards=[requires_session],
@@ -43,6 +49,7 @@ class AccountController(Controller):
 
     @post(
         "/password",
+        tags=_ACCOUNT,
         summary="Change your password",
         response_description="The password is changed.",
         status_code=204,
@@ -59,7 +66,12 @@ class AccountController(Controller):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
 
-    @get("/export", summary="Export your data", response_description="Everything that is stored about you.")
+    @get(
+        "/export",
+        tags=_ACCOUNT,
+        summary="Export your data",
+        response_description="Everything that is stored about you.",
+    )
     async def export(self, request: Request) -> Stream:
         """A JSON file with your account, sessions, known addresses and posts. It has no secrets."""
         principal = request.user
@@ -86,6 +98,7 @@ class AccountController(Controller):
 
     @post(
         "/deletion",
+        tags=_ACCOUNT,
         summary="Delete your account",
         response_description="The account is deleted.",
         status_code=204,

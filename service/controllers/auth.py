@@ -4,6 +4,7 @@ from litestar import Controller
 from litestar.params import JSONBody, URLEncodedBody
 
 from service.errors import (
+    HashingFailed,
     IncorrectCredentials,
     InvalidRefreshToken,
     TooManyAttempts,
@@ -34,7 +35,7 @@ class AuthController(Controller):
         summary="Register an account",
         response_description="The new account.",
         response_headers=[LOCATION],
-        fails_with=(UsernameOrEmailTaken, TooManyAttempts, TooManyPasswords),
+        fails_with=(UsernameOrEmailTaken, TooManyAttempts, TooManyPasswords, HashingFailed),
     )
     async def register(self, request: Request, data: JSONBody[UserCreate]) -> JSONResponse[User]:
         """Anyone may register. Usernames and e-mail addresses are unique."""
@@ -51,7 +52,14 @@ class AuthController(Controller):
         summary="Log in or refresh the tokens",
         response_description="An access token and a refresh token.",
         status_code=200,
-        fails_with=(UnsupportedGrantType, InvalidRefreshToken, IncorrectCredentials, TooManyAttempts, TooManyPasswords),
+        fails_with=(
+            UnsupportedGrantType,
+            InvalidRefreshToken,
+            IncorrectCredentials,
+            TooManyAttempts,
+            TooManyPasswords,
+            HashingFailed,
+        ),
     )
     async def create_token(self, request: Request, data: URLEncodedBody[TokenRequest]) -> TokenResponse:
         """A username and a password open a session. A refresh token continues it.

@@ -18,6 +18,7 @@ from service.http.openapi_types import FIELD_TYPES, FieldTypes
 from service.http.problems import TOKEN_PATH, Problem, TokenProblem
 from service.http.requests import Request
 from service.http.routes import BEARER, Route
+from service.structs.fields import TYPE_DECODERS
 
 Json = dict[str, Any]
 
@@ -31,6 +32,7 @@ Every error has a JSON body (RFC 9457) with a stable `code` for programs and a `
 `errors` names every faulty field. Every response has an `X-Request-ID` header: the client's own id, or else a new one.
 """
 
+# The API page shows the tags in this order, that of a session. The account is deleted last.
 TAGS: Final = {
     "Registration and login": "An access token proves who sends a request. A refresh token gets the next one.",
     "Users": "Your own account, and everybody's profile.",
@@ -91,6 +93,7 @@ def document(controllers: tuple[type[Controller], ...]) -> bytes:
         controllers,
         request_class=Request,
         plugins=[FieldTypes()],
+        type_decoders=TYPE_DECODERS,
         logging_config=None,
         openapi_config=OpenAPIConfig(
             title="Accounts and posts",
