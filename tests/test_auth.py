@@ -283,6 +283,16 @@ async def test_a_login_rehashes_a_password_with_the_current_settings(
     assert await db.fetchval("select password_hash from users") == renewed
 
 
+async def test_logins_at_once_that_all_rehash_the_password_succeed(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
+) -> None:
+    for passes in range(2, 12):
+        older = argon2.PasswordHasher(time_cost=passes, memory_cost=16, parallelism=1).hash(alice.password)
+        await db.execute("update users set password_hash = $1", older)
+
+        assert all(await asyncio.gather(*(login(client, alice.username, alice.password) for _ in range(10))))
+
+
 async def test_a_hundred_queued_logins_are_all_served(client: httpx.AsyncClient, alice: Person) -> None:
     form = {"username": alice.username, "password": alice.password}
 
