@@ -334,7 +334,7 @@ async def test_reads_are_served_while_a_password_is_hashed(serve: Serve, setting
 
 def forged(claims: Json, header: Json, key: bytes, algorithm: str) -> str:
     present = {name: value for name, value in claims.items() if value is not None}
-    return jwt.encode(present, key or None, algorithm, headers={"typ": None} | header)
+    return jwt.encode(present, key or "", algorithm, headers={"typ": None} | header)
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")

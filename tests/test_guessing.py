@@ -156,6 +156,35 @@ async def test_a_burst_of_guesses_computes_ten_hashes_and_is_otherwise_refused(
     assert len(hashed) == 10
 
 
+async def test_failures_that_were_stored_in_another_order_make_no_attempt_wait(
+    client: httpx.AsyncClient, db: asyncpg.Connection
+) -> None:
+    for _ in range(2):
+        await attempt(client, "nobody")
+    # Ten of them count, but the tenth in the list does not: their clocks differed.
+    await db.execute(
+        "update login_failures set failed_at = array_fill(now(), array[9]) || (now() - interval '1 hour') || now()"
+    )
+
+    async with asyncio.timeout(10):
+        assert_problem(await attempt(client, "nobody"), 401, "incorrect_credentials")
+
+
+async def test_a_rename_changes_the_name_that_is_counted(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
+) -> None:
+    await forget_addresses(db)
+    for _ in range(10):
+        await attempt(client, "bob")
+    body = {"current_password": alice.password, "username": "bob"}
+    assert (await client.patch("/users/me", json=body, headers=alice.headers)).status_code == 200
+
+    assert_refused(await attempt(client, "bob", alice.password), range(895, 901))
+    assert_problem(await attempt(client, "alice", alice.password), 401, "incorrect_credentials")
+    await later(db, timedelta(minutes=15))
+    assert await login(client, "bob", alice.password)
+
+
 @pytest.mark.usefixtures("alice")
 async def test_two_processes_agree_on_the_failures(
     serve: Serve, settings: Settings, client: httpx.AsyncClient, db: asyncpg.Connection

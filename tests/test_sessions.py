@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -119,6 +120,61 @@ async def test_any_other_text_is_no_refresh_token_and_ends_nothing(
         assert pointers(response) == ["/refresh_token"]
     assert await tokens.are_valid()
     assert (await tokens.refreshed()).refresh != token
+
+
+@pytest.mark.parametrize(("path", "field"), [("/auth/token", "refresh_token"), ("/auth/revoke", "token")])
+async def test_a_token_with_u0000_is_an_invalid_field(client: httpx.AsyncClient, path: str, field: str) -> None:
+    response = await client.post(path, data={"grant_type": "refresh_token", field: "rt_\0"})
+
+    assert_problem(response, 422, "invalid_fields")
+    assert response.json()["errors"] == [{"pointer": f"/{field}", "detail": "must not contain U+0000"}]
+
+
+async def test_the_grant_type_decides_which_fields_of_a_form_count(
+    client: httpx.AsyncClient, alice: Person, tokens: Tokens
+) -> None:
+    both = {"username": alice.username, "password": alice.password, "refresh_token": tokens.refresh}
+
+    refreshed = Tokens.received(client, await client.post("/auth/token", data=both | {"grant_type": "refresh_token"}))
+    opened = Tokens.received(client, await client.post("/auth/token", data=both | {"grant_type": "password"}))
+    default = Tokens.received(client, await client.post("/auth/token", data=both))
+
+    assert len(await refreshed.sessions()) == 4
+    for fresh in (opened, default):
+        assert await fresh.are_valid()
+    wrong = {"refresh_token": refreshed.refresh, "password": alice.password, "grant_type": "password"}
+    assert pointers(await client.post("/auth/token", data=wrong)) == ["/username"]
+    missing = {"username": alice.username, "password": alice.password, "grant_type": "refresh_token"}
+    assert pointers(await client.post("/auth/token", data=missing)) == ["/refresh_token"]
+
+
+@pytest.mark.parametrize(("sent", "listed"), [(b"", ""), (b"caf\xe9", "café"), ("café".encode(), "café")])
+async def test_a_user_agent_may_be_any_text(client: httpx.AsyncClient, alice: Person, sent: bytes, listed: str) -> None:
+    form = {"username": alice.username, "password": alice.password}
+    response = await client.post("/auth/token", data=form, headers={b"User-Agent": sent})
+
+    [current] = [one for one in await Tokens.received(client, response).sessions() if one["current"]]
+    assert current["user_agent"] == listed
+
+
+async def test_the_times_of_a_session_are_those_of_its_login_and_its_last_refresh(
+    tokens: Tokens, db: asyncpg.Connection
+) -> None:
+    async def listed() -> list[datetime]:
+        [current] = [one for one in await tokens.sessions() if one["current"]]
+        return [datetime.fromisoformat(current[name]) for name in ("created_at", "last_used_at", "expires_at")]
+
+    now = await db.fetchval("select now()")
+    created, used, expires = await listed()
+    assert created == used
+    assert timedelta() < now - created < timedelta(seconds=10)
+    assert expires - created == timedelta(days=30)
+
+    await db.execute("update sessions set created_at = created_at - interval '80 days'")
+    await tokens.refreshed()
+    created, used, expires = await listed()
+    assert used > now
+    assert expires - created == timedelta(days=90)
 
 
 async def test_a_session_ends_without_a_refresh(
