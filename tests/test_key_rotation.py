@@ -44,6 +44,7 @@ class Balancer(Struct):
     """Sends each request to the other service, and again if the service is being restarted, as a proxy does."""
 
     services: list[Service]
+    responses: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
 
     async def send(self, method: str, path: str, **options: object) -> httpx.Response:
@@ -52,11 +53,19 @@ class Balancer(Struct):
                 with suppress(httpx.TransportError):
                     response = await service.client.request(method, path, **options)  # type: ignore[arg-type]
                     if response.status_code != 503:
+                        self.responses += 1
                         if not response.is_success:
                             self.refused.append((f"{method} {path}", response.text))
                         return response
                 await asyncio.sleep(0.01)
         raise AssertionError
+
+    async def serve_more(self, requests: int) -> None:
+        """Wait until the load has had some more responses."""
+        last = self.responses + requests
+        async with asyncio.timeout(30):
+            while self.responses < last and not self.refused:
+                await asyncio.sleep(0.01)
 
     async def use(self, tokens: Tokens, stopped: asyncio.Event) -> Tokens:
         """Read, write and refresh until the end of the load or the first refusal."""
@@ -99,6 +108,7 @@ async def test_a_rotation_of_the_key_under_load_logs_nobody_out(start: Start, da
             async with balancer.load(people):
                 for service in services:
                     await service.restart(start, database_url, key, previous)
+                    await balancer.serve_more(100)
 
         assert balancer.refused == []
         for tokens in people:
