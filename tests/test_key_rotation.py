@@ -5,7 +5,7 @@ import secrets
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from itertools import cycle
+from itertools import cycle, islice
 
 import httpx
 import pytest
@@ -49,7 +49,7 @@ class Balancer(Struct):
 
     async def send(self, method: str, path: str, **options: object) -> httpx.Response:
         async with asyncio.timeout(30):
-            for service in cycle(self.services):
+            for service in islice(cycle(self.services), self.responses % 2, None):
                 with suppress(httpx.TransportError):
                     response = await service.client.request(method, path, **options)  # type: ignore[arg-type]
                     if response.status_code != 503:
