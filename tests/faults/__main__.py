@@ -125,6 +125,7 @@ async def seed(postgres: Cluster, small_volume: Path | None) -> None:
     connection = await asyncpg.connect(postgres.url("seeded", ROLE))
     hasher = PasswordHasher(memory_cost=int(CHEAP_HASHES["PASSWORD_MEMORY_KIB"]), time_cost=1, parallelism=1)
     await connection.execute(INSERT_USERS, USERS, hasher.hash(PASSWORD))
+    await connection.execute(INSERT_SESSIONS)
     await connection.execute(INSERT_POSTS, POSTS, CONTENT, USERS)
     await connection.execute("vacuum (analyze)")
     await connection.close()
