@@ -24,7 +24,7 @@ from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import Fault, Target, small_file_system
 from tests.faults.load import GOOD, POSTS, USERS, Load, Response, WriteCounts, count_writes
 from tests.poolers import PGBOUNCER, running
-from tests.tables import INSERT_POSTS, INSERT_USERS
+from tests.tables import INSERT_POSTS, INSERT_SESSIONS, INSERT_USERS
 
 FAULTS: Final = (*database.FAULTS, *pooler.FAULTS, *clients.FAULTS)
 
