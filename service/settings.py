@@ -55,7 +55,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     ]
     secret_key_file: Annotated[str, Meta(description="a file that contains the key, instead of `SECRET_KEY`")] = ""
     secret_key_previous: Annotated[
-        bytes, Meta(description="another key, whose tokens are valid as well; see README.md, *Rotate `SECRET_KEY`*")
+        bytes,
+        Meta(description="another key, whose tokens are valid as well; see *Rotate `SECRET_KEY`*"),
     ] = b""
     data_directory: Annotated[str, Meta(description="the generated key, and the data of `just up`")] = ".data"
     host: Annotated[str, Meta(description="the address to listen on")] = "127.0.0.1"
