@@ -19,8 +19,9 @@ RANKED: Final = 1000  # matches of a window
 SCANNED: Final = 50_000  # ids of a window, if it is scanned
 SCANNED_OF_USER: Final = 5000  # posts of a window, if the posts of a user are scanned
 SMALL: Final = 10_000  # a table with no higher id is always scanned
+COMMON: Final = 0.02  # the part of a sample in which common words occur
 
-# Whether the words occur in 2 % of a sample, or are such that an index is of no use ("not this word"). The words of a
+# How many posts of a sample match, and whether the index can find all matches: not those without a word. The words of a
 # phrase count wherever they are: the index does not know their order. No row if there are no words, or no posts.
 SELECT_SAMPLE: Final = """
 with given as materialized (
@@ -42,17 +43,17 @@ newest as (
 
 select
     newest.id as newest_id,
-    querytree(query.words) in ('', 'T')
-    or count(sample.search) filter (where ts_match_vq(sample.search, query.words)) * 50
-    >= count(sample.search) as is_common
+    querytree(query.words) not in ('', 'T') as is_indexable,
+    count(sample.search) filter (where ts_match_vq(sample.search, query.words)) as matches,
+    count(sample.search) as posts
 from
     query,
     newest,
-    generate_series(0, 15) as part (number),
+    generate_series(newest.id, 1, -greatest(newest.id / 16, 1)) as start (id),
     lateral (
         select posts.search
         from posts
-        where posts.id <= newest.id - part.number * (newest.id / 16)
+        where posts.id <= start.id
         order by posts.id desc
         limit 32
     ) as sample
@@ -136,7 +137,8 @@ async def _open_window(db: Database, words: str, user_id: int | None, newest: in
     sample = await db.fetch_row(SELECT_SAMPLE, words, newest)
     if sample is None:
         return None
-    newest_id, is_common = sample
+    newest_id, is_indexable, hits, sampled = sample
+    is_common = not is_indexable or hits >= sampled * COMMON
     if user_id is None:
         is_common = is_common or newest_id <= SMALL
         end = max(newest_id - SCANNED, 0) if newest_id > SMALL else 0
