@@ -96,9 +96,8 @@ class PostController(Controller):
         if q is None:
             last_id = None if after is None else int(after)
             page = await pages.select_page(request.db, limit, last_id, user_id, sort)
-            link = next_page(
-                request.scope, page.after, limit=limit, user_id=user_id, sort=None if sort == "id" else sort
-            )
+            order = None if sort == "id" else sort
+            link = next_page(request.scope, page.after, limit=limit, user_id=user_id, sort=order)
             return JSONResponse(page.posts, headers=link)
         start = request.search_positions.read(after, q, user_id) if after else None
         found = await search.search(request.db, q, limit, user_id, start)
