@@ -15,7 +15,7 @@ from service.queries import pages, posts, search, sessions
 from service.security import positions
 from service.security.guards import requires_post_ownership
 from service.structs.fields import MAX_ID, NOT_A_POSITION, WITHOUT_NUL, PagePosition, PostId, is_id
-from service.structs.posts import Post, PostCreate, PostUpdate, Sort
+from service.structs.posts import Post, PostCreate, PostPage, PostUpdate, SearchPage, Sort
 
 NOT_A_NUMBER: Final = f"must be a whole number from 0 to {MAX_ID}"
 
@@ -93,17 +93,17 @@ class PostController(Controller):
         While more follow, the `Link` header leads to the next page, which may be empty if the posts that a search has
         not looked at yet do not match.
         """
+        page: PostPage | SearchPage
         if q is None:
-            last_id = None if after is None else int(after)
-            page = await pages.select_page(request.db, limit, last_id, user_id, sort)
+            page = await pages.select_page(request.db, limit, None if after is None else int(after), user_id, sort)
             order = None if sort == "id" else sort
             link = next_page(request.scope, page.after, limit=limit, user_id=user_id, sort=order)
-            return JSONResponse(page.posts, headers=link)
-        start = request.search_positions.read(after, q, user_id) if after else None
-        found = await search.search(request.db, q, limit, user_id, start)
-        following = found.after and request.search_positions.issue(found.after, q, user_id)
-        link = next_page(request.scope, following, limit=limit, user_id=user_id, q=q)
-        return JSONResponse(found.posts, headers=link)
+        else:
+            start = request.search_positions.read(after, q, user_id) if after else None
+            page = await search.search(request.db, q, limit, user_id, start)
+            following = page.after and request.search_positions.issue(page.after, q, user_id)
+            link = next_page(request.scope, following, limit=limit, user_id=user_id, q=q)
+        return JSONResponse(page.posts, headers=link)
 
     @get(
         "/{post_id:str}",
