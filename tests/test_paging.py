@@ -51,18 +51,26 @@ class Sizes(Struct):
 
     @contextmanager
     def patched(self) -> Iterator[None]:
-        sizes: dict[str, Any] = {
+        patched: dict[str, Any] = {
             "RANKED": self.ranked,
             "SCANNED": self.scanned,
             "SCANNED_OF_USER": self.scanned,
             "SMALL": 0,
             "COMMON": self.common,
         }
-        with mock.patch.multiple(search, **sizes):
+        with mock.patch.multiple(search, **patched):
             yield
 
     def make_one_window(self, posts: int) -> bool:
         return self.ranked >= posts and self.common > 1
+
+
+sizes = strategies.builds(
+    Sizes,
+    ranked=strategies.integers(1, 3) | strategies.integers(1, 30),
+    scanned=strategies.integers(1, 30),
+    common=strategies.sampled_from([0, 0.02, 2]),
+)
 
 
 class Model:
@@ -104,12 +112,7 @@ class Model:
     before=strategies.lists(new_posts, max_size=25),
     between=strategies.lists(events, max_size=10),
     limit=strategies.integers(1, 6),
-    sizes=strategies.builds(
-        Sizes,
-        strategies.integers(1, 3) | strategies.integers(1, 30),
-        strategies.integers(1, 30),
-        strategies.sampled_from([0, 0.02, 2]),
-    ),
+    sizes=sizes,
 )
 async def test_following_the_links_visits_every_post_exactly_once(
     client: httpx.AsyncClient,
