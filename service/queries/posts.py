@@ -5,9 +5,9 @@ from typing import Final
 import asyncpg
 from msgspec import UNSET
 
-from service.database.database import Database, Rows, coalesced
+from service.database.database import Database, Rows
 from service.errors import InvalidToken
-from service.structs.posts import Post, PostCreate, PostPage, PostUpdate
+from service.structs.posts import Post, PostCreate, PostUpdate
 from service.structs.sessions import Principal
 
 # The statement finds the session alive, or inserts nothing. The owner is the user of the session.
@@ -94,52 +94,6 @@ async def select(db: Database, post_id: int) -> Post | None:
 
 def _post(rows: Rows) -> Post | None:
     return Post(*rows[0]) if rows else None
-
-
-# Keyset paging: the index finds the start of a page, however far down the list it is.
-SELECT_PAGE: Final = """
-select
-    id,
-    title,
-    content,
-    user_id,
-    rfc3339(date_posted) as date_posted
-from posts
-where id > $1
-order by id
-limit $2
-"""
-
-
-@coalesced
-async def select_page(db: Database, after: int, limit: int) -> PostPage:
-    """Read up to ``limit`` posts whose id is above ``after``."""
-    # One row more than the page holds shows whether another page follows.
-    rows = await db.fetch(SELECT_PAGE, after, limit + 1)
-    return PostPage([Post(*row) for row in rows[:limit]], more=len(rows) > limit)
-
-
-SELECT_PAGE_OF_USER: Final = """
-select
-    id,
-    title,
-    content,
-    user_id,
-    rfc3339(date_posted) as date_posted
-from posts
-where
-    user_id = $1
-    and id > $2
-order by id
-limit $3
-"""
-
-
-@coalesced
-async def select_page_of_user(db: Database, user_id: int, after: int, limit: int) -> PostPage:
-    """Read up to ``limit`` posts of a user whose id is above ``after``."""
-    rows = await db.fetch(SELECT_PAGE_OF_USER, user_id, after, limit + 1)
-    return PostPage([Post(*row) for row in rows[:limit]], more=len(rows) > limit)
 
 
 # Every pair has a row, with nulls for a post that does not exist and for a session that has ended.
