@@ -14,7 +14,7 @@ from service.database.connecting import SESSION_SETTINGS
 from service.queries import auth, expired, posts, sessions, users
 from service.structs.auth import Credentials, FailureCount
 from service.structs.fields import Timestamp
-from service.structs.posts import Post
+from service.structs.posts import Post, StoredPost
 from service.structs.sessions import Principal, RefreshTokenContent, Session
 from service.structs.users import KnownAddress, User, UserProfile
 from tests.statements import Statement, all_statements, statements
@@ -33,14 +33,14 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.expired.DELETE_LOGIN_FAILURES": None,
     "queries.expired.DELETE_SESSIONS": None,
     "queries.posts.DELETE": None,
-    "queries.posts.INSERT": Post,
-    "queries.posts.INSERT_MANY": Post,
-    "queries.posts.SELECT": Post,
+    "queries.posts.INSERT": StoredPost,
+    "queries.posts.INSERT_MANY": StoredPost,
+    "queries.posts.SELECT": StoredPost,
     "queries.posts.SELECT_OWNER": None,
     "queries.posts.SELECT_PAGE": Post,
     "queries.posts.SELECT_PAGE_OF_USER": Post,
-    "queries.posts.UPDATE": Post,
-    "queries.posts.UPDATE_MANY": Post,
+    "queries.posts.UPDATE": StoredPost,
+    "queries.posts.UPDATE_MANY": StoredPost,
     "queries.sessions.DELETE": None,
     "queries.sessions.DELETE_ANY": None,
     "queries.sessions.DELETE_OF_USER": None,
@@ -71,6 +71,8 @@ def python_type(annotation: Any) -> Any:
 
 
 def columns_of(struct: type[msgspec.Struct]) -> list[tuple[str, Any]]:
+    if struct is StoredPost:  # the post's own fields, and its version
+        return [*columns_of(Post), ("version", int)]
     return [(field.name, python_type(field.type)) for field in msgspec.structs.fields(struct)]
 
 
@@ -180,9 +182,9 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(posts.SELECT_PAGE, 0, 51)
     await db.fetch(posts.SELECT_PAGE_OF_USER, user_id, 0, 51)
     await db.fetch(posts.INSERT_MANY, ["1", "2"], ["C", "C"], [session_id, session_id])
-    await db.fetch(posts.UPDATE_MANY, [post_id], [session_id], ["New"], [None])
-    await db.fetch(posts.UPDATE, post_id, session_id, "New", None)
-    await db.fetch(posts.DELETE, post_id, session_id)
+    await db.fetch(posts.UPDATE_MANY, [post_id], [session_id], ["New"], [None], [None], ["{7}"])
+    await db.fetch(posts.UPDATE, post_id, session_id, "New", None, "{2}", None)
+    await db.fetch(posts.DELETE, post_id, session_id, None, None)
     await db.fetch(users.DELETE_OTHER_SESSIONS, user_id, session_id)
     await db.fetch(sessions.DELETE_SURPLUS, user_id, 1)
     await db.fetch(sessions.DELETE, session_id, session_id)

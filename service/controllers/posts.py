@@ -7,10 +7,11 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
 from service.http.links import LOCATION, NEXT_PAGE, next_page, relative
+from service.http.preconditions import post_tag, tagged, version_condition
 from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import delete, get, patch, post
-from service.queries import posts, sessions
+from service.queries import posts
 from service.security.guards import requires_post_ownership
 from service.structs.fields import MAX_ID, PostId
 from service.structs.posts import Post, PostCreate, PostUpdate
@@ -24,7 +25,8 @@ class PostController(Controller):
     async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> JSONResponse[Post]:
         """The post belongs to the user whose access token is sent."""
         created = await posts.insert(request.db, request.user, data)
-        return JSONResponse(created, headers={"Location": relative(request.scope, f"posts/{created.id}")})
+        location = relative(request.scope, f"posts/{created.post.id}")
+        return JSONResponse(created.post, headers={"Location": location, "ETag": post_tag(created)})
 
     @get(
         "/",
@@ -64,11 +66,11 @@ class PostController(Controller):
         response_description="The post.",
         fails_with=(PostNotFound,),
     )
-    async def read_post(self, request: Request, post_id: FromPath[PostId]) -> Post:
+    async def read_post(self, request: Request, post_id: FromPath[PostId]) -> JSONResponse[Post]:
         """Anyone may read any post."""
         if (found := await posts.select(request.db, post_id)) is None:
             raise PostNotFound
-        return found
+        return tagged(request.scope, found.post, post_tag(found))
 
     @patch(
         "/{post_id:str}",
@@ -77,12 +79,14 @@ class PostController(Controller):
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayUpdate)],
         fails_with=(PostNotFound, OnlyOwnerMayUpdate),
     )
-    async def update_post(self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]) -> Post:
+    async def update_post(
+        self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]
+    ) -> JSONResponse[Post]:
         """Only the owner may change a post. A field that is left out keeps its value."""
-        if (changed := await posts.update(request.db, post_id, request.user, data)) is None:
-            await sessions.require_alive(request.db, request.user)
+        condition = version_condition(request.scope, post_id)
+        if (changed := await posts.update(request.db, post_id, request.user, data, condition)) is None:
             raise PostNotFound
-        return changed
+        return JSONResponse(changed.post, headers={"ETag": post_tag(changed)})
 
     @delete(
         "/{post_id:str}",
@@ -93,6 +97,5 @@ class PostController(Controller):
     )
     async def delete_post(self, request: Request, post_id: FromPath[PostId]) -> None:
         """Only the owner may delete a post."""
-        if not await posts.delete(request.db, post_id, request.user):
-            await sessions.require_alive(request.db, request.user)
+        if not await posts.delete(request.db, post_id, request.user, version_condition(request.scope, post_id)):
             raise PostNotFound

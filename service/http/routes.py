@@ -17,7 +17,7 @@ from litestar.utils.predicates import is_async_callable
 
 from service.http.arguments import Arguments, LitestarArguments
 from service.http.requests import Request
-from service.http.responses import JSON, WITHOUT_BODY, encode, head_of, send_whole
+from service.http.responses import JSON, WITHOUT_BODY, JSONResponse, encode, head_of, send_whole
 from service.security.middleware import BearerAuthentication
 
 # The name of the security scheme in the OpenAPI document.
@@ -48,6 +48,7 @@ class Route(HTTPRouteHandler):
             if not header.documentation_only
         }
         self._head = head_of(None if self.status_code in WITHOUT_BODY else JSON, self._headers)
+        self._head_names = frozenset(name for name, _ in self._head)
 
     @property
     def is_public(self) -> bool:
@@ -131,7 +132,10 @@ class Route(HTTPRouteHandler):
         elif given.reads_parameters:
             arguments |= given.read_parameters(request)
         returned = await self.fn(**arguments)
-        if isinstance(returned, litestar.Response):
+        if isinstance(returned, JSONResponse) and returned.is_simple:
+            head = returned.complete(self._head, self._head_names)
+            await send_whole(send, self.status_code, head, returned.encode())
+        elif isinstance(returned, litestar.Response):
             respond = returned.to_asgi_response(
                 None,
                 request or Request(scope, receive, send),

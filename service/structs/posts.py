@@ -1,6 +1,6 @@
 """Posts as clients send and receive them."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -31,8 +31,28 @@ class Post(Struct, frozen=True, gc=False):
     date_posted: Annotated[Timestamp, Meta(examples=["2026-11-22T12:25:55.978298Z"])]
 
 
+class StoredPost(Struct, frozen=True, gc=False):
+    """A post, and its version, which clients see only in the entity tag."""
+
+    post: Post
+    version: int
+
+
 class PostPage(Struct, frozen=True, gc=False):
     """One page of a list of posts, in the order of their ids."""
 
     posts: list[Post]
     more: bool
+
+
+class VersionCondition(Struct, frozen=True, gc=False):
+    """The versions of which a post must have one, and those that it must not have, for a write to be applied."""
+
+    required: frozenset[int] | None = None  # None: any
+    excluded: frozenset[int] = frozenset()
+
+    def allows(self, version: int) -> bool:
+        return version not in self.excluded and (self.required is None or version in self.required)
+
+
+ANY_VERSION: Final = VersionCondition()
