@@ -189,6 +189,7 @@ class InvalidFields(ServiceError):
 class KeyUsedWithAnotherBody(ServiceError):
     status, code = 422, "key_used_with_another_body"
     detail = "Idempotency-Key was used with another body"
+    errors = (FaultyField("", "differs from the body of the first request with this key"),)
 
 
 class TooManyAttempts(ServiceError):

@@ -11,7 +11,7 @@ import pytest
 
 from service.database import schema
 from service.database.connecting import SESSION_SETTINGS
-from service.queries import auth, expired, posts, sessions, users
+from service.queries import auth, expired, idempotency_keys, posts, sessions, users
 from service.structs.auth import Credentials, FailureCount
 from service.structs.fields import Timestamp
 from service.structs.posts import Post, StoredPost
@@ -29,9 +29,13 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.auth.SELECT_LOGIN": None,  # the fields of two structs: see below
     "queries.auth.SELECT_WAIT": None,
     "queries.auth.UPDATE_HASH": None,
+    "queries.expired.DELETE_IDEMPOTENCY_KEYS": None,
     "queries.expired.DELETE_KNOWN_ADDRESSES": None,
     "queries.expired.DELETE_LOGIN_FAILURES": None,
     "queries.expired.DELETE_SESSIONS": None,
+    "queries.idempotency_keys.INSERT": None,
+    "queries.idempotency_keys.SELECT": None,
+    "queries.idempotency_keys.UPDATE": None,
     "queries.posts.DELETE": None,
     "queries.posts.INSERT": StoredPost,
     "queries.posts.INSERT_MANY": StoredPost,
@@ -135,7 +139,7 @@ def test_a_statement_follows_the_house_style(statement: Statement) -> None:
     assert "*" not in statement.text
     assert not re.search(r"\b[A-Z]{2,}\b", re.sub(r"'[^']*'", "", statement.text))
     if "\nlimit" in statement.text or " limit" in statement.text:
-        assert re.search(r"order by (\w+, )*[\w.]*(id|subject|address)\n *limit", statement.text)
+        assert re.search(r"order by (\w+, )*[\w.]*(id|subject|address|key)\n *limit", statement.text)
 
 
 @pytest.mark.parametrize("statement", [posts.UPDATE, posts.DELETE])
@@ -185,6 +189,9 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(posts.UPDATE_MANY, [post_id], [session_id], ["New"], [None], [None], ["{7}"])
     await db.fetch(posts.UPDATE, post_id, session_id, "New", None, "{2}", None)
     await db.fetch(posts.DELETE, post_id, session_id, None, None)
+    await db.fetch(idempotency_keys.INSERT, session_id, "key", b"digest")
+    await db.fetch(idempotency_keys.UPDATE, user_id, "key", post_id, "tag", b"{}")
+    await db.fetch(idempotency_keys.SELECT, [session_id], ["key"])
     await db.fetch(users.DELETE_OTHER_SESSIONS, user_id, session_id)
     await db.fetch(sessions.DELETE_SURPLUS, user_id, 1)
     await db.fetch(sessions.DELETE, session_id, session_id)
@@ -193,6 +200,7 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(expired.DELETE_SESSIONS, 10)
     await db.fetch(expired.DELETE_LOGIN_FAILURES, 10, day)
     await db.fetch(expired.DELETE_KNOWN_ADDRESSES, 10, day)
+    await db.fetch(expired.DELETE_IDEMPOTENCY_KEYS, 10)
     await db.fetch(users.DELETE, user_id, "hash", session_id)
 
     assert await state() == before

@@ -1,32 +1,66 @@
 """Posts: anyone may read them, and only the owner may change them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from litestar import Controller
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
+from service.errors import (
+    KeyInProgress,
+    KeyUsedWithAnotherBody,
+    MalformedIdempotencyKey,
+    MalformedPrecondition,
+    OnlyOwnerMayDelete,
+    OnlyOwnerMayUpdate,
+    PostChanged,
+    PostNotFound,
+)
+from service.http.idempotency import IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, idempotency_key
 from service.http.links import LOCATION, NEXT_PAGE, next_page, relative
-from service.http.preconditions import post_tag, tagged, version_condition
+from service.http.preconditions import ETAG, IF_MATCH, IF_NONE_MATCH, post_tag, tagged, version_condition
 from service.http.requests import Request
-from service.http.responses import JSONResponse
+from service.http.responses import JSONResponse, encode
 from service.http.routes import delete, get, patch, post
-from service.queries import posts
+from service.queries import idempotency_keys, posts
+from service.queries.idempotency_keys import StoredResponse
 from service.security.guards import requires_post_ownership
 from service.structs.fields import MAX_ID, PostId
-from service.structs.posts import Post, PostCreate, PostUpdate
+from service.structs.posts import Post, PostCreate, PostUpdate, StoredPost
+
+
+def _location(request: Request, post_id: int) -> str:
+    return relative(request.scope, f"posts/{post_id}")
+
+
+def _to_store(created: StoredPost) -> StoredResponse:
+    return StoredResponse(created.post.id, post_tag(created), encode(created.post))
+
+
+async def _create_post_once(request: Request, data: PostCreate, key: str) -> JSONResponse[Any]:
+    response, is_new = await idempotency_keys.insert_post(request.db, request.user, key, data, _to_store)
+    headers = {"Location": _location(request, response.post_id), "ETag": response.etag}
+    return JSONResponse(response.body, headers=headers if is_new else {**headers, "Idempotency-Replayed": "true"})
 
 
 class PostController(Controller):
     path = "/posts"
     tags = ("Posts",)
 
-    @post("/", summary="Write a post", response_description="The new post.", response_headers=[LOCATION])
+    @post(
+        "/",
+        summary="Write a post",
+        response_description="The new post.",
+        response_headers=[LOCATION, ETAG, IDEMPOTENCY_REPLAYED],
+        reads_headers=(IDEMPOTENCY_KEY,),
+        fails_with=(MalformedIdempotencyKey, KeyInProgress, KeyUsedWithAnotherBody),
+    )
     async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> JSONResponse[Post]:
-        """The post belongs to the user whose access token is sent."""
+        """The post belongs to the user whose access token is sent. With an `Idempotency-Key`, a retry is safe."""
+        if (key := idempotency_key(request.scope)) is not None:
+            return await _create_post_once(request, data, key)
         created = await posts.insert(request.db, request.user, data)
-        location = relative(request.scope, f"posts/{created.post.id}")
-        return JSONResponse(created.post, headers={"Location": location, "ETag": post_tag(created)})
+        headers = {"Location": _location(request, created.post.id), "ETag": post_tag(created)}
+        return JSONResponse(created.post, headers=headers)
 
     @get(
         "/",
@@ -64,7 +98,9 @@ class PostController(Controller):
         public=True,
         summary="Read a post",
         response_description="The post.",
-        fails_with=(PostNotFound,),
+        response_headers=[ETAG],
+        reads_headers=(IF_MATCH, IF_NONE_MATCH),
+        fails_with=(MalformedPrecondition, PostNotFound, PostChanged),
     )
     async def read_post(self, request: Request, post_id: FromPath[PostId]) -> JSONResponse[Post]:
         """Anyone may read any post."""
@@ -76,13 +112,18 @@ class PostController(Controller):
         "/{post_id:str}",
         summary="Change a post",
         response_description="The changed post.",
+        response_headers=[ETAG],
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayUpdate)],
-        fails_with=(PostNotFound, OnlyOwnerMayUpdate),
+        reads_headers=(IF_MATCH, IF_NONE_MATCH),
+        fails_with=(MalformedPrecondition, OnlyOwnerMayUpdate, PostNotFound, PostChanged),
     )
     async def update_post(
         self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]
     ) -> JSONResponse[Post]:
-        """Only the owner may change a post. A field that is left out keeps its value."""
+        """Only the owner may change a post. A field that is left out keeps its value.
+
+        With the post's `ETag` in `If-Match`, nothing is written if somebody has changed the post since.
+        """
         condition = version_condition(request.scope, post_id)
         if (changed := await posts.update(request.db, post_id, request.user, data, condition)) is None:
             raise PostNotFound
@@ -93,7 +134,8 @@ class PostController(Controller):
         summary="Delete a post",
         response_description="The post is deleted.",
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayDelete)],
-        fails_with=(PostNotFound, OnlyOwnerMayDelete),
+        reads_headers=(IF_MATCH, IF_NONE_MATCH),
+        fails_with=(MalformedPrecondition, OnlyOwnerMayDelete, PostNotFound, PostChanged),
     )
     async def delete_post(self, request: Request, post_id: FromPath[PostId]) -> None:
         """Only the owner may delete a post."""

@@ -13,6 +13,7 @@ import asyncpg
 from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
 from service.database.pool import ConnectionPool
 from service.database.pooler import SHARED_SESSION_ERRORS
+from service.database.single_flight import SingleFlight
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
 
@@ -43,7 +44,7 @@ V = TypeVar("V")
 P = ParamSpec("P")
 
 Rows = list[asyncpg.Record]
-Key = int | tuple[int, ...]
+Key = int | tuple[int | str, ...]
 Call = tuple[Callable[..., Awaitable[Any]], Row]
 
 
@@ -64,6 +65,7 @@ class Database:
         self._loaders: dict[tuple[str, Row], BatchLoader[Any, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
+        self.single_flight = SingleFlight(timeout)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

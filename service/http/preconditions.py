@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, Final
 
+from litestar.datastructures import ResponseHeader
 from litestar.types import Scope
 
 from service.errors import MalformedPrecondition, PostChanged, ServiceError
@@ -14,6 +15,28 @@ from service.structs.posts import ANY_VERSION, StoredPost, VersionCondition
 
 # Increase it with every change to how a post is represented: caches and clients then have another tag.
 FORMAT: Final = 1
+
+_PATTERN: Final = r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'
+# As the OpenAPI document describes them. As parameters of a handler they would make every read slower.
+IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "Entity tags, or `*`. Another version than theirs is a 412, and nothing is written.",
+    "schema": {"type": "string", "pattern": _PATTERN},
+}
+IF_NONE_MATCH: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "Entity tags, or `*`. A version with one of them is a 304, or a 412 if the request would write.",
+    "schema": {"type": "string", "pattern": _PATTERN},
+}
+ETAG: Final = ResponseHeader(name="ETag", documentation_only=True)
+NOT_MODIFIED: Final = {
+    "description": "The client has this version. There is no body.",
+    "headers": {"ETag": {}},
+}
 
 _IF_MATCH: Final = b"if-match"
 _IF_NONE_MATCH: Final = b"if-none-match"
