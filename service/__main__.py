@@ -12,22 +12,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import asyncpg
-
 from service import settings
-from service.database import pooler, schema
+from service.database import schema
+from service.database.check import check
+from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
 from service.server import server, supervisor
 from service.settings import Settings
 
 logger = logging.getLogger("service")
-
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-# Errors that waiting does not resolve: an invalid URL, an unknown role, a wrong password, an unknown database.
-REFUSED = (
-    asyncpg.exceptions.ClientConfigurationError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
 
 
 def main(arguments: list[str]) -> None:
@@ -51,27 +43,21 @@ def load_settings() -> Settings:
 
 def migrate(chosen: Settings) -> None:
     try:
-        applied = asyncio.run(schema.migrate(chosen.database_url))
-    except schema.SchemaError as error:
-        fail(f"The schema cannot be applied: {error}")
-    except UNREACHABLE as error:
-        fail(f"The database cannot be reached: {_reason(error)}")
+        with explained(chosen.database_url):
+            applied = asyncio.run(schema.migrate(chosen.database_url))
+    except DatabaseFault as error:
+        fail(str(error))
     logger.info("schema: %s", f"applied {', '.join(applied)}" if applied else "all files were applied before")
 
 
 def serve(chosen: Settings) -> None:
     listener = server.listen(chosen)
     try:
-        asyncio.run(pooler.check(chosen.database_url, timeout=chosen.database_timeout_seconds))
-        asyncio.run(schema.verify(chosen.database_url, timeout=chosen.database_timeout_seconds))
-    except pooler.SharedSession as error:
+        asyncio.run(check(chosen))
+    except DatabaseUnreachable as error:
+        logger.warning("starting all the same, the service connects when it can: %s", error)
+    except DatabaseFault as error:
         fail(str(error))
-    except schema.SchemaError as error:
-        fail(f"The schema is not the one that this version needs: {error}")
-    except REFUSED as error:
-        fail(f"The database refuses the connection: {_reason(error)}")
-    except UNREACHABLE as error:
-        logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
     supervisor.serve(chosen, listener)
 
 
@@ -88,10 +74,6 @@ def exit_on_signal(number: int, _: object) -> NoReturn:
 def fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)  # noqa: T201 - for the person at the terminal
     raise SystemExit(1)
-
-
-def _reason(error: Exception) -> str:
-    return schema.in_one_line(error) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from service.structs.sessions import Lifetimes
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 
-API: Final = (AuthController, AccountController, SessionController, UserController, PostController, HealthController)
+API: Final = (AuthController, AccountController, UserController, PostController, SessionController, HealthController)
 
 
 def create_app(given: Settings | None = None) -> Litestar:

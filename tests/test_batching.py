@@ -18,6 +18,7 @@ from service.structs.posts import Post, PostCreate, PostUpdate
 from service.structs.sessions import Principal
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
+from tests.serving import open_client
 from tests.tables import principal_of
 from tests.waiting import WAITERS, until
 
@@ -88,13 +89,7 @@ async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recor
 
 async def test_blocked_reads_do_not_block_other_reads(recorder: Recorder, principal: Principal) -> None:
     written = await insert(recorder, principal, post())
-    held, released = asyncio.Semaphore(0), asyncio.Event()
-
-    async def hold(_: str) -> None:
-        held.release()
-        await released.wait()
-
-    recorder.before = hold
+    held, released = recorder.hold_statements()
     slow = []
     for _ in range(4):
         slow.append(asyncio.create_task(select(recorder, written.id)))
@@ -115,13 +110,7 @@ async def test_reads_keep_collecting_while_two_batches_are_in_flight(
 ) -> None:
     monkeypatch.setattr(batching, "_MAX_DELAY", 30)
     written = await insert(recorder, principal, post())
-    held, released = asyncio.Semaphore(0), asyncio.Event()
-
-    async def hold(_: str) -> None:
-        held.release()
-        await released.wait()
-
-    recorder.before = hold
+    held, released = recorder.hold_statements()
     reads = []
     for _ in range(2):
         reads.append(asyncio.create_task(select(recorder, written.id)))
@@ -149,7 +138,7 @@ async def test_a_client_reads_its_own_writes_on_another_connection_too(
             await client.get(f"/users/{alice.id}")
 
     readers = [asyncio.create_task(keep_reading()) for _ in range(8)]
-    async with httpx.AsyncClient(base_url=address, timeout=30) as other:
+    async with open_client(address) as other:
         for number in range(1, 40):
             change = {"title": str(number)}
             await client.patch(f"/posts/{written['id']}", json=change, headers=alice.headers)

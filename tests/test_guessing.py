@@ -15,6 +15,10 @@ from service.security.passwords import Passwords
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem, login
+from tests.serving import open_client
+
+# Not the app that tests share: it has other settings.
+pytestmark = pytest.mark.usefixtures("settings")
 
 
 @pytest.fixture
@@ -152,12 +156,41 @@ async def test_a_burst_of_guesses_computes_ten_hashes_and_is_otherwise_refused(
     assert len(hashed) == 10
 
 
+async def test_failures_that_were_stored_in_another_order_make_no_attempt_wait(
+    client: httpx.AsyncClient, db: asyncpg.Connection
+) -> None:
+    for _ in range(2):
+        await attempt(client, "nobody")
+    # Ten of them count, but the tenth in the list does not: their clocks differed.
+    await db.execute(
+        "update login_failures set failed_at = array_fill(now(), array[9]) || (now() - interval '1 hour') || now()"
+    )
+
+    async with asyncio.timeout(10):
+        assert_problem(await attempt(client, "nobody"), 401, "incorrect_credentials")
+
+
+async def test_a_rename_changes_the_name_that_is_counted(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
+) -> None:
+    await forget_addresses(db)
+    for _ in range(10):
+        await attempt(client, "bob")
+    body = {"current_password": alice.password, "username": "bob"}
+    assert (await client.patch("/users/me", json=body, headers=alice.headers)).status_code == 200
+
+    assert_refused(await attempt(client, "bob", alice.password), range(895, 901))
+    assert_problem(await attempt(client, "alice", alice.password), 401, "incorrect_credentials")
+    await later(db, timedelta(minutes=15))
+    assert await login(client, "bob", alice.password)
+
+
 @pytest.mark.usefixtures("alice")
 async def test_two_processes_agree_on_the_failures(
     serve: Serve, settings: Settings, client: httpx.AsyncClient, db: asyncpg.Connection
 ) -> None:
     await forget_addresses(db)
-    async with httpx.AsyncClient(base_url=await serve(create_app(settings)), timeout=30) as other:
+    async with open_client(await serve(create_app(settings))) as other:
         for one in [client, other] * 5:
             assert_problem(await attempt(one, "alice"), 401, "incorrect_credentials")
         for one in (client, other):
@@ -176,7 +209,7 @@ async def test_the_limits_are_settings_and_zero_switches_one_off(
     serve: Serve, settings: Settings, change: dict[str, Any], refused: list[int]
 ) -> None:
     address = await serve(create_app(msgspec.structs.replace(settings, **change)))
-    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+    async with open_client(address) as client:
         assert [(await attempt(client, "nobody")).status_code for _ in range(4)] == refused
 
 
@@ -184,7 +217,7 @@ async def test_registrations_from_an_address_can_be_limited(
     serve: Serve, settings: Settings, db: asyncpg.Connection
 ) -> None:
     limited = msgspec.structs.replace(settings, registrations_per_hour=3)
-    async with httpx.AsyncClient(base_url=await serve(create_app(limited)), timeout=30) as client:
+    async with open_client(await serve(create_app(limited))) as client:
 
         async def register(name: str) -> httpx.Response:
             body = {"username": name, "email": f"{name}@example.com", "password": "correct horse"}

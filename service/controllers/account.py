@@ -8,7 +8,7 @@ from litestar import Controller
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from service.errors import IncorrectPassword, TooManyAttempts, TooManyPasswords, UsernameOrEmailTaken
+from service.errors import HashingFailed, IncorrectPassword, TooManyAttempts, TooManyPasswords, UsernameOrEmailTaken
 from service.http.headers import NO_STORE
 from service.http.requests import Request
 from service.http.responses import JSON
@@ -18,21 +18,22 @@ from service.security.guards import requires_session
 from service.structs.users import AccountDeletion, AccountUpdate, PasswordChange, User
 
 PAGE: Final = 50  # posts that an export reads at a time
-_VERIFIED: Final = (IncorrectPassword, TooManyAttempts, TooManyPasswords)
+_ACCOUNT: Final = ("Account",)
+_VERIFIED: Final = (IncorrectPassword, TooManyAttempts, TooManyPasswords, HashingFailed)
 
 
 class AccountController(Controller):
     path = "/users/me"
-    tags = ("Account",)
     cache_control = NO_STORE
 
-    @get("/", summary="Read your own account", response_description="Your account.")
+    @get("/", tags=("Users",), summary="Read your own account", response_description="Your account.")
     async def read_own_account(self, request: Request) -> User:
         """The account of the user whose access token is sent."""
         return await users.select_own(request.db, request.user)
 
     @patch(
         "/",
+        tags=_ACCOUNT,
         summary="Change your own account",
         response_description="Your changed account.",
         guards=[requires_session],
@@ -48,6 +49,7 @@ class AccountController(Controller):
 
     @post(
         "/password",
+        tags=_ACCOUNT,
         summary="Change your password",
         response_description="The password is changed.",
         status_code=204,
@@ -64,22 +66,12 @@ class AccountController(Controller):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
 
-    @post(
-        "/deletion",
-        summary="Delete your account",
-        response_description="The account is deleted.",
-        status_code=204,
-        guards=[requires_session],
-        fails_with=_VERIFIED,
+    @get(
+        "/export",
+        tags=_ACCOUNT,
+        summary="Export your data",
+        response_description="Everything that is stored about you.",
     )
-    async def delete_own_account(self, request: Request, data: JSONBody[AccountDeletion]) -> None:
-        """Deletes your posts and ends all of your sessions, too. This cannot be undone."""
-        verified = await request.verify_password(data.current_password)
-        if not await users.delete(request.db, request.user, verified):
-            await sessions.require_alive(request.db, request.user)
-            raise IncorrectPassword
-
-    @get("/export", summary="Export your data", response_description="Everything that is stored about you.")
     async def export(self, request: Request) -> Stream:
         """A JSON file with your account, sessions, known addresses and posts. It has no secrets."""
         principal = request.user
@@ -92,7 +84,7 @@ class AccountController(Controller):
         # No connection is held while the client reads, and only one page is in memory.
         async def pieces() -> AsyncIterator[bytes]:
             yield msgspec.json.encode(parts)[:-1] + b',"posts":['
-            after, more, separator = 0, True, b""
+            after, more, separator = 0, request.method == "GET", b""  # the body of HEAD is not sent
             while more:
                 page = await posts.select_page_of_user(request.db, principal.user_id, after, PAGE)
                 if page.posts:
@@ -103,3 +95,19 @@ class AccountController(Controller):
 
         disposition = {"Content-Disposition": 'attachment; filename="export.json"'}
         return Stream(pieces(), media_type=JSON, headers=disposition)
+
+    @post(
+        "/deletion",
+        tags=_ACCOUNT,
+        summary="Delete your account",
+        response_description="The account is deleted.",
+        status_code=204,
+        guards=[requires_session],
+        fails_with=_VERIFIED,
+    )
+    async def delete_own_account(self, request: Request, data: JSONBody[AccountDeletion]) -> None:
+        """Deletes your posts and ends all of your sessions, too. This cannot be undone."""
+        verified = await request.verify_password(data.current_password)
+        if not await users.delete(request.db, request.user, verified):
+            await sessions.require_alive(request.db, request.user)
+            raise IncorrectPassword

@@ -21,7 +21,7 @@ from service.http.preconditions import ETAG, IF_MATCH, IF_NONE_MATCH, post_tag, 
 from service.http.requests import Request
 from service.http.responses import JSONResponse, encode
 from service.http.routes import delete, get, patch, post
-from service.queries import idempotency_keys, posts
+from service.queries import idempotency_keys, posts, sessions
 from service.queries.idempotency_keys import StoredResponse
 from service.security.guards import requires_post_ownership
 from service.structs.fields import MAX_ID, PostId
@@ -56,7 +56,12 @@ class PostController(Controller):
     )
     async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> JSONResponse[Post]:
         """The post belongs to the user whose access token is sent. With an `Idempotency-Key`, a retry is safe."""
-        if (key := idempotency_key(request.scope)) is not None:
+        try:
+            key = idempotency_key(request.scope)
+        except MalformedIdempotencyKey:
+            await sessions.require_alive(request.db, request.user)  # 401 comes before 400
+            raise
+        if key is not None:
             return await _create_post_once(request, data, key)
         created = await posts.insert(request.db, request.user, data)
         headers = {"Location": _location(request, created.post.id), "ETag": post_tag(created)}

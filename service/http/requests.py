@@ -67,7 +67,12 @@ class Request(litestar.Request[Principal, None, State]):
     def device(self) -> Device:
         """What the client says of itself, and the address that it connects from."""
         client = self.scope["client"]
-        return Device(self.headers.get("user-agent", "")[:MAX_USER_AGENT_LENGTH], client[0] if client else "")
+        user_agent = next((value for name, value in self.scope["headers"] if name == b"user-agent"), b"")
+        try:
+            text = user_agent.decode()
+        except UnicodeDecodeError:
+            text = user_agent.decode("latin-1")
+        return Device(text[:MAX_USER_AGENT_LENGTH], client[0] if client else "")
 
     async def verify_password(self, password: str) -> Credentials:
         """Verify the principal's password.

@@ -56,11 +56,16 @@ class Logins:
                 raise TooManyAttempts(headers={"Retry-After": str(wait)})
             if finished != [one.finished for one in attempts.values()]:
                 continue  # a failure may have been stored after it was read
-            # The attempts in flight may all fail, so only as many are made as may still fail.
-            full = [one for one in state.counts if one.failures + attempts[one.subject].in_flight >= one.limit]
+            # The attempts in flight may all fail, so only as many are made as may still fail. Without any in flight
+            # there is nothing to wait for.
+            full = [
+                attempts[one.subject]
+                for one in state.counts
+                if 0 < attempts[one.subject].in_flight >= one.limit - one.failures
+            ]
             if not full:
                 break
-            await attempts[full[0].subject].next_to_finish.wait()
+            await full[0].next_to_finish.wait()
         with ExitStack() as stack:
             for count in state.counts:
                 stack.enter_context(attempts[count.subject].counted())
