@@ -75,7 +75,6 @@ left join idempotency_keys
     on
         sessions.user_id = idempotency_keys.user_id
         and given.key = idempotency_keys.key
-        and idempotency_keys.created_at > now() - interval '24 hours'
 """
 
 
@@ -114,7 +113,7 @@ async def insert_post(
             if stored_digest != digest:
                 raise KeyUsedWithAnotherBody
             return stored, False
-        # The key has expired between the two statements.
+        # The key expired and was deleted between the two statements.
 
 
 async def _insert(
