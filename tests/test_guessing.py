@@ -1,6 +1,7 @@
 """Guessing passwords: failed logins are limited by account and by address, and the owner is not locked out."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -149,11 +150,40 @@ async def test_a_burst_of_guesses_computes_ten_hashes_and_is_otherwise_refused(
         return await verify(passwords, password, stored)
 
     monkeypatch.setattr(Passwords, "verify", count)
-    responses = await asyncio.gather(*(attempt(client, "alice", str(number)) for number in range(300)))
+    responses = await asyncio.gather(*(attempt(client, "alice", str(number)) for number in range(200)))
 
     statuses = [response.status_code for response in responses]
-    assert (statuses.count(401), statuses.count(429)) == (10, 290)
+    assert (statuses.count(401), statuses.count(429)) == (10, 190)
     assert len(hashed) == 10
+
+
+async def test_more_attempts_than_passwords_may_wait_are_refused_at_once(serve: Serve, settings: Settings) -> None:
+    narrow = msgspec.structs.replace(settings, password_queue=20, login_failures_per_account=5)
+    async with open_client(await serve(create_app(narrow))) as client:
+        responses = await asyncio.gather(*(attempt(client, "nobody", str(number)) for number in range(80)))
+
+        statuses = Counter(response.status_code for response in responses)
+        assert statuses[401] == 5
+        assert statuses[503] > 0
+        assert statuses[429] >= 20
+        assert statuses.total() == statuses[401] + statuses[429] + statuses[503]
+        refused = next(response for response in responses if response.status_code == 503)
+        assert_problem(refused, 503, "too_many_passwords")
+
+
+async def test_attempts_that_wait_continue_after_each_success(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
+) -> None:
+    for _ in range(9):
+        await attempt(client, "alice")
+    await forget_addresses(db)
+    for _ in range(9):
+        await attempt(client, "alice")  # so that one attempt is left, for the account and from its address
+
+    async with asyncio.timeout(20):
+        responses = await asyncio.gather(*(attempt(client, "alice", alice.password) for _ in range(50)))
+
+    assert {response.status_code for response in responses} == {200}
 
 
 async def test_failures_that_were_stored_in_another_order_make_no_attempt_wait(

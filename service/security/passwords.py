@@ -38,6 +38,7 @@ class Passwords:
         """At most ``queue`` passwords may be waiting or hashed at a time; the next is rejected."""
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_lower_priority)
+        self.queue = queue
         self._free_slots = queue
         self._dummy_hash = _dummy_hash(self._hasher)
 

@@ -196,6 +196,8 @@ class Exchange:
         status, connection = self._start["status"], self._connection
         lines = [_STATUS_LINES[status]]
         fields = (*connection.shared.default_headers, *complete(self._start.get("headers", ())))
+        if connection.shared.fields_for:
+            fields = (*fields, *connection.shared.fields_for(self.scope))
         lines += [field.line if type(field) is Field else self._encode_field(*field) for field in fields]
         lines.append(b"x-request-id: %b\r\n" % request_id(self.scope))
         is_head = self.scope["method"] == "HEAD"

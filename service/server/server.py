@@ -13,11 +13,12 @@ from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+from litestar.types import ASGIApp
 
 from service.app import create_app
 from service.http.headers import Field
 from service.server.connection import Connection
-from service.server.shedding import LoadShedding
+from service.server.edge import fields_for, wrap
 from service.server.state import TICK_SECONDS, Connections, Limits
 from service.settings import Settings
 
@@ -53,7 +54,7 @@ class Config(uvicorn.Config):
         """``app`` replaces the one that each process builds from the settings."""
         self.settings = settings
         super().__init__(
-            partial(LoadShedding, app, settings.max_requests) if app else partial(build, settings),
+            partial(wrap, app, settings) if app else partial(build, settings),
             factory=True,
             loop="uvloop",
             http=Connection,
@@ -63,14 +64,14 @@ class Config(uvicorn.Config):
             log_config=log_config,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nobody may claim another address than the peer's
+            proxy_headers=False,  # see edge.py
             workers=settings.workers,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
 
 
-def build(settings: Settings) -> LoadShedding:
-    return LoadShedding(create_app(settings), settings.max_requests)
+def build(settings: Settings) -> ASGIApp:
+    return wrap(create_app(settings), settings)
 
 
 class Server(uvicorn.Server):
@@ -87,6 +88,7 @@ class Server(uvicorn.Server):
             client_timeout_seconds=self.settings.client_timeout_seconds,
         )
         self.server_state = Connections(self.limits)
+        self.server_state.fields_for = fields_for(self.settings)
         self._drain_until = 0.0
         self.opening: set[asyncio.Task[Any]] = set()  # accepted connections before connection_made
 

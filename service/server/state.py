@@ -15,14 +15,19 @@ CLOSED         the transport is closed                        none
 """
 
 import logging
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 from uvicorn.server import ServerState
 
+from service.http.headers import Field
+
 if TYPE_CHECKING:
     from service.server.connection import Connection
+
+FieldsFor = Callable[[Any], tuple[Field, ...]]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,7 @@ class Connections(ServerState):
         super().__init__()
         self.ticks = 0
         self.closing = False  # every response announces the close
+        self.fields_for: FieldsFor | None = None  # fields of a response that depend on its request
         self._unflushed: list[Connection] = []
         self.ticks_in: dict[State, float] = {}
         self.limit(limits)
