@@ -148,6 +148,11 @@ class KeyInProgress(ServiceError):
     detail = "A request with this key is in progress"
 
 
+class ListChanged(ServiceError):
+    status, code = 412, "list_changed"
+    detail = "The list has changed"
+
+
 class PostChanged(ServiceError):
     status, code = 412, "post_changed"
     detail = "The post has changed"

@@ -431,3 +431,49 @@ async def test_a_list_of_ten_thousand_tags_is_read_at_once(client: httpx.AsyncCl
 
     assert changed.status_code == 200
     assert_problem(spaces, 400, "malformed_precondition")
+
+
+async def test_the_tag_of_a_list_covers_its_rows_and_its_link(client: httpx.AsyncClient, alice: Person) -> None:
+    async def tag(path: str = "/posts?limit=2") -> str:
+        response = await client.get(path)
+        assert (await client.head(path)).headers["etag"] == response.headers["etag"]
+        return response.headers["etag"]
+
+    tags = [await tag()]
+    made = [await alice.publish() for _ in range(2)]
+    tags.append(await tag())
+    await client.patch(f"/posts/{made[1]['id']}", json={"content": "New"}, headers=alice.headers)
+    tags.append(await tag())
+    await client.patch(f"/posts/{made[0]['id']}", json={"content": "New"}, headers=alice.headers)
+    tags.append(await tag())
+    assert await tag() == tags[-1]
+    made.append(await alice.publish())  # it is on the next page, to which the Link leads now
+    tags.append(await tag())
+    tags.append(await tag("/posts?limit=1"))
+    tags.append(await tag("/posts/?limit=2"))  # the reference in Link is another one
+    await client.delete(f"/posts/{made[0]['id']}", headers=alice.headers)
+    tags.append(await tag())
+
+    assert len(set(tags)) == len(tags)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_list_that_the_client_has_is_not_sent_again(
+    client: httpx.AsyncClient, alice: Person, method: str
+) -> None:
+    for _ in range(3):
+        await alice.publish()
+    path = f"/posts?limit=2&user_id={alice.id}"
+    listed = await client.get(path)
+    tag = listed.headers["etag"]
+
+    same = await client.request(method, path, headers={"If-None-Match": f'"x", W/{tag}'})
+    other = await client.request(method, path, headers={"If-None-Match": '"x"'})
+    changed = await client.get(path, headers={"If-Match": '"x"'})
+    malformed = await client.get(path, headers={"If-None-Match": "x"})
+
+    assert (same.status_code, same.content) == (304, b"")
+    assert (same.headers["etag"], same.headers["cache-control"]) == (tag, "no-cache")
+    assert (other.status_code, other.headers["link"]) == (200, listed.headers["link"])
+    assert_problem(changed, 412, "list_changed", "The list has changed")
+    assert_problem(malformed, 400, "malformed_precondition")

@@ -8,6 +8,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from service.errors import (
     KeyInProgress,
     KeyUsedWithAnotherBody,
+    ListChanged,
     MalformedIdempotencyKey,
     MalformedPrecondition,
     OnlyOwnerMayDelete,
@@ -17,7 +18,7 @@ from service.errors import (
 )
 from service.http.idempotency import IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, idempotency_key
 from service.http.links import LOCATION, NEXT_PAGE, next_page, relative
-from service.http.preconditions import ETAG, IF_MATCH, IF_NONE_MATCH, post_tag, tagged, version_condition
+from service.http.preconditions import ETAG, IF_MATCH, IF_NONE_MATCH, page_tag, post_tag, tagged, version_condition
 from service.http.requests import Request
 from service.http.responses import JSONResponse, encode
 from service.http.routes import delete, get, patch, post
@@ -72,7 +73,9 @@ class PostController(Controller):
         public=True,
         summary="List posts",
         response_description="A page of posts.",
-        response_headers=[NEXT_PAGE],
+        response_headers=[NEXT_PAGE, ETAG],
+        reads_headers=(IF_MATCH, IF_NONE_MATCH),
+        fails_with=(MalformedPrecondition, ListChanged),
     )
     async def list_posts(
         self,
@@ -96,7 +99,7 @@ class PostController(Controller):
         else:
             page = await posts.select_page_of_user(request.db, user_id, after, limit)
         link = next_page(request.scope, page.posts, more=page.more, limit=limit, user_id=user_id)
-        return JSONResponse(page.posts, headers=link)
+        return tagged(request.scope, page.posts, page_tag(page.digest, link), link, otherwise=ListChanged)
 
     @get(
         "/{post_id:str}",

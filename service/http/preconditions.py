@@ -1,7 +1,8 @@
 """Entity tags, and the conditions on them in a request (RFC 9110, sections 8.8.3 and 13)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -78,6 +79,13 @@ def _fields(scope: Scope) -> dict[bytes, bytes]:
 def post_tag(stored: StoredPost) -> str:
     """The strong entity tag of a post."""
     return f'"{stored.post.id}-{stored.version}-{FORMAT}"'
+
+
+def page_tag(digest: bytes, link: Mapping[str, str]) -> str:
+    """The strong entity tag of a page of posts and its ``Link``. ``digest`` is that of its ids and versions."""
+    whole = blake2b(digest, digest_size=16)
+    whole.update(link.get("Link", "").encode())
+    return f'"{whole.hexdigest()}-{FORMAT}"'
 
 
 def tagged(

@@ -1,10 +1,11 @@
 """SQL for posts."""
 
+import hashlib
 from collections.abc import Collection
 from typing import Final
 
 import asyncpg
-from msgspec import UNSET
+from msgspec import UNSET, msgpack
 
 from service.database.database import Database, Rows, coalesced
 from service.errors import InvalidToken, PostChanged
@@ -105,6 +106,15 @@ def _stored_post(rows: Rows) -> StoredPost | None:
     return stored_post(rows[0]) if rows else None
 
 
+def posts_of(rows: Rows) -> tuple[list[Post], bytes]:
+    """The posts of a page, and a digest of their ids and versions, which changes with any of them."""
+    if not rows:
+        return [], b""
+    ids, titles, contents, user_ids, dates, versions = zip(*rows, strict=True)
+    digest = hashlib.blake2b(msgpack.encode((ids, versions)), digest_size=16).digest()
+    return [*map(Post, ids, titles, contents, user_ids, dates)], digest
+
+
 # Keyset paging: the index finds the start of a page, however far down the list it is.
 SELECT_PAGE: Final = """
 select
@@ -112,7 +122,8 @@ select
     title,
     content,
     user_id,
-    rfc3339(date_posted) as date_posted
+    rfc3339(date_posted) as date_posted,
+    version
 from posts
 where id > $1
 order by id
@@ -125,7 +136,7 @@ async def select_page(db: Database, after: int, limit: int) -> PostPage:
     """Read up to ``limit`` posts whose id is above ``after``."""
     # One row more than the page holds shows whether another page follows.
     rows = await db.fetch(SELECT_PAGE, after, limit + 1)
-    return PostPage([Post(*row) for row in rows[:limit]], more=len(rows) > limit)
+    return PostPage(*posts_of(rows[:limit]), more=len(rows) > limit)
 
 
 SELECT_PAGE_OF_USER: Final = """
@@ -134,7 +145,8 @@ select
     title,
     content,
     user_id,
-    rfc3339(date_posted) as date_posted
+    rfc3339(date_posted) as date_posted,
+    version
 from posts
 where
     user_id = $1
@@ -148,7 +160,7 @@ limit $3
 async def select_page_of_user(db: Database, user_id: int, after: int, limit: int) -> PostPage:
     """Read up to ``limit`` posts of a user whose id is above ``after``."""
     rows = await db.fetch(SELECT_PAGE_OF_USER, user_id, after, limit + 1)
-    return PostPage([Post(*row) for row in rows[:limit]], more=len(rows) > limit)
+    return PostPage(*posts_of(rows[:limit]), more=len(rows) > limit)
 
 
 # Every pair has a row, with nulls for a post that does not exist and for a session that has ended.

@@ -39,9 +39,10 @@ class StoredPost(Struct, frozen=True, gc=False):
 
 
 class PostPage(Struct, frozen=True, gc=False):
-    """One page of a list of posts, in the order of their ids."""
+    """One page of a list of posts, in the order of their ids, with a digest of their ids and versions."""
 
     posts: list[Post]
+    digest: bytes
     more: bool
 
 
