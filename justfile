@@ -91,10 +91,11 @@ format: environment
     {{ python }} -m ruff format .
     {{ python }} -m ruff check --fix .
 
-# Update both lock files to the newest versions that pyproject.toml allows.
+# Update the lock files to the newest versions that pyproject.toml allows.
 lock:
-    {{ lock }} --upgrade --group dev --output-file requirements-dev.lock
+    {{ lock }} --upgrade --group dev --extra otel --output-file requirements-dev.lock
     {{ lock }} --upgrade --constraint requirements-dev.lock --output-file requirements.lock
+    {{ lock }} --upgrade --constraint requirements-dev.lock --extra otel --output-file requirements-otel.lock
 
 # Build the image and run service and database in containers.
 [no-exit-message]

@@ -17,6 +17,7 @@ from service import settings, usage
 from service.database import check as database
 from service.database import schema, signing_key
 from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
+from service.observability import logs
 from service.server import server, supervisor
 from service.settings import Settings
 
@@ -26,18 +27,26 @@ logger = logging.getLogger("service")
 def main(arguments: list[str]) -> None:
     command = usage.parser().parse_args(arguments).command
     handle_stop_signals(exit_on_signal)
-    logging.config.dictConfig(server.LOGGING)
     run = {None: serve, "migrate": migrate, "check": check}[command]
     run(load_settings())
 
 
 def load_settings() -> Settings:
+    """Read the settings and configure logging."""
+    try:
+        chosen = settings.load()
+    except settings.SettingsError as error:
+        logging.config.dictConfig(logs.configuration())
+        _warn_of_misspelt()
+        fail(f"The settings are not valid:\n{error}")
+    logging.config.dictConfig(logs.configuration(chosen.log_format, chosen.log_level))
+    _warn_of_misspelt()
+    return chosen
+
+
+def _warn_of_misspelt() -> None:
     for name, meant in usage.misspelt(os.environ).items():
         logger.warning("%s is not a setting and has no effect: is %s meant?", name, meant)
-    try:
-        return settings.load()
-    except settings.SettingsError as error:
-        fail(f"The settings are not valid:\n{error}")
 
 
 def migrate(chosen: Settings) -> None:

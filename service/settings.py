@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -24,11 +25,16 @@ MOST_PASSWORD_THREADS: Final = 4  # unless PASSWORD_THREADS says otherwise
 _PLACEHOLDERS = ("change", "secret", "placeholder", "example", "replace", "09d25e094faa6ca2556c818166b7a956")
 
 
+# Settings whose values are words, in upper or lower case.
+_WORDS: Final = {"ACCESS_LOG", "LOG_FORMAT", "LOG_LEVEL"}
+
+
 class SettingsError(Exception):
     """One line per faulty variable."""
 
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Switch = Literal["on", "off"]
 
 
 class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
@@ -55,7 +61,8 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     ]
     secret_key_file: Annotated[str, Meta(description="a file that contains the key, instead of `SECRET_KEY`")] = ""
     secret_key_previous: Annotated[
-        bytes, Meta(description="another key, whose tokens are valid as well; see README.md, *Rotate `SECRET_KEY`*")
+        bytes,
+        Meta(description="another key, whose tokens are valid as well; see *Rotate `SECRET_KEY`*"),
     ] = b""
     data_directory: Annotated[str, Meta(description="the generated key, and the data of `just up`")] = ".data"
     host: Annotated[str, Meta(description="the address to listen on")] = "127.0.0.1"
@@ -158,11 +165,31 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
             description="passwords waiting or being hashed, per worker; the next one gets a 503",
         ),
     ] = 256
+    access_log: Annotated[
+        Switch, Meta(description="`on`: a line for each request. `just up` and Compose switch it on")
+    ] = "off"
+    log_format: Annotated[Literal["text", "json"], Meta(description="`json`: one JSON object per record")] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="`debug`, `info`, `warning` or `error`")
+    ] = "info"
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="the port of Prometheus metrics, on `HOST`; 0 switches them off")
+    ] = 0
+    otel_exporter_otlp_endpoint: Annotated[
+        str,
+        Meta(
+            pattern="^https?://",
+            description="the collector of OpenTelemetry traces",
+            examples=["http://collector:4318"],
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if settings that are valid by themselves contradict each other."""
         if self.password_memory_kib < 8 * self.password_lanes:
             raise ValueError("PASSWORD_MEMORY_KIB: must be at least 8 for each of PASSWORD_LANES")
+        if self.metrics_port and self.metrics_port == self.port:
+            raise ValueError("METRICS_PORT: must not be PORT")
 
     def __repr__(self) -> str:
         """Leave out the values: two of them are secrets."""
@@ -173,6 +200,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises ``SettingsError`` with all faults."""
     given = {name: environment.get(name, "").strip() for name in Settings.__struct_encode_fields__}
     values: dict[str, Any] = {name: text for name, text in given.items() if text}
+    values |= {name: values[name].lower() for name in _WORDS & values.keys()}
     faults = []
     for name, parse in (("TRUSTED_PROXIES", parse_proxies), ("CORS_ORIGINS", parse_origins)):
         try:
@@ -194,6 +222,10 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         settings = msgspec.convert(values, Settings, strict=False)
     except ValidationError:
         faults += _faults(values)
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in values and not find_spec("opentelemetry"):
+        faults.append(
+            "OTEL_EXPORTER_OTLP_ENDPOINT: needs the packages of requirements-otel.lock, which are not installed"
+        )
     if faults:
         raise SettingsError("\n".join(faults))
     if "PASSWORD_THREADS" not in values:

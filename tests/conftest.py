@@ -42,6 +42,7 @@ PROGRAMS = {
     "openssl": shutil.which("openssl"),
     "pgbouncer": poolers.PGBOUNCER,
     "prlimit": shutil.which("prlimit"),
+    "promtool": shutil.which("promtool"),
     "root": str(os.geteuid() == 0 or ""),
     "sandbox_command": sandbox.SYSTEMD_ANALYZE and sandbox.LIBSECCOMP,
     "seccomp": denied.MODULE,
@@ -101,6 +102,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
                 "openssl",
                 "pgbouncer",
                 "prlimit",
+                "promtool",
                 "seccomp",
                 "systemd_analyze",
             )
@@ -266,6 +268,12 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def promtool() -> str:
+    assert PROGRAMS["promtool"]
+    return PROGRAMS["promtool"]
 
 
 @pytest.fixture

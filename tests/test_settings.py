@@ -67,6 +67,11 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
             "PASSWORD_LANES": "2",
             "PASSWORD_THREADS": "7",
             "PASSWORD_QUEUE": "9",
+            "ACCESS_LOG": "On",
+            "LOG_FORMAT": "JSON",
+            "LOG_LEVEL": "DEBUG",
+            "METRICS_PORT": "9100",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         }
     )
 
@@ -88,6 +93,11 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
         password_lanes=2,
         password_threads=7,
         password_queue=9,
+        access_log="on",
+        log_format="json",
+        log_level="debug",
+        metrics_port=9100,
+        otel_exporter_otlp_endpoint="http://collector:4318",
     )
 
 
@@ -132,6 +142,8 @@ def test_all_invalid_settings_are_named_at_once() -> None:
         ("CLIENT_TIMEOUT_SECONDS", "soon", "must be a number above 0 and at most 3600"),
         ("CLIENT_TIMEOUT_SECONDS", "0", "must be a number above 0 and at most 3600"),
         ("DATABASE_TIMEOUT_SECONDS", "inf", "must be a number above 0 and at most 3600"),
+        ("ACCESS_LOG", "true", 'must be "off" or "on"'),
+        ("LOG_LEVEL", "verbose", 'must be "debug" or "error" or "info" or "warning"'),
         ("PASSWORD_LANES", "3", None),
     ],
 )
@@ -146,6 +158,10 @@ def test_an_invalid_setting_is_described_in_plain_words(
         "WORKERS: must be a whole number from 1 to 256",
         "PASSWORD_MEMORY_KIB: must be at least 8 for each of PASSWORD_LANES",
     ]
+
+
+def test_the_metrics_have_a_port_of_their_own(environment: dict[str, str]) -> None:
+    assert faults(environment | {"METRICS_PORT": "8000"}) == ["METRICS_PORT: must not be PORT"]
 
 
 def test_the_bounds_of_a_setting_are_those_of_its_type(environment: dict[str, str]) -> None:

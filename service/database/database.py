@@ -6,18 +6,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial, wraps
 from operator import itemgetter
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 import asyncpg
 
 from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
-from service.database.pool import ConnectionPool
+from service.database.pool import ConnectionPool, Usage
 from service.database.pooled_connection import PooledConnection
 from service.database.pooler import SHARED_SESSION_ERRORS
 from service.database.single_flight import SingleFlight
 from service.database.statement_errors import ROW_ERRORS, UNAVAILABLE
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
+from service.observability.context import current_requests
 
 # Seconds after which a health probe reports that the database does not answer.
 _PROBE_TIMEOUT: Final = 1
@@ -40,10 +41,13 @@ class Database:
     All of these raise ``DatabaseUnavailable``, or the error that asyncpg raises for a faulty statement.
     """
 
+    pool_class: ClassVar = ConnectionPool
+    transaction_class: ClassVar = Transaction
+
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
         self._timeout = timeout
-        self._pool = ConnectionPool(url, size=connections, timeout=timeout)
+        self._pool = self.pool_class(url, size=connections, timeout=timeout)
         self._loaders: dict[tuple[str, Row], BatchLoader[Any, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
@@ -99,7 +103,7 @@ class Database:
         failed. If this raises ``DatabaseUnavailable``, it may or may not have been applied.
         """
         pooled = await self._pool.acquire()
-        transaction = Transaction(pooled.connection)
+        transaction = self.transaction_class(pooled.connection)
         try:
             async with asyncio.timeout(self._timeout) as deadline:
                 await transaction.run("begin")
@@ -166,7 +170,9 @@ class Database:
             resolve(futures, built[key])
 
     async def _run_calls(self, batch: dict[Call, list["Future[Any]"]]) -> None:
+        requests: Any = current_requests.get()
         for (read, arguments), futures in batch.items():
+            current_requests.set({future: requests[future] for future in futures})
             run_in_background(settle(futures, read(self, *arguments)))
 
     async def write(self, statement: str, batch_statement: str, *row: Any, key: int | None = None) -> Any:
@@ -179,7 +185,7 @@ class Database:
         if (batcher := self._batchers.get(statement)) is None:
             batcher = self._batchers[statement] = WriteBatcher(
                 partial(self._write_all, batch_statement),
-                lambda one: self.write_row(statement, *one),
+                partial(self._write_one, statement),
                 ROW_ERRORS,
                 ConnectionLost,
             )
@@ -188,6 +194,12 @@ class Database:
     async def _write_all(self, batch_statement: str, rows: list[Row]) -> dict[int, Row]:
         written = await self.run(batch_statement, *zip(*rows, strict=True))
         return {row[0] - 1: row[1:] for row in written}
+
+    async def _write_one(self, statement: str, row: Row) -> asyncpg.Record | None:
+        return await self.write_row(statement, *row)
+
+    def usage(self) -> Usage:
+        return self._pool.usage()
 
     async def answers(self) -> bool:
         """Whether the database answers now, and accepts writes. Concurrent callers share one probe."""

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from asyncpg import ReadOnlySQLTransactionError
+from msgspec import Struct
 
 from service.database.maintenance import check_deadlines, open_connections
 from service.database.pooled_connection import MAX_UNCHECKED, PooledConnection, State
@@ -14,6 +15,16 @@ from service.database.pooler import SHARED_SESSION_ERRORS
 from service.database.status import Status
 from service.database.waiters import Waiters
 from service.errors import DatabaseUnavailable
+
+
+class Usage(Struct, frozen=True):
+    """How many connections there are, and how many callers wait for one."""
+
+    size: int  # the most
+    open: int
+    idle: int
+    waiting: int
+    available: bool
 
 
 class ConnectionPool:
@@ -57,6 +68,15 @@ class ConnectionPool:
                 self.close(pooled)
             self.status.available = False
             self.waiters.reject()
+
+    def usage(self) -> Usage:
+        return Usage(
+            size=self.size,
+            open=len(self.open),
+            idle=len(self._idle),
+            waiting=sum(not waiter.done() for waiter in self.waiters),
+            available=self.status.available,
+        )
 
     async def acquire(self) -> PooledConnection:
         """Take a connection for one statement. Raises ``DatabaseUnavailable``."""

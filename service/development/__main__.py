@@ -6,7 +6,6 @@ if __name__ == "__main__":
     # While the modules are imported, Ctrl-C ends the process without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import logging.config
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +25,6 @@ PLACEHOLDER: Final = "postgresql://postgres@/postgres"
 
 def main() -> None:
     commands.handle_stop_signals(_exit_once)
-    logging.config.dictConfig(server.LOGGING)
     url = os.environ.get("DATABASE_URL", "").strip()
     os.environ["DATABASE_URL"] = url or PLACEHOLDER
     if not os.environ.get("ACCESS_LOG", "").strip():

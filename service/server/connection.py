@@ -312,7 +312,7 @@ class Connection(asyncio.Protocol):
 
 
 def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
-    """Host and port, which are unknown for a client that has gone already.
+    """Host and port, which are unknown if the client has disconnected already.
 
     A socket for IPv6 also accepts IPv4, and writes its addresses ``::ffff:192.0.2.1``.
     """

@@ -15,7 +15,7 @@ CLOSED         the transport is closed                        none
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,7 @@ from msgspec import Struct
 from uvicorn.server import ServerState
 
 from service.http.headers import Field
+from service.server.exchange import Exchange
 
 if TYPE_CHECKING:
     from service.server.connection import Connection
@@ -66,7 +67,8 @@ class Connections(ServerState):
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.ticks = 0
-        self.closing = False  # every response announces the close
+        self.closing = False  # every response announces the close of its connection
+        self.run: Callable[[Exchange], Coroutine[Any, Any, None]] = Exchange.run
         self.fields_for: FieldsFor | None = None  # fields of a response that depend on its request
         self._unflushed: list[Connection] = []
         self.ticks_in: dict[State, float] = {}
