@@ -12,7 +12,7 @@ create table idempotency_keys (
     constraint idempotency_keys_user_id_fkey foreign key (user_id) references users(id) on delete cascade
 );
 
-comment on column idempotency_keys.digest is 'BLAKE2b of title and content. Another one means another request.';
+comment on column idempotency_keys.digest is 'A hash of title and content. Another one means another request.';
 comment on column idempotency_keys.post_id is 'No foreign key: the response is sent again after the post is deleted.';
 
 -- Keys that have expired, which are deleted a batch at a time.

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 import asyncpg
-from msgspec import Struct
+from msgspec import Struct, msgpack
 
 from service.database.database import Database, Rows
 from service.errors import InvalidToken, KeyInProgress, KeyUsedWithAnotherBody
@@ -95,8 +95,7 @@ async def insert_post(
 
     Raises ``InvalidToken`` if the session has ended, ``KeyInProgress`` or ``KeyUsedWithAnotherBody``.
     """
-    # The separator is in no title.
-    digest = hashlib.blake2b(f"{post.title}\0{post.content}".encode(), digest_size=32).digest()
+    digest = hashlib.blake2b(msgpack.encode(post), digest_size=32).digest()
     insert = partial(_insert, db, principal, (key, digest), post, encode)
     while True:
         try:

@@ -81,8 +81,8 @@ async def insert(db: Database, principal: Principal, post: PostCreate) -> Stored
 
 
 def stored_post(row: asyncpg.Record) -> StoredPost:
-    post_id, title, content, user_id, date_posted, version = row
-    return StoredPost(Post(post_id, title, content, user_id, date_posted), version)
+    *fields, version = row
+    return StoredPost(Post(*fields), version)
 
 
 SELECT: Final = """
@@ -110,9 +110,9 @@ def posts_of(rows: Rows) -> tuple[list[Post], bytes]:
     """The posts of a page, and a digest of their ids and versions, which changes with any of them."""
     if not rows:
         return [], b""
-    ids, titles, contents, user_ids, dates, versions = zip(*rows, strict=True)
-    digest = hashlib.blake2b(msgpack.encode((ids, versions)), digest_size=16).digest()
-    return [*map(Post, ids, titles, contents, user_ids, dates)], digest
+    *columns, versions = zip(*rows, strict=True)  # by columns, which is faster than by rows
+    digest = hashlib.blake2b(msgpack.encode((columns[0], versions)), digest_size=16).digest()
+    return [*map(Post, *columns)], digest
 
 
 # Keyset paging: the index finds the start of a page, however far down the list it is.
