@@ -17,7 +17,7 @@ from service.structs.posts import ANY_VERSION, StoredPost, VersionCondition
 # Increase it with every change to how a post is represented: caches and clients then have another tag.
 FORMAT: Final = 1
 
-_PATTERN: Final = r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'
+_PATTERN: Final = r'^(\*|((W/)?"[!#-~]*")?( *, *((W/)?"[!#-~]*")?)*)$'
 # As the OpenAPI document describes them. As parameters of a handler they would make every read slower.
 IF_MATCH: Final = {
     "name": "If-Match",
