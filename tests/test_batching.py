@@ -13,7 +13,7 @@ from service.database.batching import MAX_BATCH_ROWS, MAX_QUEUED_WRITES
 from service.database.database import ConnectionLost, Database
 from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
-from service.queries import posts, users
+from service.queries import pages, posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate
 from service.structs.sessions import Principal
 from tests.people import Person, assert_problem
@@ -170,7 +170,7 @@ async def test_cancelling_one_reader_does_not_affect_the_others(recorder: Record
 
 
 async def _page(db: Database) -> list[Any]:
-    return (await posts.select_page(db, 0, 50)).posts
+    return (await pages.select_page(db, 50)).posts
 
 
 async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, principal: Principal) -> None:
@@ -199,13 +199,13 @@ async def test_equal_pages_requested_together_are_read_once(recorder: Recorder, 
     written = [await insert(recorder, principal, post()) for _ in range(3)]
 
     first, again, other = await asyncio.gather(
-        posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 2)
+        pages.select_page(recorder, 50), pages.select_page(recorder, 50), pages.select_page(recorder, 2)
     )
 
     assert first is again
     assert first.posts == written
     assert other.posts == written[:2]
-    assert recorder.count(posts.SELECT_PAGE) == 2
+    assert recorder.count(pages.SELECT_PAGE) == 2
 
 
 async def test_profiles_requested_together_share_a_statement(
@@ -239,8 +239,8 @@ async def test_queued_writes_share_a_statement_and_each_returns_its_own_row(
 
     assert [one.title for one in written] == titles
     assert len({one.id for one in written}) == len(titles)
-    assert await posts.select_page(recorder, 0, 1000) is not None
-    assert (await posts.select_page(recorder, 0, 1000)).posts == written
+    assert await pages.select_page(recorder, 1000) is not None
+    assert (await pages.select_page(recorder, 1000)).posts == written
     assert recorder.count(posts.INSERT_MANY) == 3
 
 

@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.database.database import Database
 from service.errors import DatabaseUnavailable
-from service.queries.posts import SELECT_PAGE_OF_USER
+from service.queries.pages import SELECT_PAGE_OF_USER
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person
@@ -119,7 +119,7 @@ async def test_an_export_that_the_database_interrupts_is_not_complete(
     run = Database.run
 
     async def fail(database: Database, statement: str, *arguments: Any) -> Any:
-        if statement == SELECT_PAGE_OF_USER and arguments[1]:
+        if statement == SELECT_PAGE_OF_USER and arguments[0]:
             raise DatabaseUnavailable
         return await run(database, statement, *arguments)
 

@@ -18,7 +18,7 @@ from service.database.connecting import SESSION_SETTINGS
 from service.database.database import Database
 from service.database.pooler import REMEDY, SharedSession
 from service.errors import DatabaseUnavailable
-from service.queries import posts, users
+from service.queries import pages, posts, users
 from service.settings import Settings
 from service.structs.posts import PostCreate
 from tests.conftest import Serve
@@ -108,14 +108,14 @@ async def test_a_read_never_executes_the_statement_of_another_process(
     async with reader.lifespan(), writer.lifespan():
         # asyncpg's numbers of statements start from the same number in each process.
         monkeypatch.setattr(asyncpg.connection, "_uid", 0)
-        await reader.fetch(posts.SELECT_PAGE, 1, 2)
+        await reader.fetch(pages.SELECT_PAGE, 1, 2)
         async with holder.transaction():  # it holds the reader's session
             monkeypatch.setattr(asyncpg.connection, "_uid", 0)
             await writer.write_row(posts.DELETE, 99, 99)
 
             # As for `GET /posts?after=2&limit=1`, in the session in which the delete has been prepared.
             with suppress(DatabaseUnavailable):  # PgBouncer 1.21 and newer would find the reader's statement
-                await reader.fetch(posts.SELECT_PAGE, 2, 2)
+                await reader.fetch(pages.SELECT_PAGE, 2, 2)
     await holder.close()
     monkeypatch.undo()
 

@@ -1,11 +1,13 @@
 """Posts: anyone may read them, and only the owner may change them."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 from litestar import Controller
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from service.errors import (
+    FaultyField,
     KeyInProgress,
     KeyUsedWithAnotherBody,
     ListChanged,
@@ -22,11 +24,33 @@ from service.http.preconditions import ETAG, IF_MATCH, IF_NONE_MATCH, page_tag, 
 from service.http.requests import Request
 from service.http.responses import JSONResponse, encode
 from service.http.routes import delete, get, patch, post
-from service.queries import idempotency_keys, posts, sessions
+from service.queries import idempotency_keys, pages, posts, search, sessions
 from service.queries.idempotency_keys import StoredResponse
+from service.security import positions
 from service.security.guards import requires_post_ownership
-from service.structs.fields import MAX_ID, PostId
-from service.structs.posts import Post, PostCreate, PostUpdate, StoredPost
+from service.structs.fields import MAX_ID, NOT_A_POSITION, WITHOUT_NUL, PagePosition, PostId, is_id
+from service.structs.posts import Post, PostCreate, PostPage, PostUpdate, SearchPage, Sort, StoredPost
+
+NOT_A_NUMBER: Final = f"must be a whole number from 0 to {MAX_ID}"
+
+
+def check_query(request: Any, texts: Mapping[str, Any]) -> list[FaultyField]:
+    """Find the faults of a list's query that depend on whether it has ``q``."""
+    query, after, user_id = texts.get("q"), texts.get("after"), texts.get("user_id")
+    if query is None:
+        return [] if after is None or is_id(after) or after == "0" else [FaultyField("/after", NOT_A_NUMBER)]
+    faults = [FaultyField("/sort", "must not be combined with q")] if "sort" in texts else []
+    if after is not None and not _is_position(request, after, query, user_id):
+        faults.append(FaultyField("/after", NOT_A_POSITION))
+    return faults
+
+
+def _is_position(request: Any, after: str, query: str, user_id: str | None) -> bool:
+    if len(after) != positions.LENGTH:
+        return False
+    if user_id is not None and not is_id(user_id):
+        return True  # nobody can tell
+    return request.search_positions.read(after, query, user_id and int(user_id)) is not None
 
 
 def _location(request: Request, post_id: int) -> str:
@@ -71,34 +95,59 @@ class PostController(Controller):
     @get(
         "/",
         public=True,
-        summary="List posts",
+        summary="List or search posts",
         response_description="A page of posts.",
         response_headers=[NEXT_PAGE, ETAG],
         reads_headers=(IF_MATCH, IF_NONE_MATCH),
         fails_with=(MalformedPrecondition, ListChanged),
+        query_rule=check_query,
     )
-    async def list_posts(
+    async def list_posts(  # noqa: PLR0913, PLR0917 - the parameters of the query
         self,
         request: Request,
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="The most posts on a page.")] = 50,
         after: Annotated[
-            int,
+            PagePosition | None,
             QueryParameter(
-                ge=0,
-                le=MAX_ID,
-                description="Only posts with a higher id. For paging: a post with a smaller id may be committed later.",
+                description="Where the page begins; the `Link` header of the page before has it. Without `q` it is the "
+                "last id of that page. With `q` it is opaque, and valid only for the same `q` and `user_id`. It is for "
+                "paging, not for following new posts: a post with a smaller id may be committed later.",
             ),
-        ] = 0,
+        ] = None,
         user_id: Annotated[
             int | None, QueryParameter(ge=1, le=MAX_ID, description="Only the posts of this user.")
         ] = None,
+        sort: Annotated[
+            Sort,
+            QueryParameter(description="`id`, the default: the lowest id first; `-id`: the highest. Not with `q`."),
+        ] = "id",
+        q: Annotated[
+            str | None,
+            QueryParameter(
+                min_length=1,
+                max_length=200,
+                pattern=WITHOUT_NUL,
+                description="Only posts with these words, the best match first, then the highest id: all words, or "
+                'with `or` one of them; `"a phrase"`; `-word` must not occur. More than 1,000 matches are ranked in '
+                "groups, the newest first. Titles weigh more; of a content, the first 20,000 characters count.",
+            ),
+        ] = None,
     ) -> JSONResponse[list[Post]]:
-        """Posts by id, a page at a time. While more follow, the `Link` header leads to the next page."""
-        if user_id is None:
-            page = await posts.select_page(request.db, after, limit)
+        """Posts by id, or by relevance for a query, a page at a time.
+
+        While more follow, the `Link` header leads to the next page, which may be empty if the posts that a search has
+        not looked at yet do not match.
+        """
+        page: PostPage | SearchPage
+        if q is None:
+            page = await pages.select_page(request.db, limit, None if after is None else int(after), user_id, sort)
+            order = None if sort == "id" else sort
+            link = next_page(request.scope, page.after, limit=limit, user_id=user_id, sort=order)
         else:
-            page = await posts.select_page_of_user(request.db, user_id, after, limit)
-        link = next_page(request.scope, page.posts, more=page.more, limit=limit, user_id=user_id)
+            start = request.search_positions.read(after, q, user_id) if after else None
+            page = await search.search(request.db, q, limit, user_id, start)
+            following = page.after and request.search_positions.issue(page.after, q, user_id)
+            link = next_page(request.scope, following, limit=limit, user_id=user_id, q=q)
         return tagged(request.scope, page.posts, page_tag(page.digest, link), link, otherwise=ListChanged)
 
     @get(

@@ -1,15 +1,15 @@
 """SQL for posts."""
 
 import hashlib
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Iterable
+from typing import Any, Final
 
 import asyncpg
 from msgspec import UNSET, msgpack
 
-from service.database.database import Database, Rows, coalesced
+from service.database.database import Database, Rows
 from service.errors import InvalidToken, PostChanged
-from service.structs.posts import ANY_VERSION, Post, PostCreate, PostPage, PostUpdate, StoredPost, VersionCondition
+from service.structs.posts import ANY_VERSION, Post, PostCreate, PostUpdate, StoredPost, VersionCondition
 from service.structs.sessions import Principal
 
 # The statement finds the session alive, or inserts nothing. The owner is the user of the session.
@@ -106,61 +106,13 @@ def _stored_post(rows: Rows) -> StoredPost | None:
     return stored_post(rows[0]) if rows else None
 
 
-def posts_of(rows: Rows) -> tuple[list[Post], bytes]:
+def posts_of(rows: Collection[Iterable[Any]]) -> tuple[list[Post], bytes]:
     """The posts of a page, and a digest of their ids and versions, which changes with any of them."""
     if not rows:
         return [], b""
     *columns, versions = zip(*rows, strict=True)  # by columns, which is faster than by rows
     digest = hashlib.blake2b(msgpack.encode((columns[0], versions)), digest_size=16).digest()
     return [*map(Post, *columns)], digest
-
-
-# Keyset paging: the index finds the start of a page, however far down the list it is.
-SELECT_PAGE: Final = """
-select
-    id,
-    title,
-    content,
-    user_id,
-    rfc3339(date_posted) as date_posted,
-    version
-from posts
-where id > $1
-order by id
-limit $2
-"""
-
-
-@coalesced
-async def select_page(db: Database, after: int, limit: int) -> PostPage:
-    """Read up to ``limit`` posts whose id is above ``after``."""
-    # One row more than the page holds shows whether another page follows.
-    rows = await db.fetch(SELECT_PAGE, after, limit + 1)
-    return PostPage(*posts_of(rows[:limit]), more=len(rows) > limit)
-
-
-SELECT_PAGE_OF_USER: Final = """
-select
-    id,
-    title,
-    content,
-    user_id,
-    rfc3339(date_posted) as date_posted,
-    version
-from posts
-where
-    user_id = $1
-    and id > $2
-order by id
-limit $3
-"""
-
-
-@coalesced
-async def select_page_of_user(db: Database, user_id: int, after: int, limit: int) -> PostPage:
-    """Read up to ``limit`` posts of a user whose id is above ``after``."""
-    rows = await db.fetch(SELECT_PAGE_OF_USER, user_id, after, limit + 1)
-    return PostPage(*posts_of(rows[:limit]), more=len(rows) > limit)
 
 
 # Every pair has a row, with nulls for a post that does not exist and for a session that has ended.
