@@ -477,3 +477,21 @@ async def test_a_list_that_the_client_has_is_not_sent_again(
     assert (other.status_code, other.headers["link"]) == (200, listed.headers["link"])
     assert_problem(changed, 412, "list_changed", "The list has changed")
     assert_problem(malformed, 400, "malformed_precondition")
+
+
+@pytest.mark.parametrize("query", ["sort=-id", "q=word", "q=word&user_id={user_id}", "sort=-id&user_id={user_id}"])
+async def test_every_kind_of_list_has_a_tag(client: httpx.AsyncClient, alice: Person, query: str) -> None:
+    made = [await alice.publish(content=f"word {number}") for number in range(3)]
+    path = f"/posts?limit=2&{query.format(user_id=alice.id)}"
+    first = await client.get(path)
+    tag = first.headers["etag"]
+
+    same = await client.get(path, headers={"If-None-Match": tag})
+    listed = [post["id"] for post in first.json()]
+    await client.patch(f"/posts/{listed[0]}", json={"title": "New"}, headers=alice.headers)
+    changed = await client.get(path, headers={"If-None-Match": tag})
+
+    assert len(listed) == 2
+    assert set(listed) <= {post["id"] for post in made}
+    assert same.status_code == 304
+    assert (changed.status_code, changed.headers["etag"] != tag) == (200, True)
