@@ -339,6 +339,7 @@ EVERY_PRIVATE_ROUTE: list[tuple[str, str, Any]] = [
     ("GET", "/users/me/export", None),
     ("GET", "/users/me/sessions", None),
     ("DELETE", "/users/me/sessions", None),
+    ("DELETE", "/users/me/sessions/{session}", None),
     ("DELETE", "/users/me/sessions/1", None),
     ("DELETE", "/users/me/sessions/abc", None),
     ("POST", "/posts", NEW_POST),
@@ -368,17 +369,35 @@ def test_the_table_contains_every_private_route(settings: Settings) -> None:
     assert routes == {f"{method} {re.sub('{.*}|abc|999', '1', path)}" for method, path, _ in EVERY_PRIVATE_ROUTE}
 
 
+async def end(tokens: Tokens, db: asyncpg.Connection, how: str) -> None:
+    """End a session: its row is deleted, or remains until the next cleanup."""
+    if how == "revoked":
+        await tokens.client.post("/auth/revoke", data={"token": tokens.refresh})
+        return
+    [session_id] = [session["id"] for session in await tokens.sessions() if session["current"]]
+    await db.execute("update sessions set expires_at = now() where id = $1", session_id)
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
 @pytest.mark.parametrize(("method", "path", "body"), EVERY_PRIVATE_ROUTE)
 async def test_an_ended_session_has_no_access_to_any_route(
-    client: httpx.AsyncClient, alice: Person, mallory: Person, db: asyncpg.Connection, method: str, path: str, body: Any
+    client: httpx.AsyncClient,
+    alice: Person,
+    mallory: Person,
+    db: asyncpg.Connection,
+    how: str,
+    method: str,
+    path: str,
+    body: Any,
 ) -> None:
     tokens = await Tokens.log_in(alice)
     mine, theirs = await alice.publish(), await mallory.publish()
-    await client.post("/auth/revoke", data={"token": tokens.refresh})
+    await end(tokens, db, how)
     before = [tuple(row) for row in await db.fetch("select * from posts order by id")]
     sessions_before = await db.fetchval("select count(*) from sessions")
 
-    url = path.format(mine=mine["id"], theirs=theirs["id"])
+    other = await db.fetchval("select max(id) from sessions where user_id = $1 and expires_at > now()", alice.id)
+    url = path.format(mine=mine["id"], theirs=theirs["id"], session=other)
     response = await client.request(method, url, json=body, headers=tokens.headers)
 
     assert_problem(response, 401, "invalid_token", "Could not validate credentials")
@@ -425,11 +444,12 @@ async def test_no_write_that_is_sent_after_a_logout_is_applied(alice: Person, db
         assert await db.fetchval("select count(*) from posts") == before + statuses.count(201)
 
 
+@pytest.mark.parametrize("how", ["revoked", "expired"])
 async def test_callers_that_share_a_batch_each_get_their_own_answer(
-    client: httpx.AsyncClient, alice: Person, mallory: Person
+    client: httpx.AsyncClient, alice: Person, mallory: Person, db: asyncpg.Connection, how: str
 ) -> None:
     ended = await Tokens.log_in(alice)
-    await client.post("/auth/revoke", data={"token": ended.refresh})
+    await end(ended, db, how)
     headers = [alice.headers, ended.headers, mallory.headers] * 10
 
     async def request(method: str, url: str, body: Any = None) -> list[int]:
