@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import httpx
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from service.database import schema
+from service.development import data_directory
 from tests.databases import with_database, with_role
 from tests.people import Person
 from tests.processes import Start, free_port, read_output, read_until, wait_until_serving
@@ -309,11 +311,12 @@ async def test_the_data_of_just_up_survive_a_restart(start: Start, process_clien
 
 
 async def test_just_up_takes_over_the_database_of_one_that_was_killed(
-    start: Start, process_client: httpx.AsyncClient
+    start: Start, process_client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     process = await start("service.development")
     text = await read_until(process, "Uvicorn running on")
     alice = await Person.register(process_client, "alice")
+    url = data_directory.url_of(tmp_path / "data" / "postgres")
     process.kill()
     await process.wait()
 
@@ -326,7 +329,14 @@ async def test_just_up_takes_over_the_database_of_one_that_was_killed(
 
     assert kept.json() == alice.account
     assert servers
+    assert url
+    assert not directory_exists(url)
     assert still_running(servers) == []
+
+
+def directory_exists(url: str) -> bool:
+    """Whether the directory of a Unix socket exists."""
+    return Path(parse_qs(urlsplit(url).query)["host"][0]).is_dir()
 
 
 async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, process_client: httpx.AsyncClient) -> None:

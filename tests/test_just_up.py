@@ -225,19 +225,23 @@ async def test_just_up_does_not_touch_a_directory_of_other_files(start: Start, t
     assert mine.exists()
 
 
+def let_everyone_pass(folder: Path) -> None:
+    for above in (folder, *folder.parents):
+        above.chmod(stat.S_IMODE(above.stat().st_mode) | stat.S_IXOTH)
+
+
 @pytest.mark.usefixtures("root")
 async def test_as_root_folders_get_only_the_permission_to_pass(start: Start, tmp_path: Path) -> None:
+    let_everyone_pass(tmp_path)
     outer, inner = tmp_path / "outer", tmp_path / "outer" / "inner"
-    for folder, mode in ((tmp_path, 0o711), (outer, 0o700), (inner, 0o750)):
-        folder.mkdir(exist_ok=True)
+    for folder, mode in ((outer, 0o700), (inner, 0o750)):
+        folder.mkdir()
         folder.chmod(mode)
     process = await start("service.development", DATA_DIRECTORY=str(inner / "data"))
     said = await read_until(process, "Uvicorn running on")
 
-    modes = {
-        path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path, outer, inner, inner / "data" / "secret_key")
-    }
-    assert list(modes.values()) == [0o711, 0o701, 0o751, 0o600]
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (outer, inner, inner / "data" / "secret_key")]
+    assert modes == [0o701, 0o751, 0o600]
     [line] = [line for line in said.splitlines() if "does not run as root" in line]
     assert line == f"PostgreSQL does not run as root: the user nobody runs it, chmod o+x {outer} {inner}"
 
@@ -302,8 +306,7 @@ with embedded.running(Path(sys.argv[2]), announce=print):
 def test_an_ordinary_user_runs_the_server_as_itself(repository: Path, tmp_path: Path) -> None:
     uid = pwd.getpwnam("daemon").pw_uid
     os.chown(tmp_path, uid, uid)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o711)
+    let_everyone_pass(tmp_path.parent)
 
     command = [sys.executable, "-c", AS_ORDINARY_USER, str(uid), str(tmp_path / "postgres")]
     printed = subprocess.run(command, cwd=repository, check=False, capture_output=True, text=True).stdout  # noqa: S603
@@ -354,6 +357,16 @@ async def test_the_printed_address_is_one_that_a_browser_can_open(
 )
 def test_the_address_of_a_host(host: str, address: str) -> None:
     assert url(host, 80) == address
+
+
+async def test_just_up_prints_a_line_for_each_request(start: Start, process_client: httpx.AsyncClient) -> None:
+    process = await start("service.development")
+    await read_until(process, "Uvicorn running on")
+
+    response = await process_client.get("/posts")
+
+    line = await read_until(process, response.headers["X-Request-ID"])
+    assert line.split("service.access: ")[1].split()[:3] == ["GET", "/posts", "200"]
 
 
 async def test_a_second_just_up_names_the_first_and_not_its_port(start: Start) -> None:
@@ -426,7 +439,7 @@ async def test_just_psql_opens_the_database_of_database_url(start: Start, databa
     )
 
     said = await read_output(process)
-    assert said.splitlines()[0] == "Database  DATABASE_URL"
+    assert said.splitlines()[0].startswith("Database  DATABASE_URL on ")
     assert f"/{said.splitlines()[-1]}" in database_url
 
 

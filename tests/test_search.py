@@ -157,6 +157,7 @@ async def test_postgresql_parses_every_query(db: asyncpg.Connection, text: str) 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(word=HOSTILE.filter(lambda text: search.to_websearch(text.replace('"', " ").replace("-", " "))))
+@example(word="0\xa0")
 async def test_a_post_is_found_by_its_own_words(db: asyncpg.Connection, word: str) -> None:
     """The characters that separate words do so in a post as in a query."""
     words = search.to_websearch(f'"{word.replace(chr(34), " ")}"')

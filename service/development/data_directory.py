@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -89,9 +89,7 @@ def url_of(data: Path) -> str | None:
     """The URL of the database of the server that runs on a data directory."""
     if not server_of(data):
         return None
-    # The process, the data directory, the time of the start, the port, the directory of the socket, …
-    _, _, _, port, sockets, *_ = _lock_file(data)
-    return f"postgresql://postgres@/postgres?host={sockets}&port={port}"
+    return f"postgresql://postgres@/postgres?host={_socket_directory(data)}&port={_lock_file(data)[3]}"
 
 
 def is_ready(data: Path, pid: int) -> bool:
@@ -102,19 +100,29 @@ def is_ready(data: Path, pid: int) -> bool:
 
 def stop_leftover(data: Path, announce: Callable[[str], None]) -> None:
     """Stop the server of a process that was killed, and remove a lock file that names some other process."""
+    sockets = None
     if process := server_of(data):
         announce(f"Stopping the PostgreSQL of a `just up` that was killed (process {process.pid})")
+        sockets = _socket_directory(data)
         process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + STOP_SECONDS
     while process := server_of(data):
         if time.monotonic() > deadline:
             raise EmbeddedError(f"PostgreSQL (process {process.pid}) still runs on {data}: stop it first")
         time.sleep(0.05)
+    if sockets and sockets.name.startswith(programs.PREFIX):
+        with suppress(OSError):
+            sockets.rmdir()
     lock_file = _lock_file(data)
     if lock_file and (not lock_file[0].isdigit() or psutil.pid_exists(int(lock_file[0]))):
         # PostgreSQL would not start if that process has the same user, or if the file is incomplete. Without the file,
         # it still does not start while the shared memory of this data directory is in use.
         (data / LOCK_FILE).unlink()
+
+
+def _socket_directory(data: Path) -> Path:
+    # The lines are: the process, the data directory, the time of the start, the port, the directory of the socket, …
+    return Path(_lock_file(data)[4])
 
 
 def _lock_file(data: Path) -> list[str]:

@@ -20,6 +20,8 @@ LOG_LINES: Final = 20  # of a program's output, in the message of its failure
 # A short path, because that of a Unix socket has at most 103 bytes on macOS.
 TEMPORARY: Final = "/tmp"  # noqa: S108 - mkdtemp creates a private directory in it
 
+PREFIX: Final = "postgres-"  # of the names of temporary directories
+
 # initdb passes its own path to a shell, in double quotes.
 _SPECIAL: Final = set('"$`\\\n')
 
@@ -54,7 +56,7 @@ def shell_safe(name: str) -> Iterator[Path]:
 @contextmanager
 def private_directory(user: SystemUser | None = None) -> Iterator[Path]:
     """A temporary directory with a short path, which only ``user`` can enter, else this process's own user."""
-    with tempfile.TemporaryDirectory(prefix="postgres-", dir=TEMPORARY, ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=TEMPORARY, ignore_cleanup_errors=True) as directory:
         if user:
             os.chown(directory, user.uid, user.gid)
         yield Path(directory)

@@ -74,8 +74,10 @@ offset $3
 limit 1
 """
 
-_PART: Final = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
-_PUNCTUATION: Final = str.maketrans(string.punctuation, " " * len(string.punctuation))
+# Only ASCII: PostgreSQL decides what the other characters are.
+_PART: Final = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))', re.ASCII)
+_SEPARATORS: Final = string.punctuation + string.whitespace
+_TO_SPACES: Final = str.maketrans(_SEPARATORS, " " * len(_SEPARATORS))
 _NOTHING: Final = SearchPage([], b"", after=None)
 
 
@@ -87,7 +89,7 @@ def to_websearch(text: str) -> str:
     """
     parts = []
     for minus, phrase, word in _PART.findall(text):
-        words = (phrase or word).translate(_PUNCTUATION).split()
+        words = [part for part in (phrase or word).translate(_TO_SPACES).split(" ") if part]
         if words:
             quote = '"' if phrase or len(words) > 1 else ""
             negated = minus or word.startswith("-")
