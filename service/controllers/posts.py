@@ -6,16 +6,30 @@ from typing import Annotated, Any, Final
 from litestar import Controller
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from service.errors import FaultyField, OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
+from service.errors import (
+    FaultyField,
+    KeyInProgress,
+    KeyUsedWithAnotherBody,
+    ListChanged,
+    MalformedIdempotencyKey,
+    MalformedPrecondition,
+    OnlyOwnerMayDelete,
+    OnlyOwnerMayUpdate,
+    PostChanged,
+    PostNotFound,
+)
+from service.http.idempotency import IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, idempotency_key
 from service.http.links import LOCATION, NEXT_PAGE, next_page, relative
+from service.http.preconditions import ETAG, IF_MATCH, IF_NONE_MATCH, page_tag, post_tag, tagged, version_condition
 from service.http.requests import Request
-from service.http.responses import JSONResponse
+from service.http.responses import JSONResponse, encode
 from service.http.routes import delete, get, patch, post
-from service.queries import pages, posts, search, sessions
+from service.queries import idempotency_keys, pages, posts, search, sessions
+from service.queries.idempotency_keys import StoredResponse
 from service.security import positions
 from service.security.guards import requires_post_ownership
 from service.structs.fields import MAX_ID, NOT_A_POSITION, WITHOUT_NUL, PagePosition, PostId, is_id
-from service.structs.posts import Post, PostCreate, PostPage, PostUpdate, SearchPage, Sort
+from service.structs.posts import Post, PostCreate, PostPage, PostUpdate, SearchPage, Sort, StoredPost
 
 NOT_A_NUMBER: Final = f"must be a whole number from 0 to {MAX_ID}"
 
@@ -39,22 +53,53 @@ def _is_position(request: Any, after: str, query: str, user_id: str | None) -> b
     return request.search_positions.read(after, query, user_id and int(user_id)) is not None
 
 
+def _location(request: Request, post_id: int) -> str:
+    return relative(request.scope, f"posts/{post_id}")
+
+
+def _to_store(created: StoredPost) -> StoredResponse:
+    return StoredResponse(created.post.id, post_tag(created), encode(created.post))
+
+
+async def _create_post_once(request: Request, data: PostCreate, key: str) -> JSONResponse[Any]:
+    response, is_new = await idempotency_keys.insert_post(request.db, request.user, key, data, _to_store)
+    headers = {"Location": _location(request, response.post_id), "ETag": response.etag}
+    return JSONResponse(response.body, headers=headers if is_new else {**headers, "Idempotency-Replayed": "true"})
+
+
 class PostController(Controller):
     path = "/posts"
     tags = ("Posts",)
 
-    @post("/", summary="Write a post", response_description="The new post.", response_headers=[LOCATION])
+    @post(
+        "/",
+        summary="Write a post",
+        response_description="The new post.",
+        response_headers=[LOCATION, ETAG, IDEMPOTENCY_REPLAYED],
+        reads_headers=(IDEMPOTENCY_KEY,),
+        fails_with=(MalformedIdempotencyKey, KeyInProgress, KeyUsedWithAnotherBody),
+    )
     async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> JSONResponse[Post]:
-        """The post belongs to the user whose access token is sent."""
+        """The post belongs to the user whose access token is sent. With an `Idempotency-Key`, a retry is safe."""
+        try:
+            key = idempotency_key(request.scope)
+        except MalformedIdempotencyKey:
+            await sessions.require_alive(request.db, request.user)  # 401 comes before 400
+            raise
+        if key is not None:
+            return await _create_post_once(request, data, key)
         created = await posts.insert(request.db, request.user, data)
-        return JSONResponse(created, headers={"Location": relative(request.scope, f"posts/{created.id}")})
+        headers = {"Location": _location(request, created.post.id), "ETag": post_tag(created)}
+        return JSONResponse(created.post, headers=headers)
 
     @get(
         "/",
         public=True,
         summary="List or search posts",
         response_description="A page of posts.",
-        response_headers=[NEXT_PAGE],
+        response_headers=[NEXT_PAGE, ETAG],
+        reads_headers=(IF_MATCH, IF_NONE_MATCH),
+        fails_with=(MalformedPrecondition, ListChanged),
         query_rule=check_query,
     )
     async def list_posts(  # noqa: PLR0913, PLR0917 - the parameters of the query
@@ -103,44 +148,53 @@ class PostController(Controller):
             page = await search.search(request.db, q, limit, user_id, start)
             following = page.after and request.search_positions.issue(page.after, q, user_id)
             link = next_page(request.scope, following, limit=limit, user_id=user_id, q=q)
-        return JSONResponse(page.posts, headers=link)
+        return tagged(request.scope, page.posts, page_tag(page.digest, link), link, otherwise=ListChanged)
 
     @get(
         "/{post_id:str}",
         public=True,
         summary="Read a post",
         response_description="The post.",
-        fails_with=(PostNotFound,),
+        response_headers=[ETAG],
+        reads_headers=(IF_MATCH, IF_NONE_MATCH),
+        fails_with=(MalformedPrecondition, PostNotFound, PostChanged),
     )
-    async def read_post(self, request: Request, post_id: FromPath[PostId]) -> Post:
+    async def read_post(self, request: Request, post_id: FromPath[PostId]) -> JSONResponse[Post]:
         """Anyone may read any post."""
         if (found := await posts.select(request.db, post_id)) is None:
             raise PostNotFound
-        return found
+        return tagged(request.scope, found.post, post_tag(found))
 
     @patch(
         "/{post_id:str}",
         summary="Change a post",
         response_description="The changed post.",
+        response_headers=[ETAG],
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayUpdate)],
-        fails_with=(PostNotFound, OnlyOwnerMayUpdate),
+        reads_headers=(IF_MATCH, IF_NONE_MATCH),
+        fails_with=(MalformedPrecondition, OnlyOwnerMayUpdate, PostNotFound, PostChanged),
     )
-    async def update_post(self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]) -> Post:
-        """Only the owner may change a post. A field that is left out keeps its value."""
-        if (changed := await posts.update(request.db, post_id, request.user, data)) is None:
-            await sessions.require_alive(request.db, request.user)
+    async def update_post(
+        self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]
+    ) -> JSONResponse[Post]:
+        """Only the owner may change a post. A field that is left out keeps its value.
+
+        With the post's `ETag` in `If-Match`, nothing is written if somebody has changed the post since.
+        """
+        condition = version_condition(request.scope, post_id)
+        if (changed := await posts.update(request.db, post_id, request.user, data, condition)) is None:
             raise PostNotFound
-        return changed
+        return JSONResponse(changed.post, headers={"ETag": post_tag(changed)})
 
     @delete(
         "/{post_id:str}",
         summary="Delete a post",
         response_description="The post is deleted.",
         guards=[requires_post_ownership(otherwise=OnlyOwnerMayDelete)],
-        fails_with=(PostNotFound, OnlyOwnerMayDelete),
+        reads_headers=(IF_MATCH, IF_NONE_MATCH),
+        fails_with=(MalformedPrecondition, OnlyOwnerMayDelete, PostNotFound, PostChanged),
     )
     async def delete_post(self, request: Request, post_id: FromPath[PostId]) -> None:
         """Only the owner may delete a post."""
-        if not await posts.delete(request.db, post_id, request.user):
-            await sessions.require_alive(request.db, request.user)
+        if not await posts.delete(request.db, post_id, request.user, version_condition(request.scope, post_id)):
             raise PostNotFound

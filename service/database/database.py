@@ -14,6 +14,7 @@ from service.database.batching import BatchLoader, Row, WriteBatcher, reject, re
 from service.database.pool import ConnectionPool, Usage
 from service.database.pooled_connection import PooledConnection
 from service.database.pooler import SHARED_SESSION_ERRORS
+from service.database.single_flight import SingleFlight
 from service.database.statement_errors import ROW_ERRORS, UNAVAILABLE
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
@@ -26,7 +27,7 @@ V = TypeVar("V")
 P = ParamSpec("P")
 
 Rows = list[asyncpg.Record]
-Key = int | tuple[int, ...]
+Key = int | tuple[int | str, ...]
 Call = tuple[Callable[..., Awaitable[Any]], Row]
 
 
@@ -50,6 +51,7 @@ class Database:
         self._loaders: dict[tuple[str, Row], BatchLoader[Any, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
+        self.single_flight = SingleFlight(timeout)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

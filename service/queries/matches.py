@@ -62,6 +62,7 @@ select
     posts.content,
     posts.user_id,
     rfc3339(posts.date_posted) as date_posted,
+    posts.version,
     page.rank,
     page.newest_id,
     page.oldest_id
@@ -123,6 +124,7 @@ select
     posts.content,
     posts.user_id,
     rfc3339(posts.date_posted) as date_posted,
+    posts.version,
     page.rank,
     page.newest_id,
     page.oldest_id
@@ -184,6 +186,7 @@ select
     posts.content,
     posts.user_id,
     rfc3339(posts.date_posted) as date_posted,
+    posts.version,
     page.rank,
     page.newest_id,
     page.oldest_id

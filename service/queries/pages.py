@@ -6,8 +6,9 @@ Keyset paging: the index finds the start of a page, however far down the list it
 from typing import Final
 
 from service.database.database import Database, coalesced
+from service.queries.posts import posts_of
 from service.structs.fields import MAX_ID
-from service.structs.posts import Post, PostPage, Sort
+from service.structs.posts import PostPage, Sort
 
 SELECT_PAGE: Final = """
 select
@@ -15,7 +16,8 @@ select
     title,
     content,
     user_id,
-    rfc3339(date_posted) as date_posted
+    rfc3339(date_posted) as date_posted,
+    version
 from posts
 where id > $1
 order by id
@@ -28,7 +30,8 @@ select
     title,
     content,
     user_id,
-    rfc3339(date_posted) as date_posted
+    rfc3339(date_posted) as date_posted,
+    version
 from posts
 where id <= $1
 order by id desc
@@ -41,7 +44,8 @@ select
     title,
     content,
     user_id,
-    rfc3339(date_posted) as date_posted
+    rfc3339(date_posted) as date_posted,
+    version
 from posts
 where
     user_id = $3
@@ -56,7 +60,8 @@ select
     title,
     content,
     user_id,
-    rfc3339(date_posted) as date_posted
+    rfc3339(date_posted) as date_posted,
+    version
 from posts
 where
     user_id = $3
@@ -79,5 +84,5 @@ async def select_page(
         statement = SELECT_PAGE if user_id is None else SELECT_PAGE_OF_USER
     # One row more than the page holds shows whether another page follows.
     rows = await db.fetch(statement, bound, limit + 1, *(() if user_id is None else (user_id,)))
-    posts = [Post(*row) for row in rows[:limit]]
-    return PostPage(posts, after=posts[-1].id if len(rows) > limit else None)
+    posts, digest = posts_of(rows[:limit])
+    return PostPage(posts, digest, after=posts[-1].id if len(rows) > limit else None)

@@ -12,8 +12,9 @@ from typing import Final
 
 from service.database.database import Database, coalesced
 from service.queries import matches
+from service.queries.posts import posts_of
 from service.structs.fields import MAX_ID
-from service.structs.posts import Post, SearchPage, SearchPosition
+from service.structs.posts import SearchPage, SearchPosition
 
 RANKED: Final = 1000  # matches of a window
 SCANNED: Final = 50_000  # ids of a window, if it is scanned
@@ -77,7 +78,7 @@ limit 1
 _PART: Final = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))', re.ASCII)
 _SEPARATORS: Final = string.punctuation + string.whitespace
 _TO_SPACES: Final = str.maketrans(_SEPARATORS, " " * len(_SEPARATORS))
-_NOTHING: Final = SearchPage([], after=None)
+_NOTHING: Final = SearchPage([], b"", after=None)
 
 
 def to_websearch(text: str) -> str:
@@ -118,14 +119,14 @@ async def search(
         rows = await db.fetch(matches.SCAN, *arguments)
     else:
         rows = await db.fetch(matches.SCAN_OF_USER, *arguments, user_id)
-    posts = [Post(*row[:5]) for row in rows[:limit]]
-    newest, oldest = rows[0][6:] if rows else (start.newest, start.oldest)
+    posts, digest = posts_of([row[:6] for row in rows[:limit]])
+    newest, oldest = rows[0][7:] if rows else (start.newest, start.oldest)
     after = None
     if len(rows) > limit:
         after = SearchPosition(start.method, newest, oldest, rows[limit - 1]["rank"], posts[-1].id)
     elif oldest:
         after = SearchPosition("undecided", oldest)
-    return SearchPage(posts, after)
+    return SearchPage(posts, digest, after)
 
 
 async def _open_window(db: Database, words: str, user_id: int | None, newest: int) -> SearchPosition | None:

@@ -1,7 +1,7 @@
 """Posts as clients send and receive them."""
 
 from math import inf
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -32,6 +32,26 @@ class Post(Struct, frozen=True, gc=False):
     date_posted: Annotated[Timestamp, Meta(examples=["2026-11-22T12:25:55.978298Z"])]
 
 
+class StoredPost(Struct, frozen=True, gc=False):
+    """A post, and its version, which clients see only in the entity tag."""
+
+    post: Post
+    version: int
+
+
+class VersionCondition(Struct, frozen=True, gc=False):
+    """The versions of which a post must have one, and those that it must not have, for a write to be applied."""
+
+    required: frozenset[int] | None = None  # None: any
+    excluded: frozenset[int] = frozenset()
+
+    def allows(self, version: int) -> bool:
+        return version not in self.excluded and (self.required is None or version in self.required)
+
+
+ANY_VERSION: Final = VersionCondition()
+
+
 Sort = Literal["id", "-id"]
 
 
@@ -39,6 +59,7 @@ class PostPage(Struct, frozen=True, gc=False):
     """One page of a list of posts, and the id after which the next one begins, unless it is the last."""
 
     posts: list[Post]
+    digest: bytes  # of their ids and versions
     after: int | None
 
 
@@ -60,4 +81,5 @@ class SearchPage(Struct, frozen=True, gc=False):
     """One page of search results, and where the next one begins, unless it is the last."""
 
     posts: list[Post]
+    digest: bytes  # of their ids and versions
     after: SearchPosition | None
