@@ -12,7 +12,7 @@ from tests.bench import chart, database, machine, processes, responses, routes, 
 from tests.bench.options import Options, progress, table
 from tests.bench.rounds import in_turn
 from tests.bench.routes import Route
-from tests.bench.servers import BARE, FASTIFY_PG, SERVICE, Kind, Server
+from tests.bench.servers import BARE, SERVICE, Kind, Server
 from tests.bench.wrk import Figures
 
 
@@ -51,10 +51,12 @@ def measure(options: Options) -> None:
 
 
 def _install(kinds: Sequence[Kind]) -> list[Kind]:
-    installable = list(kinds)
-    if FASTIFY_PG in installable and not processes.has("node", "npm"):
-        progress(f"skipped: {FASTIFY_PG.label}; it needs node and npm (Debian packages nodejs and npm)")
-        installable.remove(FASTIFY_PG)
+    installable = []
+    for kind in kinds:
+        if missing := servers.missing_for(kind):
+            progress(f"skipped: {kind.label}; it needs {missing}")
+        else:
+            installable.append(kind)
     progress(f"installing the peers into {servers.DIRECTORY}")
     servers.install(installable)
     return installable

@@ -5,7 +5,7 @@ from typing import Final
 from msgspec import Struct
 
 from tests.bench.database import CONTENT
-from tests.bench.servers import BARE, FASTAPI, FASTIFY_PG, Kind
+from tests.bench.servers import BARE, FASTAPI, FASTIFY_PG, GO_PGX, Kind
 from tests.bench.wrk import Load
 
 USERS: Final = 200
@@ -40,7 +40,7 @@ ROUTES: Final = (
     Route(
         name="GET /posts, 50, another page each",
         load=Load(path="/posts?after=%d", numbers=range(POSTS - PAGE)),
-        targets={FASTAPI: 7, FASTIFY_PG: 1.25},
+        targets={FASTAPI: 7, FASTIFY_PG: 1.25, GO_PGX: 1},
     ),
     Route(
         name="GET /users/{random id}, 20 posts",
