@@ -207,6 +207,41 @@ async def test_equal_pages_requested_together_are_read_once(recorder: Recorder, 
     assert recorder.count(posts.SELECT_PAGE) == 2
 
 
+async def test_pages_requested_together_share_a_statement(
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
+) -> None:
+    other = await principal_of(db, "bob")
+    written = [await posts.insert(recorder, who, post()) for who in (principal, other, principal, principal, other)]
+    last, users_ids, limit = written[-1].id, (principal.user_id, other.user_id), 2
+
+    # Also the starts before, between and after all posts.
+    starts = [*range(last, -1, -1), last + 5]
+    pages = await asyncio.gather(
+        *(posts.select_page(recorder, after, limit) for after in starts),
+        *(posts.select_page_of_user(recorder, user_id, after, limit) for user_id in users_ids for after in starts),
+    )
+
+    rest = [[one for one in written if one.id > after] for after in starts]
+    rest += [
+        [one for one in written if one.user_id == user_id and one.id > after]
+        for user_id in users_ids
+        for after in starts
+    ]
+    assert [(page.posts, page.more) for page in pages] == [(own[:limit], len(own) > limit) for own in rest]
+    assert recorder.count(posts.SELECT_PAGE) == recorder.count(posts.SELECT_PAGE_OF_USER) == 1
+
+
+async def test_one_statement_reads_a_bounded_number_of_pages(recorder: Recorder, principal: Principal) -> None:
+    written = [await posts.insert(recorder, principal, post()) for _ in range(3)]
+    starts = range(2 * posts.MAX_PAGES + 1)
+
+    pages = await asyncio.gather(*(posts.select_page(recorder, after, 50) for after in starts))
+
+    assert [page.posts for page in pages] == [[one for one in written if one.id > after] for after in starts]
+    sizes = [len(arguments[0]) for statement, arguments in recorder.sent if statement == posts.SELECT_PAGE]
+    assert sizes == [posts.MAX_PAGES, posts.MAX_PAGES, 1]
+
+
 async def test_profiles_requested_together_share_a_statement(
     recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:

@@ -37,8 +37,8 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.posts.INSERT_MANY": Post,
     "queries.posts.SELECT": Post,
     "queries.posts.SELECT_OWNER": None,
-    "queries.posts.SELECT_PAGE": Post,
-    "queries.posts.SELECT_PAGE_OF_USER": Post,
+    "queries.posts.SELECT_PAGE": None,  # the key, and the fields of Post: see below
+    "queries.posts.SELECT_PAGE_OF_USER": None,  # the same
     "queries.posts.UPDATE": Post,
     "queries.posts.UPDATE_MANY": Post,
     "queries.sessions.DELETE": None,
@@ -102,6 +102,13 @@ async def test_the_rows_of_a_profile_fit_a_user_and_posts(db: asyncpg.Connection
     assert columns == [user_id, ("post_id", int), title, content, date_posted]
     assert [kind for _, kind in columns_of(User)] == [user_id[1], title[1], content[1]]
     assert columns_of(UserProfile)[:3] == columns_of(User)
+
+
+@pytest.mark.parametrize(
+    ("statement", "keys"), [(posts.SELECT_PAGE, ["after"]), (posts.SELECT_PAGE_OF_USER, ["key_user_id", "after"])]
+)
+async def test_the_row_of_a_page_is_the_key_and_a_post(db: asyncpg.Connection, statement: str, keys: list[str]) -> None:
+    assert await prepared_columns(db, statement) == [*((key, int) for key in keys), *columns_of(Post)]
 
 
 async def test_the_row_of_an_own_account_is_the_key_and_a_user(db: asyncpg.Connection) -> None:
@@ -177,8 +184,8 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(users.UPDATE_CREDENTIALS, user_id, "other", session_id, "hash")
     await db.fetch(posts.SELECT, [post_id])
     await db.fetch(posts.SELECT_OWNER, [post_id], [session_id])
-    await db.fetch(posts.SELECT_PAGE, 0, 51)
-    await db.fetch(posts.SELECT_PAGE_OF_USER, user_id, 0, 51)
+    await db.fetch(posts.SELECT_PAGE, [0], 51)
+    await db.fetch(posts.SELECT_PAGE_OF_USER, [user_id], [0], 51)
     await db.fetch(posts.INSERT_MANY, ["1", "2"], ["C", "C"], [session_id, session_id])
     await db.fetch(posts.UPDATE_MANY, [post_id], [session_id], ["New"], [None])
     await db.fetch(posts.UPDATE, post_id, session_id, "New", None)
