@@ -1,4 +1,4 @@
-"""The command line: ``python -m service`` serves, ``python -m service migrate`` applies the schema."""
+"""The command line: ``python -m service`` serves; ``migrate`` applies the schema, ``reindex-search`` the language."""
 
 import signal
 
@@ -12,34 +12,24 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import asyncpg
-
 from service import settings
-from service.database import pooler, schema
+from service.database import schema, search_language
+from service.database.check import check
+from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
 from service.server import server, supervisor
 from service.settings import Settings
 
 logger = logging.getLogger("service")
 
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-# Errors that waiting does not resolve: an invalid URL, an unknown role, a wrong password, an unknown database.
-REFUSED = (
-    asyncpg.exceptions.ClientConfigurationError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
-
 
 def main(arguments: list[str]) -> None:
-    if arguments not in ([], ["migrate"]):
-        fail("usage: python -m service [migrate]")
+    if arguments not in ([], ["migrate"], ["reindex-search"]):
+        fail("usage: python -m service [migrate | reindex-search]")
     handle_stop_signals(exit_on_signal)
     logging.config.dictConfig(server.LOGGING)
     chosen = load_settings()
-    if arguments:
-        migrate(chosen)
-    else:
-        serve(chosen)
+    run = {"": serve, "migrate": migrate, "reindex-search": reindex_search}["".join(arguments)]
+    run(chosen)
 
 
 def load_settings() -> Settings:
@@ -51,27 +41,30 @@ def load_settings() -> Settings:
 
 def migrate(chosen: Settings) -> None:
     try:
-        applied = asyncio.run(schema.migrate(chosen.database_url))
-    except schema.SchemaError as error:
-        fail(f"The schema cannot be applied: {error}")
-    except UNREACHABLE as error:
-        fail(f"The database cannot be reached: {_reason(error)}")
+        with explained(chosen.database_url):
+            applied = asyncio.run(schema.migrate(chosen.database_url))
+    except DatabaseFault as error:
+        fail(str(error))
     logger.info("schema: %s", f"applied {', '.join(applied)}" if applied else "all files were applied before")
+
+
+def reindex_search(chosen: Settings) -> None:
+    try:
+        with explained(chosen.database_url):
+            asyncio.run(search_language.change(chosen.database_url, chosen.search_language))
+    except DatabaseFault as error:
+        fail(str(error))
+    logger.info("search: the index of the posts is in %s", chosen.search_language)
 
 
 def serve(chosen: Settings) -> None:
     listener = server.listen(chosen)
     try:
-        asyncio.run(pooler.check(chosen.database_url, timeout=chosen.database_timeout_seconds))
-        asyncio.run(schema.verify(chosen.database_url, timeout=chosen.database_timeout_seconds))
-    except pooler.SharedSession as error:
+        asyncio.run(check(chosen))
+    except DatabaseUnreachable as error:
+        logger.warning("starting all the same, the service connects when it can: %s", error)
+    except DatabaseFault as error:
         fail(str(error))
-    except schema.SchemaError as error:
-        fail(f"The schema is not the one that this version needs: {error}")
-    except REFUSED as error:
-        fail(f"The database refuses the connection: {_reason(error)}")
-    except UNREACHABLE as error:
-        logger.warning("the database cannot be reached yet, starting all the same: %s", _reason(error))
     supervisor.serve(chosen, listener)
 
 
@@ -88,10 +81,6 @@ def exit_on_signal(number: int, _: object) -> NoReturn:
 def fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)  # noqa: T201 - for the person at the terminal
     raise SystemExit(1)
-
-
-def _reason(error: Exception) -> str:
-    return schema.in_one_line(error) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -188,6 +188,12 @@ class TooManyPasswords(ServiceError):
     headers = _RETRY
 
 
+class HashingFailed(ServiceError):
+    status, code = 503, "hashing_failed"
+    detail = "Passwords cannot be checked now"
+    headers = _RETRY
+
+
 class DatabaseUnavailable(ServiceError):
     status, code = 503, "database_unavailable"
     detail = "The database does not answer"

@@ -2,20 +2,22 @@
 
 import os
 import secrets
-import tempfile
+import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, ValidationError
 
+from service.cores import usable_cores
+from service.database import address
 from service.structs.rules import alternatives, describe_fault
 
 MIN_SECRET_BYTES: Final = 32  # as long as the digest of HS256 (RFC 7518, section 3.2)
 _MIN_DISTINCT_CHARACTERS = 8
+_WRITE_SECONDS: Final = 5  # for another process to write the key that it generates
+MOST_PASSWORD_THREADS: Final = 4  # unless PASSWORD_THREADS says otherwise
 # In lower case: common placeholders for a secret, and the sample key of a well-known tutorial.
 _PLACEHOLDERS = ("change", "secret", "placeholder", "example", "replace", "09d25e094faa6ca2556c818166b7a956")
 
@@ -50,6 +52,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     known_address_days: Annotated[float, Meta(gt=0, le=3650)] = 90
     registrations_per_hour: Annotated[int, Meta(ge=0, le=1000)] = 0
     password_denylist: Literal["on", "off"] = "off"  # noqa: S105 - a switch
+    search_language: Annotated[str, Meta(max_length=127, pattern=r"^[A-Za-z0-9_.]+$")] = "simple"
     database_connections: Annotated[int, Meta(ge=1, le=1000)] = 10
     database_timeout_seconds: Seconds = 5
     password_memory_kib: Annotated[int, Meta(ge=8, le=4 * 1024 * 1024)] = 19 * 1024
@@ -90,7 +93,9 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     if faults:
         raise SettingsError("\n".join(faults))
     if "PASSWORD_THREADS" not in values:
-        settings = msgspec.structs.replace(settings, password_threads=max(1, _cores() // settings.workers))
+        # More threads than cores would hash no faster, and each takes PASSWORD_MEMORY_KIB.
+        threads = min(MOST_PASSWORD_THREADS, max(1, usable_cores() // settings.workers))
+        settings = msgspec.structs.replace(settings, password_threads=threads)
     return settings
 
 
@@ -117,27 +122,16 @@ def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("DATA_DIRECTORY", "").strip() or ".data").absolute()
 
 
-def _cores() -> int:
-    """The number of cores that this process may use. More threads would hash no faster, and delay the event loop."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _database_url(environment: Mapping[str, str]) -> str:
-    """The URL in asyncpg's form. The name of the driver, as SQLAlchemy needs it, is removed."""
+    """The URL, without the name of a driver, as SQLAlchemy needs it."""
     text = environment.get("DATABASE_URL", "").strip()
     if not text:
         raise ValueError("DATABASE_URL: is not set; it names the PostgreSQL database, postgresql://user@host/name")
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise ValueError("DATABASE_URL: must begin with postgresql://")
-    url = f"postgresql://{rest}"
     try:
-        urlsplit(url).port  # noqa: B018 - raises if it is invalid
+        address.parse(text)
     except ValueError as error:
-        raise ValueError(
-            "DATABASE_URL: is not a valid URL (is a character of the password not percent-encoded?)"
-        ) from error
-    return url
+        raise ValueError("\n".join(f"DATABASE_URL: {fault}" for fault in str(error).splitlines())) from error
+    return f"postgresql://{text.partition('://')[2]}"
 
 
 def _secret_key(environment: Mapping[str, str]) -> bytes:
@@ -152,6 +146,7 @@ def _secret_key(environment: Mapping[str, str]) -> bytes:
     path = data_directory(environment) / "secret_key"
     try:
         _generate_once(path)
+        _wait_for_content(path)
     except OSError as error:
         raise ValueError(
             f"DATA_DIRECTORY: cannot keep a generated secret key in {path.parent} ({error.strerror}); "
@@ -183,15 +178,31 @@ def _checked_secret(variable: str, key: str) -> bytes:
 
 
 def _generate_once(path: Path) -> None:
-    """Create the file with a new secret unless it exists. Of several processes at once, one creates it."""
+    """Create the file with a new secret unless it exists. Of several processes at once, one creates it.
+
+    A hard link to a complete file would be the other way, but not every volume has hard links.
+    """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # with mode 0600
-    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - mkstemp returns a descriptor
-        file.write(secrets.token_hex(MIN_SECRET_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    with suppress(FileExistsError):
-        os.link(temporary, path)  # unlike a rename, it never replaces a key that is already in use
-    Path(temporary).unlink()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - it has a descriptor, not a path
+            file.write(secrets.token_hex(MIN_SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _wait_for_content(path: Path) -> None:
+    """Wait while another process writes the file that it has created."""
+    give_up = time.monotonic() + _WRITE_SECONDS
+    while not path.stat().st_size:
+        if time.monotonic() > give_up:
+            raise ValueError(f"DATA_DIRECTORY: {path} is empty, its writer was interrupted: delete it")
+        time.sleep(0.01)

@@ -1,28 +1,29 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
+import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import msgspec
 import pytest
 from litestar import Litestar
 
 from service.app import create_app
 from service.database import schema
-from service.server import server
 from service.settings import Settings
-from tests import browser, poolers, postgres, proxies
+from tests import browser, denied, poolers, postgres, proxies
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.poolers import pgbouncer  # noqa: F401 - a fixture
 from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
+from tests.serving import Share, SharedApp, address_of, open_client, serving, sharing
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
@@ -33,7 +34,10 @@ PROGRAMS = {
     "haproxy": proxies.HAPROXY,
     "nginx": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
+    "openssl": shutil.which("openssl"),
     "pgbouncer": poolers.PGBOUNCER,
+    "prlimit": shutil.which("prlimit"),
+    "seccomp": denied.MODULE,
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
@@ -41,17 +45,28 @@ PROCESS_FIXTURES = {"start", "postgres", "browser_page", "pgbouncer", "run_proxy
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
+# Tests with one of these fixtures have a database of their own, and an app of their own, if any.
+PRIVATE_FIXTURES = {"database_url", "settings"}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-examples", default=10, help="how many examples schemathesis tries per operation")
     parser.addoption("--fuzz-seed", default=1, help="the seed of schemathesis")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest decides where tmp_path is
 def pytest_configure(config: pytest.Config) -> None:
     if given := getattr(config, "workerinput", None):  # a worker of pytest-xdist: all of them share one server
         config.stash[POSTGRES] = postgres.Postgres(given["postgres"], given["postgres"])
     elif not config.option.collectonly:
         with ExitStack() as stack:
+            if not config.option.basetemp:
+                # For root, PostgreSQL runs as another user. In pytest's own directory, the start of another pytest
+                # would take the access of that user away.
+                parent = tempfile.TemporaryDirectory(
+                    prefix="pytest-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"), ignore_cleanup_errors=True
+                )
+                config.option.basetemp = f"{stack.enter_context(parent)}/tests"
             config.stash[POSTGRES] = stack.enter_context(postgres.started())
             config.add_cleanup(stack.pop_all().close)
 
@@ -67,7 +82,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
-        *(f"{name}: {PROGRAMS[name] or absent}" for name in ("curl", "haproxy", "nginx", "pgbouncer")),
+        *(
+            f"{name}: {PROGRAMS[name] or absent}"
+            for name in ("curl", "haproxy", "nginx", "openssl", "pgbouncer", "prlimit", "seccomp")
+        ),
     ]
 
 
@@ -82,7 +100,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if fixtures & missing:
             deselected.append(item)
     config.hook.pytest_deselected(items=deselected)
-    items[:] = [item for item in items if item not in deselected]
+    # Tests with processes first: they wait most of their time, while the others use the processor.
+    kept = [item for item in items if item not in deselected]
+    items[:] = sorted(kept, key=lambda item: item.get_closest_marker("process") is None)
 
 
 @pytest.fixture(scope="session")
@@ -116,15 +136,11 @@ async def database_url(databases: Databases, template: str) -> AsyncIterator[str
 
 
 @pytest.fixture
-async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the database of the test that bypasses the service."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 def settings(database_url: str) -> Settings:
+    return settings_of(database_url)
+
+
+def settings_of(database_url: str) -> Settings:
     """The settings of the app under test, with Argon2 at its cheapest and without limits of failed logins."""
     return Settings(
         database_url=database_url,
@@ -139,35 +155,78 @@ def settings(database_url: str) -> Settings:
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     """Serves an app on a free port as in production, and returns its address."""
-    running: list[server.Server] = []
+    async with AsyncExitStack() as stack:
 
-    async def serve_one(app: Litestar) -> str:
-        config = server.Config(app.state.settings, app, log_config=None)
-        config.load()
-        started = server.Server(config)
-        started.lifespan = config.lifespan_class(config)
-        listener = server.listen(msgspec.structs.replace(started.settings, port=0))
-        await started.startup(sockets=[listener])
-        running.append(started)
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async def serve_one(app: Litestar) -> str:
+            return address_of(await stack.enter_async_context(serving(app)))
 
-    yield serve_one
-    for started in running:
-        # As Server.shutdown does, but without its pauses for clients: they have gone by now.
-        started.loop.remove_reader(started.listener)
-        started.listener.close()
-        started.deadlines.cancel()
-        await started.lifespan.shutdown()
+        yield serve_one
+
+
+@pytest.fixture(scope="session")
+async def share(databases: Databases, template: str) -> AsyncIterator[Share]:
+    """Serves an app, with more handlers if there are any, for several tests."""
+    async with AsyncExitStack() as stack:
+
+        async def share_one(*handlers: Any) -> SharedApp:
+            app = create_app(settings_of(await stack.enter_async_context(databases.private(template))))
+            for handler in handlers:
+                app.register(handler)
+            return await stack.enter_async_context(sharing(app))
+
+        yield share_one
+
+
+@pytest.fixture(scope="session")
+async def session_app(share: Share) -> SharedApp:
+    return await share()
 
 
 @pytest.fixture
-async def address(serve: Serve, settings: Settings) -> str:
+async def shared_app(session_app: SharedApp) -> AsyncIterator[SharedApp]:
+    async with session_app.for_a_test() as shared:
+        yield shared
+
+
+@pytest.fixture
+def shared(request: pytest.FixtureRequest) -> SharedApp | None:
+    """The app of the session, unless the test needs a database of its own."""
+    if not PRIVATE_FIXTURES.isdisjoint(request.node.fixturenames):
+        return None
+    app: SharedApp = request.getfixturevalue("shared_app")
+    return app
+
+
+@pytest.fixture
+async def private_address(serve: Serve, settings: Settings) -> str:
     return await serve(create_app(settings))
 
 
 @pytest.fixture
+def address(request: pytest.FixtureRequest, shared: SharedApp | None) -> str:
+    """The address of the app of the test."""
+    found: str = shared.address if shared else request.getfixturevalue("private_address")
+    return found
+
+
+@pytest.fixture
+def url_for_db(request: pytest.FixtureRequest, shared: SharedApp | None) -> str:
+    """The URL of the database of the test."""
+    found: str = shared.database_url if shared else request.getfixturevalue("database_url")
+    return found
+
+
+@pytest.fixture
+async def db(url_for_db: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the database of the test that bypasses the service."""
+    connection = await asyncpg.connect(url_for_db)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
 async def client(address: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=address, verify=False, timeout=30) as opened:  # noqa: S501 - plain HTTP
+    async with open_client(address) as opened:
         yield opened
 
 
@@ -185,6 +244,25 @@ async def mallory(client: httpx.AsyncClient) -> Person:
 def curl() -> str:
     assert PROGRAMS["curl"]
     return PROGRAMS["curl"]
+
+
+@pytest.fixture
+def openssl() -> str:
+    assert PROGRAMS["openssl"]
+    return PROGRAMS["openssl"]
+
+
+@pytest.fixture
+def prlimit() -> str:
+    assert PROGRAMS["prlimit"]
+    return PROGRAMS["prlimit"]
+
+
+@pytest.fixture
+def seccomp() -> str:
+    """The module that runs another one while the kernel refuses some system calls."""
+    assert PROGRAMS["seccomp"]
+    return PROGRAMS["seccomp"]
 
 
 @pytest.fixture

@@ -15,6 +15,12 @@ def with_database(url: str, database: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/{database}{'?' * bool(parts.query)}{parts.query}"
 
 
+def with_role(url: str, role: str, password: str = "wrong") -> str:
+    """The URL of the same database for another role."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{role}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
 class Databases:
     """Creates and drops databases on the server that the tests use."""
 

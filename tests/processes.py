@@ -15,6 +15,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.serving import open_client
+
 Start = Callable[..., Awaitable[Process]]
 
 
@@ -77,7 +79,7 @@ async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[
 @pytest.fixture
 async def process_client(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service that ``start`` runs."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{environment['PORT']}", timeout=30) as client:
+    async with open_client(f"http://127.0.0.1:{environment['PORT']}") as client:
         yield client
 
 

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from msgspec import Struct
 
 from tests.processes import free_port, wait_until_serving
+from tests.serving import open_client
 
 # A user's PATH may lack the directory in which Debian installs servers.
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -76,7 +76,7 @@ async def run_proxy() -> AsyncIterator[RunProxy]:
     async def run(port: int, command: list[str]) -> Proxy:
         process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
         started.append(process)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with open_client(f"http://127.0.0.1:{port}") as client:
             await wait_until_serving(client)
         return Proxy(f"http://127.0.0.1:{port}", process.pid)
 

@@ -1,5 +1,6 @@
 """A database that records the statements that are sent to it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,20 @@ class Recorder(Database):
         super().__init__(url, connections=connections, timeout=timeout)
         self.sent: list[tuple[str, tuple[Any, ...]]] = []
         self.before: Callable[[str], Awaitable[None]] | None = None
+
+    def hold_statements(self) -> tuple[asyncio.Semaphore, asyncio.Event]:
+        """Hold back all statements from now on.
+
+        Each of them releases the semaphore. The event sends them.
+        """
+        held, released = asyncio.Semaphore(0), asyncio.Event()
+
+        async def hold(_: str) -> None:
+            held.release()
+            await released.wait()
+
+        self.before = hold
+        return held, released
 
     async def run(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         self.sent.append((statement, arguments))

@@ -13,16 +13,15 @@ from typing import Any, Final
 
 import asyncpg
 import httpx
-import msgspec
 from msgspec import Struct
 
 from service.app import create_app
 from service.database import schema
-from service.server import server
 from service.settings import Settings
 from tests import postgres
 from tests.databases import with_database
 from tests.people import Tokens, refresh
+from tests.serving import address_of, open_client, serving
 
 GRACE: Final = 30
 DAY: Final = 86_400
@@ -284,16 +283,9 @@ async def main(minutes: float, seed: int) -> None:
         await admin.execute(f"create database {name}")
         url = with_database(running.url, name)
         await schema.migrate(url)
-        app = create_app(settings_for(url))
-        config = server.Config(app.state.settings, app, log_config=None)
-        config.load()
-        served = server.Server(config)
-        served.lifespan = config.lifespan_class(config)
-        listener = server.listen(msgspec.structs.replace(served.settings, port=0))
-        await served.startup(sockets=[listener])
         db = await asyncpg.connect(url)
         last, steps, walks = time.monotonic() + minutes * 60, 0, 0
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+        async with serving(create_app(settings_for(url))) as served, open_client(address_of(served)) as client:
             while time.monotonic() < last:
                 steps += await walk(client, db, seed + walks)
                 walks += 1

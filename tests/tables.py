@@ -20,9 +20,10 @@ order by number
 
 # A session of each user, with the same id.
 INSERT_SESSIONS: Final = """
-insert into sessions (user_id, expires_at, user_agent, address)
+insert into sessions (id, user_id, expires_at, user_agent, address)
 select
     id,
+    id as user_id,
     now() + interval '30 days',
     'a browser',
     '127.0.0.1'

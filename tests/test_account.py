@@ -12,6 +12,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Json, Person, Tokens, assert_problem, login, pointers
+from tests.serving import open_client
 from tests.tables import all_rows, fill
 
 
@@ -91,7 +92,7 @@ async def test_the_checks_come_in_their_order(
     assert_problem(refused, 403, "incorrect_password", "Incorrect password")
 
     limited = msgspec.structs.replace(settings, login_failures_per_address=2)
-    async with httpx.AsyncClient(base_url=await serve(create_app(limited)), timeout=30) as other:
+    async with open_client(await serve(create_app(limited))) as other:
         statuses = [
             (await other.request(method, path, json=wrong, headers=alice.headers)).status_code for _ in range(3)
         ]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from typing import Any, get_args
 
 import asyncpg
 import httpx
@@ -13,11 +13,12 @@ from service.database.batching import MAX_BATCH_ROWS, MAX_QUEUED_WRITES
 from service.database.database import ConnectionLost, Database
 from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
-from service.queries import posts, users
-from service.structs.posts import Post, PostCreate, PostUpdate
+from service.queries import pages, posts, users
+from service.structs.posts import Post, PostCreate, PostUpdate, Sort
 from service.structs.sessions import Principal
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
+from tests.serving import open_client
 from tests.tables import principal_of
 from tests.waiting import WAITERS, until
 
@@ -76,13 +77,7 @@ async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recor
 
 async def test_blocked_reads_do_not_block_other_reads(recorder: Recorder, principal: Principal) -> None:
     written = await posts.insert(recorder, principal, post())
-    held, released = asyncio.Semaphore(0), asyncio.Event()
-
-    async def hold(_: str) -> None:
-        held.release()
-        await released.wait()
-
-    recorder.before = hold
+    held, released = recorder.hold_statements()
     slow = []
     for _ in range(4):
         slow.append(asyncio.create_task(posts.select(recorder, written.id)))
@@ -103,13 +98,7 @@ async def test_reads_keep_collecting_while_two_batches_are_in_flight(
 ) -> None:
     monkeypatch.setattr(batching, "_MAX_DELAY", 30)
     written = await posts.insert(recorder, principal, post())
-    held, released = asyncio.Semaphore(0), asyncio.Event()
-
-    async def hold(_: str) -> None:
-        held.release()
-        await released.wait()
-
-    recorder.before = hold
+    held, released = recorder.hold_statements()
     reads = []
     for _ in range(2):
         reads.append(asyncio.create_task(posts.select(recorder, written.id)))
@@ -137,7 +126,7 @@ async def test_a_client_reads_its_own_writes_on_another_connection_too(
             await client.get(f"/users/{alice.id}")
 
     readers = [asyncio.create_task(keep_reading()) for _ in range(8)]
-    async with httpx.AsyncClient(base_url=address, timeout=30) as other:
+    async with open_client(address) as other:
         for number in range(1, 40):
             change = {"title": str(number)}
             await client.patch(f"/posts/{written['id']}", json=change, headers=alice.headers)
@@ -169,7 +158,7 @@ async def test_cancelling_one_reader_does_not_affect_the_others(recorder: Record
 
 
 async def _page(db: Database) -> list[Any]:
-    return (await posts.select_page(db, 0, 50)).posts
+    return (await pages.select_page(db, 50)).posts
 
 
 async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, principal: Principal) -> None:
@@ -198,13 +187,13 @@ async def test_equal_pages_requested_together_are_read_once(recorder: Recorder, 
     written = [await posts.insert(recorder, principal, post()) for _ in range(3)]
 
     first, again, other = await asyncio.gather(
-        posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 2)
+        pages.select_page(recorder, 50), pages.select_page(recorder, 50), pages.select_page(recorder, 2)
     )
 
     assert first is again
     assert first.posts == written
     assert other.posts == written[:2]
-    assert recorder.count(posts.SELECT_PAGE) == 2
+    assert recorder.count(pages.SELECT_PAGE) == 2
 
 
 async def test_pages_requested_together_share_a_statement(
@@ -212,34 +201,38 @@ async def test_pages_requested_together_share_a_statement(
 ) -> None:
     other = await principal_of(db, "bob")
     written = [await posts.insert(recorder, who, post()) for who in (principal, other, principal, principal, other)]
-    last, users_ids, limit = written[-1].id, (principal.user_id, other.user_id), 2
-
-    # Also the starts before, between and after all posts.
-    starts = [*range(last, -1, -1), last + 5]
-    pages = await asyncio.gather(
-        *(posts.select_page(recorder, after, limit) for after in starts),
-        *(posts.select_page_of_user(recorder, user_id, after, limit) for user_id in users_ids for after in starts),
-    )
-
-    rest = [[one for one in written if one.id > after] for after in starts]
-    rest += [
-        [one for one in written if one.user_id == user_id and one.id > after]
-        for user_id in users_ids
-        for after in starts
+    last, limit = written[-1].id, 2
+    # The starts before, at and after all posts.
+    wanted = [
+        (after, user_id, sort)
+        for after in (*range(last, -1, -1), last + 5)
+        for user_id in (None, principal.user_id, other.user_id)
+        for sort in get_args(Sort)
     ]
-    assert [(page.posts, page.more) for page in pages] == [(own[:limit], len(own) > limit) for own in rest]
-    assert recorder.count(posts.SELECT_PAGE) == recorder.count(posts.SELECT_PAGE_OF_USER) == 1
+
+    read = await asyncio.gather(*(pages.select_page(recorder, limit, *page) for page in wanted))
+
+    for (after, user_id, sort), page in zip(wanted, read, strict=True):
+        of_user = [one for one in written if user_id in {None, one.user_id}]
+        if sort == "id":
+            following = [one for one in of_user if one.id > after]
+        else:
+            following = [one for one in reversed(of_user) if one.id < after]
+        assert page.posts == following[:limit]
+        assert page.after == (following[limit - 1].id if len(following) > limit else None)
+    assert recorder.count(pages.SELECT_PAGE) == recorder.count(pages.SELECT_PAGE_NEWEST_FIRST) == 1
+    assert recorder.count(pages.SELECT_PAGE_OF_USER) == recorder.count(pages.SELECT_PAGE_OF_USER_NEWEST_FIRST) == 1
 
 
 async def test_one_statement_reads_a_bounded_number_of_pages(recorder: Recorder, principal: Principal) -> None:
     written = [await posts.insert(recorder, principal, post()) for _ in range(3)]
-    starts = range(2 * posts.MAX_PAGES + 1)
+    starts = range(2 * pages.MAX_PAGES + 1)
 
-    pages = await asyncio.gather(*(posts.select_page(recorder, after, 50) for after in starts))
+    read = await asyncio.gather(*(pages.select_page(recorder, 50, after) for after in starts))
 
-    assert [page.posts for page in pages] == [[one for one in written if one.id > after] for after in starts]
-    sizes = [len(arguments[0]) for statement, arguments in recorder.sent if statement == posts.SELECT_PAGE]
-    assert sizes == [posts.MAX_PAGES, posts.MAX_PAGES, 1]
+    assert [page.posts for page in read] == [[one for one in written if one.id > after] for after in starts]
+    sizes = [len(arguments[0]) for statement, arguments in recorder.sent if statement == pages.SELECT_PAGE]
+    assert sizes == [pages.MAX_PAGES, pages.MAX_PAGES, 1]
 
 
 async def test_profiles_requested_together_share_a_statement(
@@ -273,8 +266,8 @@ async def test_queued_writes_share_a_statement_and_each_returns_its_own_row(
 
     assert [one.title for one in written] == titles
     assert len({one.id for one in written}) == len(titles)
-    assert await posts.select_page(recorder, 0, 1000) is not None
-    assert (await posts.select_page(recorder, 0, 1000)).posts == written
+    assert await pages.select_page(recorder, 1000) is not None
+    assert (await pages.select_page(recorder, 1000)).posts == written
     assert recorder.count(posts.INSERT_MANY) == 3
 
 

@@ -16,7 +16,7 @@ from service.database import schema
 from service.database.batching import MAX_QUEUED_WRITES
 from service.database.database import Database
 from service.errors import DatabaseUnavailable
-from service.queries import posts, users
+from service.queries import posts
 from service.settings import Settings
 from service.structs.posts import PostCreate
 from tests.conftest import Serve
@@ -25,6 +25,8 @@ from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import TERMINATE
 from tests.people import Person, assert_problem, is_ready
 from tests.recorder import Recorder
+from tests.serving import open_client
+from tests.tables import principal_of
 from tests.waiting import until
 
 # Seconds. What happens "at once" takes less than the timeout.
@@ -54,7 +56,7 @@ async def own_client(postgres: Cluster, serve: Serve) -> AsyncIterator[httpx.Asy
         password_memory_kib=8,
         password_passes=1,
     )
-    async with httpx.AsyncClient(base_url=await serve(create_app(settings)), timeout=30) as opened:
+    async with open_client(await serve(create_app(settings))) as opened:
         yield opened
 
 
@@ -69,6 +71,7 @@ async def statuses(*requests: Awaitable[httpx.Response]) -> set[int]:
     return {response.status_code for response in await asyncio.gather(*requests)}
 
 
+@pytest.mark.usefixtures("database_url")
 async def test_terminated_idle_connections_are_replaced_without_an_error(db: asyncpg.Connection, alice: Person) -> None:
     made = await asyncio.gather(*(alice.publish(str(number)) for number in range(20)))
     await db.execute(TERMINATE)
@@ -105,7 +108,7 @@ async def test_a_locked_row_blocks_only_its_own_update_and_only_until_the_timeou
     serve: Serve, settings: Settings, db: asyncpg.Connection
 ) -> None:
     app = create_app(msgspec.structs.replace(settings, database_timeout_seconds=TIMEOUT))
-    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+    async with open_client(await serve(app)) as client:
         alice = await Person.register(client, "alice")
         locked, free = await alice.publish("locked"), await alice.publish("free")
         async with db.transaction():
@@ -128,22 +131,23 @@ async def test_a_locked_row_blocks_only_its_own_update_and_only_until_the_timeou
 async def test_queued_writes_are_refused_with_the_statement_before_them(
     database_url: str, db: asyncpg.Connection
 ) -> None:
-    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    principal = await principal_of(db, "alice")
     database = Database(database_url, connections=2, timeout=TIMEOUT)
     async with database.lifespan(), takes_at_most(2 * TIMEOUT):
         async with db.transaction():
             await db.execute("lock table posts in share mode")
             # They need three statements. Without the refusal, each would wait for a timeout of its own.
             writes = [
-                posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(MAX_QUEUED_WRITES)
+                posts.insert(database, principal, PostCreate(str(number), "C")) for number in range(MAX_QUEUED_WRITES)
             ]
             results = await asyncio.gather(*writes, return_exceptions=True)
 
         assert {type(result) for result in results} == {DatabaseUnavailable}
-        await posts.insert(database, user_id, PostCreate("afterwards", "C"))
+        await posts.insert(database, principal, PostCreate("afterwards", "C"))
     assert [row["title"] for row in await db.fetch("select title from posts")] == ["afterwards"]
 
 
+@pytest.mark.usefixtures("database_url")
 async def test_reads_are_served_while_the_database_is_read_only(
     client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
 ) -> None:
@@ -170,7 +174,7 @@ async def test_a_service_that_starts_without_its_database_connects_when_it_is_av
 ) -> None:
     postgres.stop()
     app = create_app(Settings(database_url=postgres.url("service", ROLE), secret_key=b"k" * 32, password_memory_kib=8))
-    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+    async with open_client(await serve(app)) as client:
         live, ready = await client.get("/health/live"), await client.get("/health/ready")
         async with takes_at_most(AT_ONCE):
             refused = await statuses(*(client.get(f"/users/{number}") for number in range(1, 21)))

@@ -8,6 +8,10 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import assert_problem, login
+from tests.serving import open_client
+
+# Not the app that tests share: it has other settings.
+pytestmark = pytest.mark.usefixtures("settings")
 
 COMMON = "is one of the most common passwords"
 
@@ -67,6 +71,6 @@ async def test_the_denylist_is_off_by_default(serve: Serve, settings: Settings) 
     off = msgspec.structs.replace(
         settings, password_denylist=Settings(database_url="", secret_key=b"").password_denylist
     )
-    async with httpx.AsyncClient(base_url=await serve(create_app(off)), timeout=30) as client:
+    async with open_client(await serve(create_app(off))) as client:
         body = {"username": "sunshine", "email": "x@example.com", "password": "sunshine"}
         assert (await client.post("/auth/register", json=body)).status_code == 201

@@ -16,6 +16,7 @@ from service.settings import Settings
 from tests.bodies import FORM
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
+from tests.serving import open_client
 from tests.waiting import WAITERS, until
 
 
@@ -56,7 +57,7 @@ async def test_every_error_has_the_fields_of_oauth_2(
 
 async def test_an_unavailable_database_is_temporary(serve: Serve, settings: Settings) -> None:
     unreachable = msgspec.structs.replace(settings, database_url=settings.database_url.replace("/test_", "/no_"))
-    async with httpx.AsyncClient(base_url=await serve(create_app(unreachable))) as client:
+    async with open_client(await serve(create_app(unreachable))) as client:
         response = await client.post("/auth/token", data={"username": "alice", "password": "x"})
 
     assert_problem(response, 503, "database_unavailable")
@@ -64,10 +65,10 @@ async def test_an_unavailable_database_is_temporary(serve: Serve, settings: Sett
 
 
 async def test_a_bug_is_a_server_error(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(db: Database, username: str) -> None:
+    async def broken(db: Database, username: str, *_: object) -> None:
         raise RuntimeError(db, username)
 
-    monkeypatch.setattr(auth, "select_credentials", broken)
+    monkeypatch.setattr(auth, "select_login", broken)
 
     response = await client.post("/auth/token", data={"username": "alice", "password": "x"})
 
@@ -80,7 +81,7 @@ async def test_an_overloaded_service_is_temporary(serve: Serve, settings: Settin
         return bool(await db.fetchval(WAITERS))
 
     address = await serve(create_app(msgspec.structs.replace(settings, max_requests=1)))
-    async with httpx.AsyncClient(base_url=address) as client:
+    async with open_client(address) as client:
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             held = asyncio.create_task(client.get("/posts"))

@@ -19,6 +19,7 @@ from tests.conftest import Serve
 from tests.people import Person, assert_problem
 from tests.processes import Start, peer_ports, read_until, wait_until_serving
 from tests.raw_http import connect, parse_responses, receive
+from tests.serving import open_client
 
 UNFINISHED = b"POST /auth/register HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
 
@@ -33,7 +34,7 @@ async def test_a_request_above_the_limit_is_refused_soon(
     serve: Serve, settings: Settings, db: asyncpg.Connection
 ) -> None:
     address = await serve(create_app(msgspec.structs.replace(settings, max_requests=5)))
-    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+    async with open_client(address) as client:
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
             reads = [asyncio.create_task(client.get("/posts")) for _ in range(20)]

@@ -11,6 +11,7 @@ import pytest
 from service.http.links import relative
 from tests.people import Json, login, next_page
 from tests.proxies import StartPrefix
+from tests.serving import open_client
 from tests.tables import fill
 
 PERSON = {"username": "bob", "email": "bob@example.com", "password": "correct horse"}
@@ -19,7 +20,7 @@ PERSON = {"username": "bob", "email": "bob@example.com", "password": "correct ho
 @pytest.fixture
 async def prefixed(nginx_with_prefix: StartPrefix, address: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the service behind nginx, under /api/."""
-    async with httpx.AsyncClient(base_url=await nginx_with_prefix(address)) as client:
+    async with open_client(await nginx_with_prefix(address)) as client:
         yield client
 
 

@@ -26,7 +26,8 @@ from tests.mixed_load import MixedLoad
 from tests.people import Person, assert_problem, is_ready
 from tests.poolers import StartPgBouncer
 from tests.processes import Start, free_port, read_output, wait_until_serving
-from tests.tables import INSERT_POSTS, INSERT_USERS
+from tests.serving import open_client
+from tests.tables import INSERT_POSTS, INSERT_USERS, principal_of
 from tests.waiting import until
 
 SECRET_KEY = secrets.token_hex()
@@ -57,7 +58,7 @@ async def two_services(start: Start, url: str) -> AsyncIterator[list[httpx.Async
         for _ in range(2):
             port = str(free_port())
             await start("service", DATABASE_URL=url, PORT=port, SECRET_KEY=SECRET_KEY)
-            client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+            client = open_client(f"http://127.0.0.1:{port}")
             clients.append(await stack.enter_async_context(client))
         for client in clients:
             await wait_until_serving(client)
@@ -237,7 +238,7 @@ async def test_a_request_whose_session_lacks_its_statement_gets_a_503_and_the_lo
     serve: Serve, settings: Settings, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     app = create_app(msgspec.structs.replace(settings, database_connections=1))
-    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+    async with open_client(await serve(app)) as client:
         alice = await Person.register(client, "alice")
         kept, gone = await alice.publish("kept"), await alice.publish("gone")
         arguments: dict[str, Any] = {"headers": alice.headers, "json": {"title": "changed"}}
@@ -257,11 +258,11 @@ async def test_a_request_whose_session_lacks_its_statement_gets_a_503_and_the_lo
 async def test_a_batch_of_writes_whose_session_lacks_its_statement_writes_nothing(
     database_url: str, db: asyncpg.Connection
 ) -> None:
-    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    principal = await principal_of(db, "alice")
     database = Database(database_url, connections=1, timeout=5)
 
     async def insert(*titles: str) -> list[Any]:
-        writes = [posts.insert(database, user_id, PostCreate(title, "C")) for title in titles]
+        writes = [posts.insert(database, principal, PostCreate(title, "C")) for title in titles]
         return await asyncio.gather(*writes, return_exceptions=True)
 
     async with database.lifespan():

@@ -20,6 +20,7 @@ from tests.http_clients import CLIENTS, CONNECTIONS, Send, httpx_client
 from tests.people import Person
 from tests.processes import Start, client_ports, free_port, read_output, read_until, wait_until_serving
 from tests.proxies import StartProxy
+from tests.serving import open_client
 from tests.waiting import until
 
 IDLE_SECONDS = (1, 3, 6)
@@ -126,7 +127,7 @@ async def test_idle_connections_of_proxies_are_kept_and_every_post_is_stored_onc
                 "haproxy": await haproxy(*instances),
             }
             for name, proxy in proxies.items():
-                async with httpx.AsyncClient(base_url=proxy.address, timeout=30) as client:
+                async with open_client(proxy.address) as client:
                     person = await Person.register(client, f"{name}{seconds}")
                 send = await stack.enter_async_context(httpx_client(proxy.address, person.headers))
                 pools.append(Pool(name, seconds, send))

@@ -18,6 +18,7 @@ from tests import manual
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
 from tests.raw_http import exchange, get
+from tests.serving import Share, SharedApp, open_client
 
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 GENERATED = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -106,6 +107,11 @@ async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+@pytest.fixture(scope="module")
+async def module_app(share: Share) -> SharedApp:
+    return await share(manual.Manual, plain, mounted)
+
+
 @pytest.mark.parametrize(
     ("path", "cache_control"),
     [
@@ -133,19 +139,16 @@ async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
     ],
 )
 async def test_responses_of_litestar_have_the_common_headers(
-    serve: Serve, settings: Settings, path: str, cache_control: str
+    module_app: SharedApp, path: str, cache_control: str
 ) -> None:
-    app = create_app(settings)
-    for handler in (manual.Manual, plain, mounted):
-        app.register(handler)
-    async with httpx.AsyncClient(base_url=await serve(app)) as client:
+    async with module_app.for_a_test() as shared, open_client(shared.address) as client:
         assert_common_headers(await client.get(path), cache_control)
 
 
 async def test_a_cached_response_has_the_id_of_its_own_request(serve: Serve, settings: Settings) -> None:
     app = create_app(settings)
     app.register(manual.Manual)
-    async with httpx.AsyncClient(base_url=await serve(app)) as client:
+    async with open_client(await serve(app)) as client:
         for path in ("/manual/cached", "/manual/cached-json"):
             for sent in ("first", "second"):
                 response = await client.get(path, headers={"X-Request-ID": sent})

@@ -25,6 +25,7 @@ from tests import manual
 from tests.bodies import FORM
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
+from tests.serving import Share, SharedApp, open_client
 
 PUBLIC = {
     "GET /",
@@ -32,6 +33,7 @@ PUBLIC = {
     "GET /health/ready",
     "POST /auth/register",
     "POST /auth/token",
+    "POST /auth/revoke",
     "GET /users/{user_id}",
     "GET /posts",
     "GET /posts/{post_id}",
@@ -39,7 +41,19 @@ PUBLIC = {
     "GET /docs/{name}",
     "GET /openapi.json",
 }
-PRIVATE = {"GET /users/me", "POST /posts", "PATCH /posts/{post_id}", "DELETE /posts/{post_id}"}
+PRIVATE = {
+    "GET /users/me",
+    "PATCH /users/me",
+    "POST /users/me/password",
+    "POST /users/me/deletion",
+    "GET /users/me/export",
+    "GET /users/me/sessions",
+    "DELETE /users/me/sessions",
+    "DELETE /users/me/sessions/{session_id}",
+    "POST /posts",
+    "PATCH /posts/{post_id}",
+    "DELETE /posts/{post_id}",
+}
 
 
 def routes(app: Litestar) -> dict[str, Route]:
@@ -52,17 +66,23 @@ def routes(app: Litestar) -> dict[str, Route]:
     }
 
 
-@pytest.fixture
-async def app(settings: Settings) -> Litestar:
-    app = create_app(settings)
-    app.register(manual.Manual)
-    manual.done.clear()
-    return app
+@pytest.fixture(scope="module")
+async def module_app(share: Share) -> SharedApp:
+    return await share(manual.Manual)
 
 
 @pytest.fixture
-async def client(app: Litestar, serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=await serve(app)) as opened:
+async def app(module_app: SharedApp) -> AsyncIterator[Litestar]:
+    async with module_app.for_a_test() as shared:
+        manual.done.clear()
+        await shared.app.response_cache_config.get_store_from_app(shared.app).delete_all()
+        yield shared.app
+
+
+@pytest.fixture
+async def client(app: Litestar, module_app: SharedApp) -> AsyncIterator[httpx.AsyncClient]:
+    assert app is module_app.app
+    async with open_client(module_app.address) as opened:
         yield opened
 
 
@@ -87,7 +107,7 @@ async def test_a_private_route_answers_401_without_a_token_and_a_public_one_does
 ) -> None:
     method, path = name.split(" ")
 
-    response = await client.request(method, path.format(user_id=1, post_id=1, name="start.js"))
+    response = await client.request(method, path.format(user_id=1, post_id=1, session_id=1, name="start.js"))
 
     if name in PRIVATE:
         assert_problem(response, 401, "not_authenticated", "Not authenticated")
@@ -102,7 +122,7 @@ async def test_a_route_is_private_by_default(serve: Serve, settings: Settings) -
 
     app = create_app(settings)
     app.register(forgotten)
-    async with httpx.AsyncClient(base_url=await serve(app)) as client:
+    async with open_client(await serve(app)) as client:
         refused = await client.get("/forgotten")
         alice = await Person.register(client, "alice")
         served = await client.get("/forgotten", headers=alice.headers)
@@ -211,7 +231,7 @@ async def test_a_parameter_without_a_declaration_is_a_query_parameter(serve: Ser
 
     app = create_app(settings)
     app.register(inferred)
-    async with httpx.AsyncClient(base_url=await serve(app)) as client:
+    async with open_client(await serve(app)) as client:
         assert (await client.get("/inferred/a?limit=7")).json() == {"name": "a", "limit": 7}
         assert (await client.get("/inferred/a")).json() == {"name": "a", "limit": 5}
         assert faults(await client.get("/inferred/a?limit=x")) == {"/limit": "must be a whole number"}

@@ -1,20 +1,26 @@
 """Sessions: how they are opened, continued and ended, and that access ends with them at once."""
 
 import asyncio
+import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 import httpx
 import msgspec
 import pytest
+from litestar.routes import HTTPRoute
 
 from service.app import create_app
 from service.database.database import Database
+from service.database.transaction import Transaction
+from service.http.routes import Route
 from service.security.keys import ACCESS_TOKEN, Keys, SecretKey
 from service.security.tokens import AccessTokens
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, Tokens, assert_problem, pointers, refresh
+from tests.serving import open_client
 
 NEW_POST = {"title": "T", "content": "C"}
 
@@ -114,6 +120,61 @@ async def test_any_other_text_is_no_refresh_token_and_ends_nothing(
         assert pointers(response) == ["/refresh_token"]
     assert await tokens.are_valid()
     assert (await tokens.refreshed()).refresh != token
+
+
+@pytest.mark.parametrize(("path", "field"), [("/auth/token", "refresh_token"), ("/auth/revoke", "token")])
+async def test_a_token_with_u0000_is_an_invalid_field(client: httpx.AsyncClient, path: str, field: str) -> None:
+    response = await client.post(path, data={"grant_type": "refresh_token", field: "rt_\0"})
+
+    assert_problem(response, 422, "invalid_fields")
+    assert response.json()["errors"] == [{"pointer": f"/{field}", "detail": "must not contain U+0000"}]
+
+
+async def test_the_grant_type_decides_which_fields_of_a_form_count(
+    client: httpx.AsyncClient, alice: Person, tokens: Tokens
+) -> None:
+    both = {"username": alice.username, "password": alice.password, "refresh_token": tokens.refresh}
+
+    refreshed = Tokens.received(client, await client.post("/auth/token", data=both | {"grant_type": "refresh_token"}))
+    opened = Tokens.received(client, await client.post("/auth/token", data=both | {"grant_type": "password"}))
+    default = Tokens.received(client, await client.post("/auth/token", data=both))
+
+    assert len(await refreshed.sessions()) == 4
+    for fresh in (opened, default):
+        assert await fresh.are_valid()
+    wrong = {"refresh_token": refreshed.refresh, "password": alice.password, "grant_type": "password"}
+    assert pointers(await client.post("/auth/token", data=wrong)) == ["/username"]
+    missing = {"username": alice.username, "password": alice.password, "grant_type": "refresh_token"}
+    assert pointers(await client.post("/auth/token", data=missing)) == ["/refresh_token"]
+
+
+@pytest.mark.parametrize(("sent", "listed"), [(b"", ""), (b"caf\xe9", "café"), ("café".encode(), "café")])
+async def test_a_user_agent_may_be_any_text(client: httpx.AsyncClient, alice: Person, sent: bytes, listed: str) -> None:
+    form = {"username": alice.username, "password": alice.password}
+    response = await client.post("/auth/token", data=form, headers={b"User-Agent": sent})
+
+    [current] = [one for one in await Tokens.received(client, response).sessions() if one["current"]]
+    assert current["user_agent"] == listed
+
+
+async def test_the_times_of_a_session_are_those_of_its_login_and_its_last_refresh(
+    tokens: Tokens, db: asyncpg.Connection
+) -> None:
+    async def listed() -> list[datetime]:
+        [current] = [one for one in await tokens.sessions() if one["current"]]
+        return [datetime.fromisoformat(current[name]) for name in ("created_at", "last_used_at", "expires_at")]
+
+    now = await db.fetchval("select now()")
+    created, used, expires = await listed()
+    assert created == used
+    assert timedelta() < now - created < timedelta(seconds=10)
+    assert expires - created == timedelta(days=30)
+
+    await db.execute("update sessions set created_at = created_at - interval '80 days'")
+    await tokens.refreshed()
+    created, used, expires = await listed()
+    assert used > now
+    assert expires - created == timedelta(days=90)
 
 
 async def test_a_session_ends_without_a_refresh(
@@ -266,20 +327,45 @@ async def test_logins_at_once_leave_no_more_than_a_hundred_sessions(alice: Perso
     assert all([await one.are_valid() for one in opened])
 
 
+# Also with an id or a body that is not valid: 401 comes before 404 and 422.
 EVERY_PRIVATE_ROUTE: list[tuple[str, str, Any]] = [
     ("GET", "/users/me", None),
+    ("PATCH", "/users/me", {"current_password": "x"}),
+    ("PATCH", "/users/me", {"username": ""}),
+    ("POST", "/users/me/password", {"current_password": "x", "new_password": "a new password"}),
+    ("POST", "/users/me/password", {"new_password": ""}),
+    ("POST", "/users/me/deletion", {"current_password": "x"}),
+    ("POST", "/users/me/deletion", {}),
+    ("GET", "/users/me/export", None),
     ("GET", "/users/me/sessions", None),
     ("DELETE", "/users/me/sessions", None),
     ("DELETE", "/users/me/sessions/1", None),
+    ("DELETE", "/users/me/sessions/abc", None),
     ("POST", "/posts", NEW_POST),
+    ("POST", "/posts", {"title": ""}),
+    ("POST", "/posts", "x" * 1024 * 1024),
     ("PATCH", "/posts/{mine}", {"title": "T"}),
     ("PATCH", "/posts/{mine}", {"title": 1}),
     ("PATCH", "/posts/{theirs}", {"title": "T"}),
     ("PATCH", "/posts/999", {"title": "T"}),
+    ("PATCH", "/posts/abc", {"title": "T"}),
     ("DELETE", "/posts/{mine}", None),
     ("DELETE", "/posts/{theirs}", None),
     ("DELETE", "/posts/999", None),
+    ("DELETE", "/posts/abc", None),
 ]
+
+
+def test_the_table_contains_every_private_route(settings: Settings) -> None:
+    routes = {
+        f"{method} {re.sub('{.*}', '1', route.path_format)}"
+        for route in create_app(settings).routes
+        if isinstance(route, HTTPRoute)
+        for method, (handler, _) in route.route_handler_map.items()
+        if isinstance(handler, Route) and not handler.is_public and method != "HEAD"
+    }
+
+    assert routes == {f"{method} {re.sub('{.*}|abc|999', '1', path)}" for method, path, _ in EVERY_PRIVATE_ROUTE}
 
 
 @pytest.mark.parametrize(("method", "path", "body"), EVERY_PRIVATE_ROUTE)
@@ -298,6 +384,23 @@ async def test_an_ended_session_has_no_access_to_any_route(
     assert_problem(response, 401, "invalid_token", "Could not validate credentials")
     assert [tuple(row) for row in await db.fetch("select * from posts order by id")] == before
     assert await db.fetchval("select count(*) from sessions") == sessions_before
+
+
+async def test_a_database_that_was_restored_from_a_backup_gives_no_session_to_the_owner_of_an_older_token(
+    client: httpx.AsyncClient, alice: Person, mallory: Person, db: asyncpg.Connection
+) -> None:
+    older = await Tokens.log_in(alice)
+    await db.execute("truncate sessions restart identity")  # as it was before all logins
+    for _ in range(5):
+        await Tokens.log_in(mallory)
+
+    assert not await older.are_valid()
+    assert_invalid_grant(await refresh(client, older.refresh))
+    assert await db.fetchval("select count(*) from sessions") == 5
+
+
+async def test_the_ids_of_sessions_can_be_read_by_javascript(tokens: Tokens) -> None:
+    assert all(0 < session["id"] < 2**53 for session in await tokens.sessions())
 
 
 async def test_no_write_that_is_sent_after_a_logout_is_applied(alice: Person, db: asyncpg.Connection) -> None:
@@ -343,8 +446,8 @@ async def test_sessions_survive_a_rotation_of_the_secret_key(serve: Serve, setti
     newer = msgspec.structs.replace(settings, secret_key=b"n" * 32, secret_key_previous=settings.secret_key)
     without_previous = msgspec.structs.replace(newer, secret_key_previous=b"")
     async with (
-        httpx.AsyncClient(base_url=await serve(create_app(newer)), timeout=30) as rotated,
-        httpx.AsyncClient(base_url=await serve(create_app(without_previous)), timeout=30) as later,
+        open_client(await serve(create_app(newer))) as rotated,
+        open_client(await serve(create_app(without_previous))) as later,
     ):
         there = Tokens(rotated, tokens.access, tokens.refresh)
         assert await there.are_valid()
@@ -363,6 +466,9 @@ async def test_sessions_survive_a_rotation_of_the_secret_key(serve: Serve, setti
     [
         ("GET", "/users/me", None, 1),
         ("POST", "/posts", NEW_POST, 1),
+        ("POST", "/posts", {"title": ""}, 1),
+        ("PATCH", "/posts/{mine}", {"title": ""}, 1),
+        ("PATCH", "/posts/abc", {"title": "T"}, 1),
         ("PATCH", "/posts/{mine}", {"title": "T"}, 2),
         ("PATCH", "/posts/{theirs}", {"title": "T"}, 1),
         ("DELETE", "/posts/{mine}", None, 2),
@@ -370,6 +476,32 @@ async def test_sessions_survive_a_rotation_of_the_secret_key(serve: Serve, setti
         ("GET", "/users/me/sessions", None, 1),
         ("DELETE", "/users/me/sessions/{session}", None, 1),
         ("DELETE", "/users/me/sessions", None, 1),
+        ("DELETE", "/users/me/sessions/1", None, 2),
+        ("DELETE", "/users/me/sessions/abc", None, 1),
+        # The session, the account, its failed logins, and the change.
+        ("PATCH", "/users/me", {"current_password": "the password of alice"}, 4),
+        ("PATCH", "/users/me", {"current_password": "wrong"}, 3),
+        ("POST", "/users/me/deletion", {"current_password": "the password of alice"}, 4),
+        # The session, the account twice, its failed logins, and a transaction of two statements.
+        (
+            "POST",
+            "/users/me/password",
+            {"current_password": "the password of alice", "new_password": "a new password"},
+            8,
+        ),
+        ("GET", "/users/me/export", None, 4),
+        # Without a token.
+        ("POST", "/auth/register", {"username": "bob", "email": "bob@example.com", "password": "bob's password"}, 1),
+        # The account, and a transaction of three statements.
+        ("POST", "/auth/token", "username=alice&password=the+password+of+alice", 6),
+        ("POST", "/auth/token", "username=alice&password=wrong", 1),
+        ("POST", "/auth/token", "grant_type=refresh_token&refresh_token={refresh}", 1),
+        ("POST", "/auth/token", "grant_type=refresh_token&refresh_token=rt_forged", 0),
+        ("POST", "/auth/revoke", "token={refresh}", 1),
+        ("POST", "/auth/revoke", "token=rt_forged", 0),
+        ("GET", "/posts/{mine}", None, 1),
+        ("GET", "/posts", None, 1),
+        ("GET", "/users/1", None, 1),
     ],
 )
 async def test_finding_the_session_alive_costs_no_statement(
@@ -383,7 +515,8 @@ async def test_finding_the_session_alive_costs_no_statement(
     most: int,
 ) -> None:
     mine, theirs = await alice.publish(), await mallory.publish()
-    [session] = await Tokens(client, alice.token, "").sessions()
+    tokens = await Tokens.log_in(alice)
+    session = next(one for one in await tokens.sessions() if not one["current"])
     sent = []
     run = Database.run
 
@@ -391,9 +524,20 @@ async def test_finding_the_session_alive_costs_no_statement(
         sent.append(statement)
         return await run(db, statement, *arguments)
 
-    monkeypatch.setattr(Database, "run", record)
-    url = path.format(mine=mine["id"], theirs=theirs["id"], session=session["id"])
-    response = await client.request(method, url, json=body, headers=alice.headers)
+    run_in_transaction = Transaction.run
 
-    assert response.status_code in {200, 201, 204, 403}
+    async def record_in_transaction(transaction: Transaction, statement: str, *arguments: Any) -> Any:
+        sent.append(statement)
+        return await run_in_transaction(transaction, statement, *arguments)
+
+    monkeypatch.setattr(Database, "run", record)
+    monkeypatch.setattr(Transaction, "run", record_in_transaction)
+    url = path.format(mine=mine["id"], theirs=theirs["id"], session=session["id"])
+    sending: dict[str, Any] = {"json": body}
+    if isinstance(body, str):
+        sending = {"content": body.format(refresh=tokens.refresh)}
+        sending["headers"] = {"Content-Type": "application/x-www-form-urlencoded"}
+    response = await client.request(method, url, **sending | {"headers": tokens.headers | sending.get("headers", {})})
+
+    assert response.status_code not in {405, 500, 503}
     assert len(sent) == most

@@ -39,7 +39,7 @@ def test_workers_divide_the_cores_for_password_threads(environment: dict[str, st
     one_worker, many_workers = settings.load(environment), settings.load(environment | {"WORKERS": "256"})
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    assert one_worker.password_threads == cores
+    assert one_worker.password_threads == min(cores or 1, 4)
     assert many_workers.password_threads == 1
 
 
@@ -133,7 +133,7 @@ def test_an_invalid_setting_is_described_in_plain_words(
 ) -> None:
     if words:
         assert faults(environment | {name: text}) == [f"{name}: {words}"]
-    # Two settings that do not go together, beside a third that is wrong by itself.
+    # Two settings that contradict each other, and a third that is invalid by itself.
     together = environment | {"PASSWORD_MEMORY_KIB": "15", "PASSWORD_LANES": "2", "WORKERS": "0"}
     assert faults(together) == [
         "WORKERS: must be a whole number from 1 to 256",

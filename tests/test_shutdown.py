@@ -27,6 +27,7 @@ from tests.processes import (
     wait_until_serving,
 )
 from tests.proxies import StartProxy
+from tests.serving import open_client
 from tests.waiting import until, wait_for_blocked_session
 
 
@@ -133,7 +134,7 @@ async def test_a_worker_that_is_killed_is_replaced(
     os.kill(killed, signal.SIGKILL)
     await wait_for_workers(process, without=killed)
 
-    async with httpx.AsyncClient(base_url=process_client.base_url) as another:
+    async with open_client(str(process_client.base_url)) as another:
         assert (await another.get("/posts")).status_code == 200
     process.send_signal(signal.SIGTERM)
     assert f"Child process [{killed}] died" in await wait_for_clean_exit(process, within=10)
@@ -225,7 +226,7 @@ async def restart_in_turn(
     first, second = await start_instance(0, drain_seconds=2), await start_instance(1, drain_seconds=3)
     proxy = await start_proxy(*ports)
     responses = Counter[str]()
-    async with httpx.AsyncClient(base_url=proxy.address, timeout=30) as client:
+    async with open_client(proxy.address) as client:
         alice = await Person.register(client, "alice")
 
         async def read() -> None:

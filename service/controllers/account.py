@@ -8,31 +8,32 @@ from litestar import Controller
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from service.errors import IncorrectPassword, TooManyAttempts, TooManyPasswords, UsernameOrEmailTaken
+from service.errors import HashingFailed, IncorrectPassword, TooManyAttempts, TooManyPasswords, UsernameOrEmailTaken
 from service.http.headers import NO_STORE
 from service.http.requests import Request
 from service.http.responses import JSON
 from service.http.routes import get, patch, post
-from service.queries import posts, sessions, users
+from service.queries import pages, sessions, users
 from service.security.guards import requires_session
 from service.structs.users import AccountDeletion, AccountUpdate, PasswordChange, User
 
 PAGE: Final = 50  # posts that an export reads at a time
-_VERIFIED: Final = (IncorrectPassword, TooManyAttempts, TooManyPasswords)
+_ACCOUNT: Final = ("Account",)
+_VERIFIED: Final = (IncorrectPassword, TooManyAttempts, TooManyPasswords, HashingFailed)
 
 
 class AccountController(Controller):
     path = "/users/me"
-    tags = ("Account",)
     cache_control = NO_STORE
 
-    @get("/", summary="Read your own account", response_description="Your account.")
+    @get("/", tags=("Users",), summary="Read your own account", response_description="Your account.")
     async def read_own_account(self, request: Request) -> User:
         """The account of the user whose access token is sent."""
         return await users.select_own(request.db, request.user)
 
     @patch(
         "/",
+        tags=_ACCOUNT,
         summary="Change your own account",
         response_description="Your changed account.",
         guards=[requires_session],
@@ -48,6 +49,7 @@ class AccountController(Controller):
 
     @post(
         "/password",
+        tags=_ACCOUNT,
         summary="Change your password",
         response_description="The password is changed.",
         status_code=204,
@@ -64,22 +66,12 @@ class AccountController(Controller):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
 
-    @post(
-        "/deletion",
-        summary="Delete your account",
-        response_description="The account is deleted.",
-        status_code=204,
-        guards=[requires_session],
-        fails_with=_VERIFIED,
+    @get(
+        "/export",
+        tags=_ACCOUNT,
+        summary="Export your data",
+        response_description="Everything that is stored about you.",
     )
-    async def delete_own_account(self, request: Request, data: JSONBody[AccountDeletion]) -> None:
-        """Deletes your posts and ends all of your sessions, too. This cannot be undone."""
-        verified = await request.verify_password(data.current_password)
-        if not await users.delete(request.db, request.user, verified):
-            await sessions.require_alive(request.db, request.user)
-            raise IncorrectPassword
-
-    @get("/export", summary="Export your data", response_description="Everything that is stored about you.")
     async def export(self, request: Request) -> Stream:
         """A JSON file with your account, sessions, known addresses and posts. It has no secrets."""
         principal = request.user
@@ -92,14 +84,31 @@ class AccountController(Controller):
         # No connection is held while the client reads, and only one page is in memory.
         async def pieces() -> AsyncIterator[bytes]:
             yield msgspec.json.encode(parts)[:-1] + b',"posts":['
-            after, more, separator = 0, True, b""
-            while more:
-                page = await posts.select_page_of_user(request.db, principal.user_id, after, PAGE)
+            after = 0 if request.method == "GET" else None  # the body of HEAD is not sent
+            separator = b""
+            while after is not None:
+                page = await pages.select_page(request.db, PAGE, after, principal.user_id)
                 if page.posts:
                     yield separator + msgspec.json.encode(page.posts)[1:-1]
-                    after, separator = page.posts[-1].id, b","
-                more = page.more
+                    separator = b","
+                after = page.after
             yield b"]}"
 
         disposition = {"Content-Disposition": 'attachment; filename="export.json"'}
         return Stream(pieces(), media_type=JSON, headers=disposition)
+
+    @post(
+        "/deletion",
+        tags=_ACCOUNT,
+        summary="Delete your account",
+        response_description="The account is deleted.",
+        status_code=204,
+        guards=[requires_session],
+        fails_with=_VERIFIED,
+    )
+    async def delete_own_account(self, request: Request, data: JSONBody[AccountDeletion]) -> None:
+        """Deletes your posts and ends all of your sessions, too. This cannot be undone."""
+        verified = await request.verify_password(data.current_password)
+        if not await users.delete(request.db, request.user, verified):
+            await sessions.require_alive(request.db, request.user)
+            raise IncorrectPassword

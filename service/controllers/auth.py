@@ -4,6 +4,7 @@ from litestar import Controller
 from litestar.params import JSONBody, URLEncodedBody
 
 from service.errors import (
+    HashingFailed,
     IncorrectCredentials,
     InvalidRefreshToken,
     TooManyAttempts,
@@ -34,7 +35,7 @@ class AuthController(Controller):
         summary="Register an account",
         response_description="The new account.",
         response_headers=[LOCATION],
-        fails_with=(UsernameOrEmailTaken, TooManyAttempts, TooManyPasswords),
+        fails_with=(UsernameOrEmailTaken, TooManyAttempts, TooManyPasswords, HashingFailed),
     )
     async def register(self, request: Request, data: JSONBody[UserCreate]) -> JSONResponse[User]:
         """Anyone may register. Usernames and e-mail addresses are unique."""
@@ -51,7 +52,14 @@ class AuthController(Controller):
         summary="Log in or refresh the tokens",
         response_description="An access token and a refresh token.",
         status_code=200,
-        fails_with=(UnsupportedGrantType, InvalidRefreshToken, IncorrectCredentials, TooManyAttempts, TooManyPasswords),
+        fails_with=(
+            UnsupportedGrantType,
+            InvalidRefreshToken,
+            IncorrectCredentials,
+            TooManyAttempts,
+            TooManyPasswords,
+            HashingFailed,
+        ),
     )
     async def create_token(self, request: Request, data: URLEncodedBody[TokenRequest]) -> TokenResponse:
         """A username and a password open a session. A refresh token continues it.
@@ -79,18 +87,24 @@ class AuthController(Controller):
 
 async def _log_in(request: Request, data: TokenRequest) -> tuple[Principal, RefreshTokenContent]:
     device = request.device
-    account = await request.logins.verify(request.db, data.username, data.password, device.address)
-    if account is None:
-        raise IncorrectCredentials
+    account = await _verify(request, data)
     if await request.passwords.needs_rehash(data.password, account.password_hash):
         renewed = Credentials(account.id, await request.passwords.hash(data.password))
-        if await auth.update_hash(request.db, account, renewed):
-            account = renewed
+        # If it is not stored, another login has renewed the hash meanwhile, or the password has been changed.
+        is_stored = await auth.update_hash(request.db, account, renewed)
+        account = renewed if is_stored else await _verify(request, data)
     known = request.logins.login_address(data.username, device.address)
     content = await sessions.insert(request.db, account, request.lifetimes, device, known)
     if content is None:  # the password has been changed since it was verified
         raise IncorrectCredentials
     return Principal(account.id, content.session_id), content
+
+
+async def _verify(request: Request, data: TokenRequest) -> Credentials:
+    account = await request.logins.verify(request.db, data.username, data.password, request.device.address)
+    if account is None:
+        raise IncorrectCredentials
+    return account
 
 
 async def _refresh(request: Request, data: TokenRequest) -> tuple[Principal, RefreshTokenContent]:

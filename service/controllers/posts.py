@@ -1,19 +1,38 @@
 """Posts: anyone may read them, and only the owner may change them."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 from litestar import Controller
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from service.errors import OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
+from service.errors import FaultyField, OnlyOwnerMayDelete, OnlyOwnerMayUpdate, PostNotFound
 from service.http.links import LOCATION, NEXT_PAGE, next_page, relative
 from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import delete, get, patch, post
-from service.queries import posts, sessions
+from service.queries import pages, posts, search, sessions
+from service.security import positions
 from service.security.guards import requires_post_ownership
-from service.structs.fields import MAX_ID, PostId
-from service.structs.posts import Post, PostCreate, PostUpdate
+from service.structs.fields import MAX_ID, NOT_A_POSITION, WITHOUT_NUL, PagePosition, PostId, is_id, is_offset_id
+from service.structs.posts import Post, PostCreate, PostUpdate, Sort
+
+NOT_A_NUMBER: Final = f"must be a whole number from 0 to {MAX_ID}"
+
+
+def check_query(request: Any, texts: Mapping[str, Any]) -> list[FaultyField]:
+    """Find the faults of a list's query that depend on whether it has ``q``."""
+    query, after, user_id = texts.get("q"), texts.get("after"), texts.get("user_id")
+    if query is None:
+        return [FaultyField("/after", NOT_A_NUMBER)] if after is not None and not is_offset_id(after) else []
+    faults = []
+    if "sort" in texts:
+        faults.append(FaultyField("/sort", "must not be combined with q"))
+    if after is not None and (user_id is None or is_id(user_id)):
+        user = None if user_id is None else int(user_id)
+        if len(after) != positions.LENGTH or request.search_positions.read(after, query, user) is None:
+            faults.append(FaultyField("/after", NOT_A_POSITION))
+    return faults
 
 
 class PostController(Controller):
@@ -29,33 +48,57 @@ class PostController(Controller):
     @get(
         "/",
         public=True,
-        summary="List posts",
+        summary="List posts, or search in them",
         response_description="A page of posts.",
         response_headers=[NEXT_PAGE],
+        query_rule=check_query,
     )
-    async def list_posts(
+    async def list_posts(  # noqa: PLR0913, PLR0917 - the parameters of the query
         self,
         request: Request,
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="The most posts on a page.")] = 50,
         after: Annotated[
-            int,
+            PagePosition | None,
             QueryParameter(
-                ge=0,
-                le=MAX_ID,
-                description="Only posts with a higher id. For paging: a post with a smaller id may be committed later.",
+                description="Where the page begins; the `Link` header of the page before has it. Without `q` it is the "
+                "last id of that page. With `q` it is opaque, and valid only for the same `q` and `user_id`. It is for "
+                "paging, not for following new posts: a post with a smaller id may be committed later.",
             ),
-        ] = 0,
+        ] = None,
         user_id: Annotated[
             int | None, QueryParameter(ge=1, le=MAX_ID, description="Only the posts of this user.")
         ] = None,
+        sort: Annotated[
+            Sort | None,
+            QueryParameter(description="`id`, the default: the lowest id first; `-id`: the highest. Not with `q`."),
+        ] = None,
+        q: Annotated[
+            str | None,
+            QueryParameter(
+                min_length=1,
+                max_length=200,
+                pattern=WITHOUT_NUL,
+                description="Only posts with these words, the best match first, then the highest id: all words, or "
+                'with `or` one of them; `"a phrase"`; `-word` must not occur. More than 1,000 matches are ranked in '
+                "groups, the newest first. Titles weigh more; of a content, the first 20,000 characters count.",
+            ),
+        ] = None,
     ) -> JSONResponse[list[Post]]:
-        """Posts by id, a page at a time. While more follow, the `Link` header leads to the next page."""
-        if user_id is None:
-            page = await posts.select_page(request.db, after, limit)
-        else:
-            page = await posts.select_page_of_user(request.db, user_id, after, limit)
-        link = next_page(request.scope, page.posts, more=page.more, limit=limit, user_id=user_id)
-        return JSONResponse(page.posts, headers=link)
+        """Posts by id, or by relevance for a query, a page at a time.
+
+        While more follow, the `Link` header leads to the next page, which may be empty if the posts that a search has
+        not looked at yet do not match.
+        """
+        if q is None:
+            last_id = None if after is None else int(after)
+            page = await pages.select_page(request.db, limit, last_id, user_id, sort or "id")
+            link = next_page(request.scope, page.after, limit=limit, user_id=user_id, sort=sort)
+            return JSONResponse(page.posts, headers=link)
+        start = request.search_positions.read(after, q, user_id) if after else None
+        found = await search.search(request.db, q, limit, user_id, start)
+        following = found.after and request.search_positions.issue(found.after, q, user_id)
+        link = next_page(request.scope, following, limit=limit, user_id=user_id, q=q)
+        return JSONResponse(found.posts, headers=link)
 
     @get(
         "/{post_id:str}",

@@ -1,16 +1,19 @@
 """How this service connects to PostgreSQL. The pool, the migrations and the check at start all do it here."""
 
-import asyncio
 import secrets
 from itertools import count
 from typing import Any, Final
 
 import asyncpg
 
+from service.database.hosts import connect_to_any
+
+# In the startup message, which poolers accept. The URL may have another name.
+IDENTITY: Final = {"application_name": "accounts-and-posts"}
+
 # The statements are few and fixed, and an index serves each of them. Planning them again for every set of arguments,
 # or compiling them, costs more than it saves.
 SESSION_SETTINGS: Final = {
-    "application_name": "accounts-and-posts",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
     "timezone": "UTC",
@@ -44,7 +47,10 @@ async def open_connection(url: str, *, timeout: float, **options: Any) -> Connec
 
     Raises asyncpg's errors.
     """
-    return await asyncpg.connect(url, timeout=timeout, command_timeout=timeout, connection_class=Connection, **options)
+    connection: Connection = await connect_to_any(
+        url, timeout=timeout, command_timeout=timeout, connection_class=Connection, server_settings=IDENTITY, **options
+    )
+    return connection
 
 
 async def connect(url: str, *, timeout: float) -> Connection:  # noqa: ASYNC109 - passed to asyncpg
@@ -54,14 +60,13 @@ async def connect(url: str, *, timeout: float) -> Connection:  # noqa: ASYNC109 
     """
     statement_timeout = max(1, int(timeout * 1000 * _STATEMENT_TIMEOUT_FRACTION))  # milliseconds
     settings = SESSION_SETTINGS | {"statement_timeout": str(statement_timeout)}
-    async with asyncio.timeout(timeout):
-        # few statements: no need to prepare them again every five minutes
-        connection = await open_connection(url, timeout=timeout, max_cached_statement_lifetime=0)
-        try:
-            # Poolers refuse most settings in the startup message. `execute` sends them in one message, but it takes no
-            # parameters; the values are our own.
-            await connection.execute("; ".join(f"set {name} = '{value}'" for name, value in settings.items()))
-        except BaseException:
-            connection.terminate()
-            raise
+    # few statements: no need to prepare them again every five minutes
+    connection = await open_connection(url, timeout=timeout, max_cached_statement_lifetime=0)
+    try:
+        # Poolers refuse most settings in the startup message. `execute` sends them in one message, but it takes no
+        # parameters; the values are our own.
+        await connection.execute("; ".join(f"set {name} = '{value}'" for name, value in settings.items()))
+    except BaseException:
+        connection.terminate()
+        raise
     return connection

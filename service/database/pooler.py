@@ -13,6 +13,7 @@ from typing import Final
 import asyncpg
 
 from service.database.connecting import Connection, open_connection
+from service.database.faults import DatabaseFault
 
 REMEDY: Final = (
     "a pooler shares PostgreSQL's sessions between its clients. Set `pool_mode = session` in PgBouncer, or let "
@@ -33,7 +34,7 @@ _ROUNDS: Final = 5
 _MAX_WAIT: Final = 2
 
 
-class SharedSession(Exception):
+class SharedSession(DatabaseFault):
     """The connections of this service do not have a session of their own; the message has the remedy."""
 
 

@@ -10,6 +10,8 @@ from asyncpg import Connection
 from msgspec import Struct
 
 from service.database.connecting import connect
+from service.database.faults import DatabaseFault, in_one_line
+from service.database.hosts import connect_to_any
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +20,7 @@ DIRECTORY: Final = Path(__file__).parents[2] / "sql"
 # The key of the advisory lock that a migration holds. Any number will do that no other program uses on this database.
 LOCK_KEY: Final = 7_305_081_964
 LOCK_TIMEOUT: Final = 60  # seconds
+CONNECT_TIMEOUT: Final = 60  # seconds
 
 OLDEST_POSTGRESQL: Final = 17
 
@@ -44,8 +47,8 @@ values ($1, $2)
 """
 
 
-class SchemaError(Exception):
-    """The files and the database do not match; the message names the difference and the remedy."""
+class SchemaError(DatabaseFault):
+    """The files do not fit the database; the message names the difference and the remedy."""
 
 
 class SchemaFile(Struct, frozen=True):
@@ -72,9 +75,9 @@ async def migrate(url: str, directory: Path = DIRECTORY, lock_timeout: float = L
     applied = []
     # Behind a pooler, each transaction may be in another session. So it needs no prepared statements, and no lock of a
     # session, which would remain in the pool.
-    connection = await asyncpg.connect(url, statement_cache_size=0)
+    connection = await connect_to_any(url, timeout=CONNECT_TIMEOUT, statement_cache_size=0)
     try:
-        _check_version(connection)
+        check_server(connection)
         while file := await _apply_next(connection, files, lock_timeout):
             applied.append(file.name)
             logger.info("applied sql/%s", file.name)
@@ -115,7 +118,7 @@ async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:
     """Check that all files are applied unchanged. Raises ``SchemaError``, or an error of ``asyncpg.connect``."""
     connection = await connect(url, timeout=timeout)
     try:
-        _check_version(connection)
+        check_server(connection)
         missing = await _missing(connection, read_files(directory))
     finally:
         await connection.close()
@@ -124,11 +127,18 @@ async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:
         raise SchemaError(f"the database lacks {names}: run `python -m service migrate` first")
 
 
-def _check_version(connection: Connection) -> None:
+def check_server(connection: Connection) -> None:
+    """Check what no migration can change. Raises ``SchemaError``."""
     version = connection.get_server_version()
     if version.major < OLDEST_POSTGRESQL:
         raise SchemaError(
             f"PostgreSQL {OLDEST_POSTGRESQL} or newer is required, this is {version.major}.{version.minor}"
+        )
+    encoding = connection.get_settings().server_encoding
+    if encoding != "UTF8":
+        raise SchemaError(
+            f"the encoding of the database is {encoding}, not UTF8: "
+            "create another with `create database NAME encoding 'UTF8' template template0`"
         )
 
 
@@ -147,8 +157,3 @@ async def _missing(connection: Connection, files: list[SchemaFile]) -> list[Sche
             f"sql/{missing[0].name} comes before {max(applied)}, which is applied: give it a higher number"
         )
     return missing
-
-
-def in_one_line(error: Exception) -> str:
-    """PostgreSQL's message with its details and hints, on one line."""
-    return " ".join(str(error).split())

@@ -1,6 +1,6 @@
 """The arguments of a handler, as its signature declares them. All invalid fields of a request are reported at once."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -8,16 +8,16 @@ import msgspec
 from litestar.constants import RESERVED_KWARGS
 from litestar.di import Provide
 from litestar.enums import ParamType, RequestEncodingType
-from litestar.exceptions import ClientException, ValidationException
+from litestar.exceptions import ClientException, HTTPException, ValidationException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg
 from litestar.typing import FieldDefinition
 from msgspec import Struct
 
-from service.errors import FaultyField, InvalidFields, NotForm
+from service.errors import FaultyField, InvalidFields, NotForm, ServiceError
 from service.http.decoding import Decoder, is_struct
-from service.http.parameters import FINDERS, AnyRequest, Parameters, declaration_of
+from service.http.parameters import FINDERS, AnyRequest, Parameters, Rule, declaration_of
 from service.http.requests import FORM, JSON, MULTIPART, check_content, check_encodable, read_form, read_json
 from service.structs.fields import PostId, SessionId, UserId, parse_id
 
@@ -42,7 +42,8 @@ class Arguments:
             for name, field in signature.items()
             if name in in_path and field.annotation in {*_ID_TYPES, str} and not declaration_of(field).is_constrained
         }
-        self._places = self._places_of(signature, handler.signature_model)
+        # A route may name a rule for several parameters of its query.
+        self._places = self._places_of(signature, handler.signature_model, handler.opt.get("query_rule"))
         self._places_of_dependencies = [
             place
             for provide in self._dependencies_of(signature)
@@ -58,14 +59,19 @@ class Arguments:
         read = {name for place in self._places for name in place.arguments} | self.ids.keys()
         self.left = signature.keys() - read - {"request"} - ({"data"} if self.reads_body else set())
 
-    def _places_of(self, signature: Mapping[str, FieldDefinition], model: type[Struct]) -> list[Parameters]:
+    def _places_of(
+        self, signature: Mapping[str, FieldDefinition], model: type[Struct], query_rule: Rule | None = None
+    ) -> list[Parameters]:
         types = {field.name: field.type for field in msgspec.structs.fields(model)}
         places: dict[ParamType, dict[str, FieldDefinition]] = {}
         for name, field in signature.items():
             place = declaration_of(field).param_type
             if name not in self._reserved and not field.is_di_field and place in FINDERS:
                 places.setdefault(place, {})[name] = field
-        return [Parameters(place, fields, types, self._type_decoder) for place, fields in places.items()]
+        return [
+            Parameters(place, fields, types, self._type_decoder, query_rule if place == ParamType.QUERY else None)
+            for place, fields in places.items()
+        ]
 
     def _dependencies_of(self, signature: Iterable[str]) -> list[Provide]:
         """The dependencies of a function, direct and indirect."""
@@ -132,7 +138,8 @@ class LitestarArguments:
     Has the attributes of ``KwargsModel`` that ``HTTPRoute`` uses.
     """
 
-    def __init__(self, model: Any, arguments: Arguments) -> None:
+    def __init__(self, model: Any, arguments: Arguments, before_fault: Callable[[AnyRequest], Awaitable[None]]) -> None:
+        """``before_fault`` is awaited before an error about an argument is raised."""
         self.has_kwargs = bool(model.has_kwargs)  # a set, which is changed below
         self.dependency_batches = model.dependency_batches
         self.resolve_dependencies = model.resolve_dependencies
@@ -141,9 +148,17 @@ class LitestarArguments:
             model.extractors = model._create_extractors()  # noqa: SLF001 - the only way to leave one out
         self._model = model
         self._arguments = arguments
+        self._before_fault = before_fault
 
     async def to_kwargs(self, connection: AnyRequest) -> dict[str, Any]:
         """Read all arguments but the results of dependencies."""
+        try:
+            return await self._read(connection)
+        except (ServiceError, HTTPException):
+            await self._before_fault(connection)
+            raise
+
+    async def _read(self, connection: AnyRequest) -> dict[str, Any]:
         arguments = self._arguments
         ours = arguments.read_ids(connection) | await arguments.read(connection)
         if arguments.media_type is not None and not arguments.reads_body:

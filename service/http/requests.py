@@ -17,6 +17,7 @@ from service.http.decoding import Decoder, parse_form
 from service.security.denylist import Denylist
 from service.security.logins import Logins
 from service.security.passwords import Passwords
+from service.security.positions import SearchPositions
 from service.security.refresh_tokens import RefreshTokens
 from service.security.tokens import AccessTokens
 from service.structs.auth import Credentials
@@ -60,6 +61,10 @@ class Request(litestar.Request[Principal, None, State]):
         return self.app.state["refresh_tokens"]  # type: ignore[no-any-return]
 
     @property
+    def search_positions(self) -> SearchPositions:
+        return self.app.state["search_positions"]  # type: ignore[no-any-return]
+
+    @property
     def lifetimes(self) -> Lifetimes:
         return self.app.state["lifetimes"]  # type: ignore[no-any-return]
 
@@ -67,7 +72,12 @@ class Request(litestar.Request[Principal, None, State]):
     def device(self) -> Device:
         """What the client says of itself, and the address that it connects from."""
         client = self.scope["client"]
-        return Device(self.headers.get("user-agent", "")[:MAX_USER_AGENT_LENGTH], client[0] if client else "")
+        user_agent = next((value for name, value in self.scope["headers"] if name == b"user-agent"), b"")
+        try:
+            text = user_agent.decode()
+        except UnicodeDecodeError:
+            text = user_agent.decode("latin-1")
+        return Device(text[:MAX_USER_AGENT_LENGTH], client[0] if client else "")
 
     async def verify_password(self, password: str) -> Credentials:
         """Verify the principal's password.

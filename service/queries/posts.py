@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from service.database.database import Database, Rows
 from service.errors import InvalidToken
-from service.structs.posts import Post, PostCreate, PostPage, PostUpdate
+from service.structs.posts import Post, PostCreate, PostUpdate
 from service.structs.sessions import Principal
 
 # The statement finds the session alive, or inserts nothing. The owner is the user of the session.
@@ -94,92 +94,6 @@ async def select(db: Database, post_id: int) -> Post | None:
 
 def _post(rows: Rows) -> Post | None:
     return Post(*rows[0]) if rows else None
-
-
-# Pages in one statement. With more, the first page would wait too long for the last, and the rows of all of them are in
-# memory at the same time.
-MAX_PAGES: Final = 16
-
-# Keyset paging: the index finds the start of a page, however far down the list it is. Pages that are requested together
-# share the statement: with one of its own, a page costs half as much again here, and a fifth more in PostgreSQL. The
-# pages come one after the other, so PostgreSQL sorts the rows of only one at a time.
-SELECT_PAGE: Final = """
-select
-    wanted.after,
-    page.id,
-    page.title,
-    page.content,
-    page.user_id,
-    page.date_posted
-from
-    unnest($1::bigint[]) with ordinality as wanted (after, number),
-    lateral (
-        select
-            posts.id,
-            posts.title,
-            posts.content,
-            posts.user_id,
-            rfc3339(posts.date_posted) as date_posted
-        from posts
-        where posts.id > wanted.after
-        order by posts.id
-        limit $2
-    ) as page
-order by
-    wanted.number,
-    page.id
-"""
-
-
-async def select_page(db: Database, after: int, limit: int) -> PostPage:
-    """Read up to ``limit`` posts whose id is above ``after``."""
-    # One row more than the page holds shows whether another page follows.
-    return await db.fetch_by_key(SELECT_PAGE, _page, after, limit + 1, max_keys=MAX_PAGES)
-
-
-SELECT_PAGE_OF_USER: Final = """
-select
-    wanted.user_id as key_user_id,
-    wanted.after,
-    page.id,
-    page.title,
-    page.content,
-    page.user_id,
-    page.date_posted
-from
-    unnest($1::bigint[], $2::bigint[]) with ordinality as wanted (user_id, after, number),
-    lateral (
-        select
-            posts.id,
-            posts.title,
-            posts.content,
-            posts.user_id,
-            rfc3339(posts.date_posted) as date_posted
-        from posts
-        where
-            posts.user_id = wanted.user_id
-            and posts.id > wanted.after
-        order by posts.id
-        limit $3
-    ) as page
-order by
-    wanted.number,
-    page.id
-"""
-
-
-async def select_page_of_user(db: Database, user_id: int, after: int, limit: int) -> PostPage:
-    """Read up to ``limit`` posts of a user whose id is above ``after``."""
-    return await db.fetch_by_key(SELECT_PAGE_OF_USER, _page, (user_id, after), limit + 1, max_keys=MAX_PAGES)
-
-
-# The columns of a post are the last ones, behind those of the key.
-_POST: Final = slice(-len(Post.__struct_fields__), None)
-
-
-def _page(rows: Rows, limit_plus_one: int) -> PostPage:
-    posts = [Post(*row[_POST]) for row in rows[: limit_plus_one - 1]]
-    return PostPage(posts, more=len(rows) == limit_plus_one)
 
 
 # Every pair has a row, with nulls for a post that does not exist and for a session that has ended.

@@ -168,7 +168,7 @@ where
     current.id = $1
     and current.expires_at > now()
     and theirs.expires_at > now()
-order by theirs.id desc
+order by theirs.created_at desc, theirs.id desc
 """
 
 

@@ -9,14 +9,12 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
 from service.database.database import Database
-from service.errors import IncorrectPassword, TooManyAttempts
+from service.errors import IncorrectPassword, TooManyAttempts, TooManyPasswords
 from service.queries import auth, users
 from service.security.passwords import Passwords
 from service.structs.auth import Credentials, LoginAddress, LoginRules, LoginSubjects
@@ -56,18 +54,30 @@ class Logins:
                 raise TooManyAttempts(headers={"Retry-After": str(wait)})
             if finished != [one.finished for one in attempts.values()]:
                 continue  # a failure may have been stored after it was read
-            # The attempts in flight may all fail, so only as many are made as may still fail.
-            full = [one for one in state.counts if one.failures + attempts[one.subject].in_flight >= one.limit]
+            # The attempts in flight may all fail, so only as many are made as may still fail. Without any in flight
+            # there is nothing to wait for.
+            full = [
+                attempts[one.subject]
+                for one in state.counts
+                if 0 < attempts[one.subject].in_flight >= one.limit - one.failures
+            ]
             if not full:
                 break
-            await attempts[full[0].subject].next_to_finish.wait()
-        with ExitStack() as stack:
-            for count in state.counts:
-                stack.enter_context(attempts[count.subject].counted())
-            stored = state.account.password_hash if state.account else None
-            if await self._passwords.verify(password, stored):
+            if full[0].waiting >= self._passwords.queue:
+                raise TooManyPasswords
+            await full[0].wait()
+        in_flight = [attempts[one.subject] for one in state.counts]
+        for one in in_flight:
+            one.begin()
+        is_stored = False
+        try:
+            if await self._passwords.verify(password, state.account.password_hash if state.account else None):
                 return state.account
             await auth.insert_failure(db, state.counts)
+            is_stored = True
+        finally:
+            for one in in_flight:
+                one.end(failure_is_stored=is_stored)
         return None
 
     async def verify_own(self, db: Database, principal: Principal, password: str, address: str) -> Credentials:
@@ -108,19 +118,29 @@ class _Attempts:
     def __init__(self) -> None:
         self.in_flight = 0
         self.finished = 0
-        self.next_to_finish = asyncio.Event()
+        self.waiting = 0
+        self._room = asyncio.Event()
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count an attempt as in flight until its failure, if it is one, is stored."""
+    def begin(self) -> None:
         self.in_flight += 1
+
+    def end(self, *, failure_is_stored: bool) -> None:
+        """End an attempt, after its failure is stored if it is one."""
+        self.in_flight -= 1
+        self.finished += 1
+        # A failure that is stored takes the place of its attempt, so those that wait need not look again. The last one
+        # must wake them: there is nothing left to wait for.
+        if not failure_is_stored or not self.in_flight:
+            self._room.set()
+            self._room = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until another attempt may be possible."""
+        self.waiting += 1
         try:
-            yield
+            await self._room.wait()
         finally:
-            self.in_flight -= 1
-            self.finished += 1
-            self.next_to_finish.set()
-            self.next_to_finish = asyncio.Event()
+            self.waiting -= 1
 
 
 def network_of(address: str) -> str:

@@ -1,22 +1,27 @@
 """Password hashing with Argon2id (RFC 9106), in threads of its own so that the event loop does not block."""
 
 import asyncio
+import base64
+import logging
 import os
 import secrets
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import Argon2Error, VerifyMismatchError
+from argon2.low_level import ARGON2_VERSION
 
-from service.errors import TooManyPasswords
+from service.errors import HashingFailed, TooManyPasswords
 from service.structs.fields import MAX_PASSWORD_LENGTH, normalize
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
 
 # Added to the nice value of the hashing threads. The event loop takes precedence on a shared core, and the threads
 # still get about a tenth of it.
@@ -33,20 +38,23 @@ class Passwords:
         """At most ``queue`` passwords may be waiting or hashed at a time; the next is rejected."""
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_lower_priority)
+        self.queue = queue
         self._free_slots = queue
-        # Verified if there is no account, so that the response takes the same time.
-        self._dummy_hash = self._hasher.hash(secrets.token_urlsafe())
+        self._dummy_hash = _dummy_hash(self._hasher)
 
     async def hash(self, password: str) -> str:
-        """Hash a password in its normal form. Raises ``TooManyPasswords``."""
+        """Hash a password in its normal form. Raises ``TooManyPasswords``, ``HashingFailed``."""
         return await self._run(lambda: self._hasher.hash(normalize(password, MAX_PASSWORD_LENGTH)))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Whether the password has the stored hash. Raises ``TooManyPasswords``.
+        """Whether the password has the stored hash. Raises ``TooManyPasswords``, ``HashingFailed``.
 
         ``None``, for an account that does not exist, takes the same time and is never correct.
         """
-        return await self._run(lambda: self._verify(password, stored or self._dummy_hash)) and stored is not None
+        return (
+            await self._run(lambda: self._verify(password, self._dummy_hash if stored is None else stored))
+            and stored is not None
+        )
 
     def _verify(self, password: str, stored: str) -> bool:
         normalized = normalize(password, MAX_PASSWORD_LENGTH)
@@ -56,13 +64,13 @@ class Passwords:
     def _matches(self, password: str, stored: str) -> bool:
         try:
             return self._hasher.verify(stored, password)
-        except (VerificationError, InvalidHashError):
+        except VerifyMismatchError:
             return False
 
     async def needs_rehash(self, password: str, stored: str) -> bool:
         """Whether the hash of a correct password was made with other settings, or before passwords were normalised.
 
-        Raises ``TooManyPasswords``.
+        Raises ``TooManyPasswords``, ``HashingFailed``.
         """
         if self._hasher.check_needs_rehash(stored):
             return True
@@ -75,6 +83,10 @@ class Passwords:
         self._free_slots -= 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        # ValueError: the stored hash is invalid. RuntimeError: no thread can be started.
+        except (Argon2Error, ValueError, MemoryError, RuntimeError) as error:
+            logger.error("a password cannot be hashed or checked: %s", _reason(error))  # noqa: TRY400 - a known cause
+            raise HashingFailed from error
         finally:
             self._free_slots += 1
 
@@ -82,6 +94,34 @@ class Passwords:
         self._threads.shutdown(cancel_futures=True)
 
 
+def _dummy_hash(hasher: PasswordHasher) -> str:
+    """A hash of no password, which takes as long to verify as any other: for accounts that do not exist.
+
+    It is not computed, so that the start needs no memory for it.
+    """
+    salt, digest = (
+        base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (hasher.salt_len, hasher.hash_len)
+    )
+    cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    return f"$argon2id$v={ARGON2_VERSION}${cost}${salt}${digest}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return "a stored hash is invalid; select id from users where password_hash not like '$argon2id$%'"
+    return str(error) or type(error).__name__
+
+
 def _lower_priority() -> None:
+    """Lower the priority of this thread, where the system allows it."""
     if sys.platform == "linux":  # on other systems a thread has no nice value of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+        except OSError as error:
+            _log_priority(error.strerror)
+
+
+@cache
+def _log_priority(reason: str) -> None:
+    """Log this once, not for each thread."""
+    logger.warning("passwords are hashed with the same priority as the event loop: setpriority: %s", reason)

@@ -181,6 +181,7 @@ class Server(uvicorn.Server):
                 except Exception:
                     logger.exception("a connection is aborted because its deadline could not be checked")
                     connection.abort()
+            connection = None  # type: ignore[assignment]  # otherwise the last one is not freed
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's name
         """Serve the clients that have connected, then close every connection."""

@@ -3,11 +3,9 @@
 import logging
 import multiprocessing
 import os
-import resource
 import signal
 import socket
 import time
-from contextlib import suppress
 from functools import cached_property
 from multiprocessing import resource_tracker
 from typing import Final
@@ -15,6 +13,7 @@ from typing import Final
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
+from service.server import open_files
 from service.server.server import SHUTDOWN_SECONDS, Config, Server
 from service.settings import Settings
 
@@ -32,9 +31,7 @@ _TERMINAL_SIGNALS: Final = {signal.SIGINT, signal.SIGHUP}
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. Raises ``SystemExit`` if a worker cannot start."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS has no such thing as no limit
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection takes one
+    open_files.raise_limit()
     if settings.workers == 1:
         Server(Config(settings)).run([listener])
     else:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from service.structs.fields import PASSWORD_GRANT, REFRESH_GRANT, GrantType, LoginName, LoginPassword
+from service.structs.fields import PASSWORD_GRANT, REFRESH_GRANT, WITHOUT_NUL, GrantType, LoginName, LoginPassword
 
 
 class TokenRequest(Struct):
@@ -17,7 +17,9 @@ class TokenRequest(Struct):
     username: Annotated[LoginName, Meta(examples=["maria"])] = LoginName("")
     password: Annotated[LoginPassword, Meta(examples=["correct horse battery"])] = LoginPassword("")
     grant_type: Annotated[GrantType, Meta(description="May be left out to log in.")] = PASSWORD_GRANT
-    refresh_token: Annotated[str, Meta(description="Only with the grant type `refresh_token`.")] = ""
+    refresh_token: Annotated[
+        str, Meta(pattern=WITHOUT_NUL, description="Only with the grant type `refresh_token`.")
+    ] = ""
 
     @classmethod
     def required_with(cls, values: Mapping[str, object]) -> tuple[str, ...]:
@@ -28,7 +30,9 @@ class TokenRequest(Struct):
 class RevokeRequest(Struct):
     """A token to revoke (RFC 7009, section 2.1)."""
 
-    token: Annotated[str, Meta(description="A refresh token or an access token, also an expired one.")]
+    token: Annotated[
+        str, Meta(pattern=WITHOUT_NUL, description="A refresh token or an access token, also an expired one.")
+    ]
 
 
 class TokenResponse(Struct, frozen=True, gc=False):

@@ -55,7 +55,10 @@ class PasswordChange(Struct):
 class AccountDeletion(Struct):
     """The confirmation that deletes the own account."""
 
-    current_password: CurrentPassword
+    # On the API page the password has been changed before.
+    current_password: Annotated[
+        LoginPassword, Meta(description="The password of the account.", examples=["a better password"])
+    ]
 
 
 class KnownAddress(Struct, frozen=True, gc=False):

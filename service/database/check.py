@@ -1,0 +1,52 @@
+"""The check at start: it connects as the pool does, and refuses a database on which the service cannot serve."""
+
+import logging
+
+from asyncpg import Connection
+
+from service.database import pooler, schema, search_language
+from service.database.address import parse
+from service.database.connecting import connect
+from service.database.faults import DatabaseFault, explained
+from service.database.rights import missing_rights
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+async def check(settings: Settings) -> None:
+    """Check that the service can serve on its database.
+
+    Raises ``DatabaseFault``, and its subclass ``DatabaseUnreachable`` if waiting may resolve the fault. What is dropped
+    from the URL, and a server that is read-only now, are only logged.
+    """
+    url, timeout = settings.database_url, settings.database_timeout_seconds
+    for sentence in parse(url).dropped:
+        logger.warning("DATABASE_URL: %s", sentence)
+    with explained(url):
+        connection = await connect(url, timeout=timeout)
+        try:
+            schema.check_server(connection)
+            if faults := await missing_rights(connection):
+                raise DatabaseFault("\n".join(faults))
+            _warn_if_read_only(connection)
+        finally:
+            await connection.close(timeout=timeout)
+        await pooler.check(url, timeout)
+        await schema.verify(url, timeout=timeout)
+        if other := await search_language.find_other(url, settings.search_language, timeout):
+            logger.warning(
+                "SEARCH_LANGUAGE is %s, but the index of the posts is in %s, which is used: "
+                "`python -m service reindex-search` rebuilds it",
+                settings.search_language,
+                other,
+            )
+
+
+def _warn_if_read_only(connection: Connection) -> None:
+    """During a failover this passes, so it does not prevent the start."""
+    reported = connection.get_settings()
+    if getattr(reported, "in_hot_standby", "off") == "on":
+        logger.warning("the database is a standby: writes get a 503 until DATABASE_URL leads to a primary")
+    elif getattr(reported, "default_transaction_read_only", "off") == "on":
+        logger.warning("the database is read-only (default_transaction_read_only): writes get a 503 until it is not")
