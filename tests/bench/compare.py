@@ -63,10 +63,16 @@ def _install(kinds: Sequence[Kind]) -> list[Kind]:
 
 
 def _measure_route(route: Route, running: Sequence[Server], url: str, options: Options) -> dict[str, Figures]:
-    measured = [server for server in running if server.kind is not BARE or BARE in route.targets]
+    measured = [server for server in running if _has(server.kind, route)]
     responses.compare(measured, route)
     runs = {server.kind.label: partial(_run, route, server, url) for server in measured}
     return in_turn(route.name, runs, options)
+
+
+def _has(kind: Kind, route: Route) -> bool:
+    if kind is BARE:
+        return BARE in route.targets
+    return kind.command == SERVICE.command or not route.service_only
 
 
 def _run(route: Route, server: Server, url: str, seconds: int) -> Figures:
