@@ -10,6 +10,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from service.app import create_app
+from service.security import positions
 from service.settings import Settings
 from tests.people import Json
 
@@ -131,8 +132,12 @@ async def test_headers_and_bounds_conform_to_openapi(document: Json) -> None:
             assert all("schema" in header or "$ref" in header for header in response["headers"].values())
             assert response["headers"]["X-Request-ID"] == {"$ref": "#/components/headers/X-Request-ID"}
     assert all("schema" in header for header in document["components"]["headers"].values())
-    _, after, user_id = operations(document)["GET /posts"]["parameters"]
-    assert after["schema"]["maximum"] == user_id["schema"]["maximum"] == 2**63 - 1
+    _, after, user_id, *_ = operations(document)["GET /posts"]["parameters"]
+    number, position = after["schema"]["oneOf"]
+    assert number["maximum"] == user_id["schema"]["maximum"] == 2**63 - 1
+    assert (number["type"], number["minimum"], number["format"]) == ("integer", 0, "int64")
+    assert re.fullmatch(position["pattern"], "A" * positions.LENGTH)
+    assert "not for following new posts" in after["description"]
     refused = document["components"]["schemas"]["UserCreate"]["properties"]["email"]["not"]["pattern"]
     assert [address for address in ("a@b.test", "a@b.example") if re.search(refused, address)] == ["a@b.test"]
 
@@ -157,7 +162,9 @@ async def test_limits_examples_and_headers_are_documented(document: Json) -> Non
     for name in ("UserCreate", "PostCreate", "PostUpdate", "User", "Post"):
         assert all("examples" in field for field in schemas[name]["properties"].values())
     described = operations(document)
-    limit, after, user_id = described["GET /posts"]["parameters"]
+    limit, after, user_id, sort, q = described["GET /posts"]["parameters"]
+    assert sort["schema"] == {"type": "string", "enum": ["id", "-id"], "default": "id"}
+    assert (q["schema"]["minLength"], q["schema"]["maxLength"]) == (1, 200)
     assert (limit["schema"]["minimum"], limit["schema"]["maximum"], limit["schema"]["default"]) == (1, 100, 50)
     assert (after["name"], user_id["name"]) == ("after", "user_id")
     assert "Link" in described["GET /posts"]["responses"]["200"]["headers"]
@@ -217,7 +224,7 @@ async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -
         "POST /users/me/password": ["/new_password"],
         "POST /users/me/deletion": ["/current_password"],
         "POST /posts": ["/title", "/content"],
-        "GET /posts": ["/limit", "/after", "/user_id"],
+        "GET /posts": ["/limit", "/user_id", "/sort", "/after"],
         "PATCH /posts/{post_id}": ["/title", "/content"],
     }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Awaitable, Callable
@@ -16,12 +17,18 @@ SECONDS = 300
 
 
 @pytest.fixture
-def run_schemathesis(tmp_path: Path) -> Callable[..., Awaitable[str]]:
+def run_schemathesis(tmp_path: Path, repository: Path) -> Callable[..., Awaitable[str]]:
     """Runs schemathesis with command-line arguments, and returns its output."""
 
     async def run(*arguments: str) -> str:
         process = await asyncio.create_subprocess_exec(
-            Path(sys.executable).with_name("schemathesis"), "run", *arguments, cwd=tmp_path, stdout=PIPE, stderr=STDOUT
+            Path(sys.executable).with_name("schemathesis"),
+            "run",
+            *arguments,
+            cwd=tmp_path,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks", "PYTHONPATH": str(repository)},
+            stdout=PIPE,
+            stderr=STDOUT,
         )
         try:
             async with asyncio.timeout(SECONDS):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies
 
 from service.app import create_app
-from service.queries import matches, search
+from service.queries import matches, posts, search
 from service.security import positions
 from service.settings import Settings
 from tests.conftest import Serve
@@ -241,3 +241,38 @@ async def test_common_words_are_scanned_and_rare_ones_are_looked_up(db: asyncpg.
         matches.SCAN,
         matches.SCAN,
     ]
+
+
+@pytest.mark.parametrize(
+    ("title", "content", "is_hot"),
+    [
+        (None, None, True),
+        ("A title", None, True),
+        ("A title", "Text", True),
+        ("Another", None, False),
+        (None, "T", False),
+    ],
+)
+async def test_an_update_touches_an_index_only_if_it_changes_the_words(
+    db: asyncpg.Connection,
+    title: str | None,
+    content: str | None,
+    is_hot: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    principal = await principal_of(db, "alice")
+    post_id = await db.fetchval(posts.INSERT, "A title", "Text", principal.session_id)
+    update = await db.prepare(posts.UPDATE)
+    others = [None] * (len(update.get_parameters()) - 4)
+
+    async with db.transaction():
+        assert await update.fetch(post_id, principal.session_id, title, content, *others)
+        hot = await db.fetchval("select pg_stat_get_xact_tuples_hot_updated('posts'::regclass)")
+
+    assert hot == is_hot
+
+
+async def test_a_word_of_json_is_a_word(client: httpx.AsyncClient, alice: Person) -> None:
+    await alice.publish("null", "true")
+
+    assert await titles(client, "null") == ["null"]
+    assert await titles(client, "true") == ["null"]

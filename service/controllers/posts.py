@@ -14,8 +14,8 @@ from service.http.routes import delete, get, patch, post
 from service.queries import pages, posts, search, sessions
 from service.security import positions
 from service.security.guards import requires_post_ownership
-from service.structs.fields import MAX_ID, NOT_A_POSITION, WITHOUT_NUL, PagePosition, PostId, is_id, is_offset_id
-from service.structs.posts import Post, PostCreate, PostUpdate, Sort
+from service.structs.fields import MAX_ID, NOT_A_POSITION, WITHOUT_NUL, PagePosition, PostId, is_id
+from service.structs.posts import Post, PostCreate, PostPage, PostUpdate, SearchPage, Sort
 
 NOT_A_NUMBER: Final = f"must be a whole number from 0 to {MAX_ID}"
 
@@ -24,15 +24,19 @@ def check_query(request: Any, texts: Mapping[str, Any]) -> list[FaultyField]:
     """Find the faults of a list's query that depend on whether it has ``q``."""
     query, after, user_id = texts.get("q"), texts.get("after"), texts.get("user_id")
     if query is None:
-        return [FaultyField("/after", NOT_A_NUMBER)] if after is not None and not is_offset_id(after) else []
-    faults = []
-    if "sort" in texts:
-        faults.append(FaultyField("/sort", "must not be combined with q"))
-    if after is not None and (user_id is None or is_id(user_id)):
-        user = None if user_id is None else int(user_id)
-        if len(after) != positions.LENGTH or request.search_positions.read(after, query, user) is None:
-            faults.append(FaultyField("/after", NOT_A_POSITION))
+        return [] if after is None or is_id(after) or after == "0" else [FaultyField("/after", NOT_A_NUMBER)]
+    faults = [FaultyField("/sort", "must not be combined with q")] if "sort" in texts else []
+    if after is not None and not _is_position(request, after, query, user_id):
+        faults.append(FaultyField("/after", NOT_A_POSITION))
     return faults
+
+
+def _is_position(request: Any, after: str, query: str, user_id: str | None) -> bool:
+    if len(after) != positions.LENGTH:
+        return False
+    if user_id is not None and not is_id(user_id):
+        return True  # nobody can tell
+    return request.search_positions.read(after, query, user_id and int(user_id)) is not None
 
 
 class PostController(Controller):
@@ -48,7 +52,7 @@ class PostController(Controller):
     @get(
         "/",
         public=True,
-        summary="List posts, or search in them",
+        summary="List or search posts",
         response_description="A page of posts.",
         response_headers=[NEXT_PAGE],
         query_rule=check_query,
@@ -69,9 +73,9 @@ class PostController(Controller):
             int | None, QueryParameter(ge=1, le=MAX_ID, description="Only the posts of this user.")
         ] = None,
         sort: Annotated[
-            Sort | None,
+            Sort,
             QueryParameter(description="`id`, the default: the lowest id first; `-id`: the highest. Not with `q`."),
-        ] = None,
+        ] = "id",
         q: Annotated[
             str | None,
             QueryParameter(
@@ -89,16 +93,17 @@ class PostController(Controller):
         While more follow, the `Link` header leads to the next page, which may be empty if the posts that a search has
         not looked at yet do not match.
         """
+        page: PostPage | SearchPage
         if q is None:
-            last_id = None if after is None else int(after)
-            page = await pages.select_page(request.db, limit, last_id, user_id, sort or "id")
-            link = next_page(request.scope, page.after, limit=limit, user_id=user_id, sort=sort)
-            return JSONResponse(page.posts, headers=link)
-        start = request.search_positions.read(after, q, user_id) if after else None
-        found = await search.search(request.db, q, limit, user_id, start)
-        following = found.after and request.search_positions.issue(found.after, q, user_id)
-        link = next_page(request.scope, following, limit=limit, user_id=user_id, q=q)
-        return JSONResponse(found.posts, headers=link)
+            page = await pages.select_page(request.db, limit, None if after is None else int(after), user_id, sort)
+            order = None if sort == "id" else sort
+            link = next_page(request.scope, page.after, limit=limit, user_id=user_id, sort=order)
+        else:
+            start = request.search_positions.read(after, q, user_id) if after else None
+            page = await search.search(request.db, q, limit, user_id, start)
+            following = page.after and request.search_positions.issue(page.after, q, user_id)
+            link = next_page(request.scope, following, limit=limit, user_id=user_id, q=q)
+        return JSONResponse(page.posts, headers=link)
 
     @get(
         "/{post_id:str}",

@@ -160,7 +160,7 @@ def _in_order(paths: Json, names: Sequence[str]) -> Json:
 def _describe_ids(schemas: Iterable[tuple[str, Json]]) -> None:
     """Say of ids that they need 64 bits: without a format some generators of clients take 32."""
     for name, schema in schemas:
-        if name in {"id", "user_id", "post_id", "session_id", "after"}:
+        if name in {"id", "user_id", "post_id", "session_id"}:
             schema["format"] = "int64"
 
 
@@ -181,6 +181,8 @@ def _parameter(given: Json, handler: HTTPRouteHandler) -> Json:
     schema = given["schema"]
     if len(types := [one for one in schema.get("oneOf", ()) if one != {"type": "null"}]) == 1:
         schema = types[0] | {name: value for name, value in schema.items() if name != "oneOf"}
+    elif types:
+        schema["oneOf"] = types
     schema.pop("description", None)
     for name, field in handler.parsed_fn_signature.parameters.items():
         declared = field.kwarg_definition

@@ -206,11 +206,6 @@ def is_id(text: str) -> bool:
     return bool(_DECIMAL.fullmatch(text)) and int(text) <= MAX_ID
 
 
-def is_offset_id(text: str) -> bool:
-    """Whether ``text`` is an id, or 0, which no post has."""
-    return text == "0" or is_id(text)
-
-
 def parse_id(kind: type[Id], text: str) -> Id:
     """Read an id in a path. Raises ``PostNotFound``, ``SessionNotFound`` or ``UserNotFound`` for other text."""
     if not is_id(text):
