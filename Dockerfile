@@ -2,7 +2,9 @@ FROM python:3.13-slim AS build
 
 # The lock file alone, so that a change of the code leaves the slow layer in the cache. The base image's pip installs
 # into an environment without one, and only wheels, because there is no compiler.
-COPY requirements.lock /
+# `--build-arg REQUIREMENTS=requirements-otel.lock` adds the packages of traces.
+ARG REQUIREMENTS=requirements.lock
+COPY ${REQUIREMENTS} /requirements.lock
 RUN python -m venv --without-pip /venv \
     && pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check \
         --only-binary=:all: --require-hashes --requirement /requirements.lock

@@ -1,5 +1,6 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments
+set dotenv-path := ".env"
 
 python := ".venv/bin/python"
 lock := "uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate pyproject.toml"
@@ -9,8 +10,29 @@ default:
     @just --list --unsorted
 
 # Serve on http://127.0.0.1:8000, with an embedded PostgreSQL unless DATABASE_URL is set. Ctrl-C stops both.
+[no-exit-message]
 up: environment
     @exec {{ python }} -m service.development
+
+# Create a few users and posts in the service that `just up` or `just compose-up` runs.
+[no-exit-message]
+seed: environment
+    @exec {{ python }} -m service.development.seed
+
+# Run psql on the database of `just up` or `just compose-up`; arguments go to psql.
+[no-exit-message]
+psql *arguments: environment
+    @exec {{ python }} -m service.development.psql "$@"
+
+# Write a backup of the database of `just up`, `just compose-up` or DATABASE_URL to a file.
+[no-exit-message]
+backup *arguments: environment
+    @INVOKED_IN={{ quote(invocation_directory()) }} exec {{ python }} -m service.development.backup backup "$@"
+
+# Replace the database by a backup; one that holds data only with --overwrite.
+[no-exit-message]
+restore *arguments: environment
+    @INVOKED_IN={{ quote(invocation_directory()) }} exec {{ python }} -m service.development.backup restore "$@"
 
 # Run the tests; arguments go to pytest (`just test -m "not process"` takes under 30 s). PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
 test *arguments: environment
@@ -63,29 +85,31 @@ check: environment
     {{ python }} -m mypy
     {{ python }} -m tests.lint_sql
 
-# Format the code.
+# Format the code, and write the settings into README.md and .env.example.
 format: environment
+    {{ python }} -m service.development.documents
     {{ python }} -m ruff format .
     {{ python }} -m ruff check --fix .
 
-# Update both lock files to the newest versions that pyproject.toml allows.
+# Update the lock files to the newest versions that pyproject.toml allows.
 lock:
-    {{ lock }} --upgrade --group dev --output-file requirements-dev.lock
+    {{ lock }} --upgrade --group dev --extra otel --output-file requirements-dev.lock
     {{ lock }} --upgrade --constraint requirements-dev.lock --output-file requirements.lock
+    {{ lock }} --upgrade --constraint requirements-dev.lock --extra otel --output-file requirements-otel.lock
 
 # Build the image and run service and database in containers.
+[no-exit-message]
 compose-up:
     docker compose up --build --detach --wait
 
 # Stop the containers and keep the data. `just compose-down -v` deletes them.
+[no-exit-message]
 compose-down *arguments:
     docker compose down "$@"
 
-# Run psql on the database of compose-up.
-psql *arguments:
-    docker compose exec db psql -U app_user -d app_db "$@"
 
 # Install the locked packages into .venv.
+[no-exit-message]
 [private]
 environment:
     @[ -x {{ python }} ] || { echo "installing the locked packages into .venv" >&2; uv venv --quiet .venv; }

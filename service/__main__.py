@@ -1,4 +1,4 @@
-"""The command line: ``python -m service`` serves; ``migrate`` applies the schema, ``reindex-search`` the language."""
+"""The command line: ``python -m service`` serves; ``--help`` lists the commands and the settings."""
 
 import signal
 
@@ -8,14 +8,16 @@ if __name__ == "__main__":
 
 import asyncio
 import logging.config
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from service import settings
-from service.database import schema, search_language
-from service.database.check import check
+from service import settings, usage
+from service.database import check as database
+from service.database import schema, search_language, signing_key
 from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
+from service.observability import logs
 from service.server import server, supervisor
 from service.settings import Settings
 
@@ -23,20 +25,28 @@ logger = logging.getLogger("service")
 
 
 def main(arguments: list[str]) -> None:
-    if arguments not in ([], ["migrate"], ["reindex-search"]):
-        fail("usage: python -m service [migrate | reindex-search]")
+    command = usage.parser().parse_args(arguments).command
     handle_stop_signals(exit_on_signal)
-    logging.config.dictConfig(server.LOGGING)
-    chosen = load_settings()
-    run = {"": serve, "migrate": migrate, "reindex-search": reindex_search}["".join(arguments)]
-    run(chosen)
+    run = {None: serve, "migrate": migrate, "check": check, "reindex-search": reindex_search}[command]
+    run(load_settings())
 
 
 def load_settings() -> Settings:
+    """Read the settings and configure logging."""
     try:
-        return settings.load()
+        chosen = settings.load()
     except settings.SettingsError as error:
+        logging.config.dictConfig(logs.configuration())
+        _warn_of_misspelt()
         fail(f"The settings are not valid:\n{error}")
+    logging.config.dictConfig(logs.configuration(chosen.log_format, chosen.log_level))
+    _warn_of_misspelt()
+    return chosen
+
+
+def _warn_of_misspelt() -> None:
+    for name, meant in usage.misspelt(os.environ).items():
+        logger.warning("%s is not a setting and has no effect: is %s meant?", name, meant)
 
 
 def migrate(chosen: Settings) -> None:
@@ -59,13 +69,51 @@ def reindex_search(chosen: Settings) -> None:
 
 def serve(chosen: Settings) -> None:
     listener = server.listen(chosen)
+    check_database(chosen)
+    supervisor.serve(chosen, listener)
+
+
+def check_database(chosen: Settings) -> None:
+    """End the process if the service cannot serve on its database, and waiting cannot change that.
+
+    A signing key that the database was not used with before is only logged.
+    """
     try:
-        asyncio.run(check(chosen))
+        asyncio.run(_check_at_start(chosen))
     except DatabaseUnreachable as error:
         logger.warning("starting all the same, the service connects when it can: %s", error)
     except DatabaseFault as error:
         fail(str(error))
-    supervisor.serve(chosen, listener)
+
+
+async def _check_at_start(chosen: Settings) -> None:
+    await database.check(chosen)
+    await _compare_signing_key(chosen)
+
+
+async def _compare_signing_key(chosen: Settings) -> None:
+    """Log a warning if the service that started last on this database has another key."""
+    url, timeout = chosen.database_url, chosen.database_timeout_seconds
+    try:
+        with explained(url):
+            differs = await signing_key.replaces_another(url, chosen.secret_key, timeout=timeout)
+    except DatabaseFault as error:
+        logger.warning("SECRET_KEY cannot be compared with the one that was used before: %s", error)
+        return
+    if differs:
+        logger.warning(
+            "SECRET_KEY is not the one that this database was used with before: access tokens signed with that one are "
+            "refused. This is expected once after the key was changed. If another service still uses the other key, "
+            "give both the same"
+        )
+
+
+def check(chosen: Settings) -> None:
+    try:
+        asyncio.run(database.check(chosen))
+    except DatabaseFault as error:
+        fail(str(error))
+    print("The settings are valid, and the service can serve on its database.")  # noqa: T201
 
 
 def handle_stop_signals(handler: Callable[[int, object], Any] | signal.Handlers) -> None:

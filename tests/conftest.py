@@ -16,13 +16,14 @@ from litestar import Litestar
 from service.app import create_app
 from service.database import schema
 from service.settings import Settings
-from tests import browser, denied, poolers, postgres, proxies
+from tests import browser, compose, denied, poolers, postgres, proxies, sandbox
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.poolers import pgbouncer  # noqa: F401 - a fixture
 from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
-from tests.proxies import haproxy, nginx, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
+from tests.proxies import haproxy, nginx, nginx_tls, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
+from tests.sandbox import sandbox_command  # noqa: F401 - a fixture
 from tests.serving import Share, SharedApp, address_of, open_client, serving, sharing
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
@@ -31,13 +32,20 @@ POSTGRES = pytest.StashKey[postgres.Postgres]()
 PROGRAMS = {
     "browser_page": browser.CHROMIUM,
     "curl": shutil.which("curl"),
+    "docker_compose": compose.DOCKER,
     "haproxy": proxies.HAPROXY,
+    "just": shutil.which("just"),
     "nginx": proxies.NGINX,
+    "nginx_tls": proxies.NGINX and proxies.OPENSSL,
     "nginx_with_prefix": proxies.NGINX,
     "openssl": shutil.which("openssl"),
     "pgbouncer": poolers.PGBOUNCER,
     "prlimit": shutil.which("prlimit"),
+    "promtool": shutil.which("promtool"),
+    "root": str(os.geteuid() == 0 or ""),
+    "sandbox_command": sandbox.SYSTEMD_ANALYZE and sandbox.LIBSECCOMP,
     "seccomp": denied.MODULE,
+    "systemd_analyze": sandbox.SYSTEMD_ANALYZE,
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
@@ -84,8 +92,23 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"Chromium: {PROGRAMS['browser_page'] or absent}",
         *(
             f"{name}: {PROGRAMS[name] or absent}"
-            for name in ("curl", "haproxy", "nginx", "openssl", "pgbouncer", "prlimit", "seccomp")
+            for name in (
+                "curl",
+                "docker_compose",
+                "haproxy",
+                "just",
+                "nginx",
+                "openssl",
+                "pgbouncer",
+                "prlimit",
+                "promtool",
+                "seccomp",
+                "systemd_analyze",
+            )
         ),
+        f"nginx with TLS: {PROGRAMS['nginx_tls'] or 'openssl or nginx ' + absent}",
+        f"libseccomp: {PROGRAMS['sandbox_command'] or absent}",
+        f"root: {'yes' if PROGRAMS['root'] else 'no, the tests that need it are left out'}",
     ]
 
 
@@ -247,6 +270,12 @@ def curl() -> str:
 
 
 @pytest.fixture
+def promtool() -> str:
+    assert PROGRAMS["promtool"]
+    return PROGRAMS["promtool"]
+
+
+@pytest.fixture
 def openssl() -> str:
     assert PROGRAMS["openssl"]
     return PROGRAMS["openssl"]
@@ -263,6 +292,29 @@ def seccomp() -> str:
     """The module that runs another one while the kernel refuses some system calls."""
     assert PROGRAMS["seccomp"]
     return PROGRAMS["seccomp"]
+
+
+@pytest.fixture
+def docker_compose() -> list[str]:
+    assert PROGRAMS["docker_compose"]
+    return [PROGRAMS["docker_compose"], "compose"]
+
+
+@pytest.fixture
+def systemd_analyze() -> str:
+    assert PROGRAMS["systemd_analyze"]
+    return PROGRAMS["systemd_analyze"]
+
+
+@pytest.fixture
+def just() -> str:
+    assert PROGRAMS["just"]
+    return PROGRAMS["just"]
+
+
+@pytest.fixture
+def root() -> None:
+    """For tests that only root can run."""
 
 
 @pytest.fixture

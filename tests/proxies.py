@@ -17,6 +17,7 @@ from tests.serving import open_client
 
 # A user's PATH may lack the directory in which Debian installs servers.
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+OPENSSL = shutil.which("openssl")
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 
 SAMPLES = Path(__file__).parent.parent / "service" / "operations"
@@ -30,7 +31,7 @@ events {{ worker_connections 1024; }}
 http {{
     access_log off;
     # nginx started by root runs as a user who cannot write to these directories.
-    client_body_buffer_size 1m;
+    client_body_buffer_size 2m;
     client_body_temp_path {directory}/body;
     proxy_temp_path {directory}/proxy;
     fastcgi_temp_path {directory}/fastcgi;
@@ -61,9 +62,19 @@ class Proxy(Struct):
         os.killpg(self.pid, signal.SIGCONT)
 
 
+class TLSProxy(Struct):
+    """A running proxy with TLS."""
+
+    address: str
+    plain: str  # its address without TLS
+    certificate: Path
+
+
 RunProxy = Callable[[int, list[str]], Awaitable[Proxy]]
 # Takes the ports of two instances.
 StartProxy = Callable[..., Awaitable[Proxy]]
+# Takes the port of an instance.
+StartTLS = Callable[[int], Awaitable["TLSProxy"]]
 # Takes the address of an instance, and returns its address behind the proxy.
 StartPrefix = Callable[[str], Awaitable[str]]
 
@@ -125,6 +136,47 @@ def nginx_with_prefix(run_proxy: RunProxy, tmp_path: Path) -> StartPrefix:
         return f"{proxy.address}/api"
 
     return start
+
+
+@pytest.fixture
+def nginx_tls(run_proxy: RunProxy, tmp_path: Path) -> StartTLS:
+    """Runs nginx with TLS and the service under /api/."""
+
+    async def start(port: int) -> TLSProxy:
+        assert NGINX
+        plain, tls = free_port(), free_port()
+        key, certificate = await _self_signed(tmp_path)
+        sample = _sample(
+            "nginx-tls.conf",
+            {
+                "listen 80;": f"listen 127.0.0.1:{plain};",
+                "listen 443 ssl;": f"listen 127.0.0.1:{tls} ssl;",
+                "127.0.0.1:8000": f"127.0.0.1:{port}",
+                "/etc/ssl/example.com/fullchain.pem": str(certificate),
+                "/etc/ssl/example.com/privkey.pem": str(key),
+            },
+        )
+        file = tmp_path / "nginx.conf"
+        file.write_text(NGINX_CONFIGURATION.format(directory=tmp_path, sample=sample))
+        proxy = await run_proxy(plain, [NGINX, "-e", "stderr", "-c", str(file)])
+        return TLSProxy(f"https://127.0.0.1:{tls}/api", proxy.address, certificate)
+
+    return start
+
+
+async def _self_signed(directory: Path) -> tuple[Path, Path]:
+    """A new key and its certificate for 127.0.0.1."""
+    assert OPENSSL
+    key, certificate = directory / "privkey.pem", directory / "fullchain.pem"
+    process = await asyncio.create_subprocess_exec(
+        *(OPENSSL, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"),
+        *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"),
+        *("-keyout", key, "-out", certificate),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return key, certificate
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import ModuleType
 from msgspec import Struct
 
 import service.queries
-from service.database import rights, schema
+from service.database import rights, schema, signing_key
 
 
 class Statement(Struct, frozen=True):
@@ -30,5 +30,5 @@ def statements(*sources: ModuleType) -> Iterator[Statement]:
 
 
 def all_statements() -> list[Statement]:
-    """The statements of the query modules of the migrations and of the check at start."""
-    return [*statements(), *statements(rights, schema)]
+    """The statements of the query modules, of the migrations, of the check at start and of the signing key."""
+    return [*statements(), *statements(rights, schema, signing_key)]

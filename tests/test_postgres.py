@@ -30,7 +30,13 @@ async def serve_engine(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 async def test_the_embedded_server_is_used_if_docker_lacks_an_image(start: Start, tmp_path: Path) -> None:
     async with await asyncio.start_unix_server(serve_engine, tmp_path / "docker.sock"):
-        process = await start("pytest", "tests/test_tokens.py", DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
+        process = await start(
+            "pytest",
+            "tests/test_tokens.py",
+            DOCKER_HOST=f"unix://{tmp_path}/docker.sock",
+            # pytest makes its directory private, which would disturb an initdb of another test that runs as root.
+            PYTEST_DEBUG_TEMPROOT=str(tmp_path),
+        )
         report = await read_output(process)
 
     assert process.returncode == 0, report

@@ -11,6 +11,7 @@ import pytest
 
 from service import settings
 from service.settings import Settings, SettingsError
+from service.structs.rules import alternatives
 
 URL = "postgresql://app@db.example/app"
 KEY = "7f3a9c1e5b8d2046f1e7a3c95d80b264"
@@ -30,7 +31,12 @@ def faults(environment: dict[str, str]) -> list[str]:
 def test_only_database_url_is_required(tmp_path: Path) -> None:
     loaded = settings.load({"DATABASE_URL": URL, "DATA_DIRECTORY": str(tmp_path)})
 
-    assert loaded == Settings(database_url=URL, secret_key=loaded.secret_key, password_threads=loaded.password_threads)
+    assert loaded == Settings(
+        database_url=URL,
+        secret_key=loaded.secret_key,
+        data_directory=str(tmp_path),
+        password_threads=loaded.password_threads,
+    )
     assert (loaded.host, loaded.port, loaded.workers, loaded.access_token_minutes) == ("127.0.0.1", 8000, 1, 30)
     assert (loaded.password_memory_kib, loaded.password_passes, loaded.password_lanes) == (19456, 2, 1)
 
@@ -61,12 +67,18 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
             "PASSWORD_LANES": "2",
             "PASSWORD_THREADS": "7",
             "PASSWORD_QUEUE": "9",
+            "ACCESS_LOG": "On",
+            "LOG_FORMAT": "JSON",
+            "LOG_LEVEL": "DEBUG",
+            "METRICS_PORT": "9100",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         }
     )
 
     assert loaded == Settings(
         database_url=URL,
         secret_key=KEY.encode(),
+        data_directory=environment["DATA_DIRECTORY"],
         host="0.0.0.0",  # noqa: S104
         port=9000,
         workers=4,
@@ -81,6 +93,11 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
         password_lanes=2,
         password_threads=7,
         password_queue=9,
+        access_log="on",
+        log_format="json",
+        log_level="debug",
+        metrics_port=9100,
+        otel_exporter_otlp_endpoint="http://collector:4318",
     )
 
 
@@ -125,6 +142,8 @@ def test_all_invalid_settings_are_named_at_once() -> None:
         ("CLIENT_TIMEOUT_SECONDS", "soon", "must be a number above 0 and at most 3600"),
         ("CLIENT_TIMEOUT_SECONDS", "0", "must be a number above 0 and at most 3600"),
         ("DATABASE_TIMEOUT_SECONDS", "inf", "must be a number above 0 and at most 3600"),
+        ("ACCESS_LOG", "true", 'must be "off" or "on"'),
+        ("LOG_LEVEL", "verbose", 'must be "debug" or "error" or "info" or "warning"'),
         ("PASSWORD_LANES", "3", None),
     ],
 )
@@ -141,11 +160,16 @@ def test_an_invalid_setting_is_described_in_plain_words(
     ]
 
 
+def test_the_metrics_have_a_port_of_their_own(environment: dict[str, str]) -> None:
+    assert faults(environment | {"METRICS_PORT": "8000"}) == ["METRICS_PORT: must not be PORT"]
+
+
 def test_the_bounds_of_a_setting_are_those_of_its_type(environment: dict[str, str]) -> None:
     bounds = {
         field.encode_name: (kind.ge or 0, kind.le or 0)
         for field in msgspec.structs.fields(Settings)
-        if isinstance(kind := msgspec.inspect.type_info(field.type), msgspec.inspect.IntType)
+        for kind in alternatives(msgspec.inspect.type_info(field.type))
+        if isinstance(kind, msgspec.inspect.IntType)
     }
 
     assert len(bounds) >= 9
@@ -245,3 +269,65 @@ def test_a_key_that_cannot_be_stored_is_reported_with_the_remedy(environment: di
 
     assert fault.startswith("DATA_DIRECTORY: cannot keep a generated secret key")
     assert "set SECRET_KEY or SECRET_KEY_FILE" in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "proxies"),
+    [
+        ("127.0.0.1", ("127.0.0.1/32",)),
+        (" 10.0.0.0/8,::1 , 2001:DB8::/32,", ("10.0.0.0/8", "::1/128", "2001:db8::/32")),
+        ("::ffff:10.0.0.0/104", ("10.0.0.0/8",)),
+        (" , ", ()),
+    ],
+)
+def test_trusted_proxies_are_addresses_and_networks(
+    environment: dict[str, str], text: str, proxies: tuple[str, ...]
+) -> None:
+    assert settings.load(environment | {"TRUSTED_PROXIES": text}).trusted_proxies == proxies
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("https://app.example", ("https://app.example",)),
+        (
+            " https://App.Example:443,http://localhost:3000 , http://[::1]:8080,",
+            ("https://app.example", "http://localhost:3000", "http://[::1]:8080"),
+        ),
+        ("https://app.example,https://app.example:443", ("https://app.example",)),
+        ("capacitor://localhost", ("capacitor://localhost",)),
+        ("*", ("*",)),
+    ],
+)
+def test_origins_are_written_as_browsers_send_them(
+    environment: dict[str, str], text: str, origins: tuple[str, ...]
+) -> None:
+    assert settings.load(environment | {"CORS_ORIGINS": text}).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("TRUSTED_PROXIES", "nginx", "'nginx' is not an address, and not a network such as 10.0.0.0/8"),
+        ("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/33", "'10.0.0.0/33' is not an address"),
+        ("TRUSTED_PROXIES", "*", "'*' is not an address"),
+        ("TRUSTED_PROXIES", "10.1.2.3/8", "write 10.0.0.0/8, or the address alone"),
+        ("CORS_ORIGINS", "https://app.example/", "remove the slash at its end, https://app.example"),
+        ("CORS_ORIGINS", "https://app.example/page", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "app.example", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "https://app.example:0", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "https://app.example:65536", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "https://user@app.example", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "null", "it is a scheme and a host"),
+        ("CORS_ORIGINS", "https://*.example", "write out every origin; only a * by itself allows every one"),
+        ("CORS_ORIGINS", "https://b\xfccher.example", "write its host as browsers send it, in ASCII"),
+        ("CORS_ORIGINS", "*, https://app.example", "* stands for every origin"),
+    ],
+)
+def test_faulty_proxies_and_origins_are_named_with_the_remedy(
+    environment: dict[str, str], name: str, text: str, words: str
+) -> None:
+    [fault] = faults(environment | {name: text})
+
+    assert fault.startswith(f"{name}: ")
+    assert words in fault

@@ -45,6 +45,10 @@ def postgres_processes(directory: Path) -> list[psutil.Process]:
     return found
 
 
+def found(directory: Path, pattern: str) -> list[Path]:
+    return list(directory.glob(pattern))
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
     """The data directory of the service. An embedded PostgreSQL that still runs at the end of the test is killed."""
@@ -68,13 +72,13 @@ async def test_ctrl_c_during_the_start_writes_no_traceback(
         assert_interrupted(process, said + await read_output(process))
 
 
-@pytest.mark.parametrize("made", ["PG_VERSION", "base/4", "postmaster.pid"])
+@pytest.mark.parametrize("made", ["postgres.new-*/PG_VERSION", "postgres.new-*/base/4", "postgres/postmaster.pid"])
 async def test_ctrl_c_while_the_embedded_database_is_created_leaves_no_process_and_no_broken_data(
     directory: Path, start: Start, made: str
 ) -> None:
     process = await start("service.development")
     async with asyncio.timeout(30):
-        while not (directory / "postgres" / made).exists():
+        while not found(directory, made):
             await asyncio.sleep(0.001)
 
     press_ctrl_c(process)
@@ -82,6 +86,7 @@ async def test_ctrl_c_while_the_embedded_database_is_created_leaves_no_process_a
 
     assert_interrupted(process, said)
     assert psutil.wait_procs(postgres_processes(directory), timeout=5)[1] == []
+    assert found(directory, "postgres.new-*") == []
     again = await start("service.development")
     await read_until(again, "Uvicorn running")
 

@@ -253,7 +253,7 @@ async def test_every_constraint_has_the_name_of_its_table_and_column(db: asyncpg
 
     assert len(rows) >= 10
     for row in rows:
-        assert re.fullmatch(rf"{row['table_name']}_{'_'.join(row['columns'])}_(pkey|key|fkey|length)", row["name"])
+        assert re.fullmatch(rf"{row['table_name']}_{'_'.join(row['columns'])}_(pkey|key|fkey|length|true)", row["name"])
 
 
 async def test_the_constraints_refuse_what_the_structs_refuse(db: asyncpg.Connection) -> None:

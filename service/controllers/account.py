@@ -14,6 +14,7 @@ from service.http.requests import Request
 from service.http.responses import JSON
 from service.http.routes import get, patch, post
 from service.queries import pages, sessions, users
+from service.security import events
 from service.security.guards import requires_session
 from service.structs.users import AccountDeletion, AccountUpdate, PasswordChange, User
 
@@ -45,6 +46,7 @@ class AccountController(Controller):
         if (changed := await users.update(request.db, request.user, verified, data)) is None:
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword  # it has been changed since it was verified
+        events.user_updated(request, changed.id)
         return changed
 
     @post(
@@ -65,6 +67,7 @@ class AccountController(Controller):
         if not await users.update_password(request.db, request.user, verified, new_hash):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
+        events.password_changed(request, verified.id)
 
     @get(
         "/export",
@@ -112,3 +115,4 @@ class AccountController(Controller):
         if not await users.delete(request.db, request.user, verified):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
+        events.user_deleted(request, verified.id)

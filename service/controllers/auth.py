@@ -18,6 +18,7 @@ from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import post
 from service.queries import auth, sessions, users
+from service.security import events
 from service.structs.auth import Credentials, RevokeRequest, TokenRequest, TokenResponse
 from service.structs.fields import REFRESH_GRANT
 from service.structs.sessions import Principal, RefreshTokenContent
@@ -40,10 +41,15 @@ class AuthController(Controller):
     async def register(self, request: Request, data: JSONBody[UserCreate]) -> JSONResponse[User]:
         """Anyone may register. Usernames and e-mail addresses are unique."""
         request.denylist.check("/password", data.password, username=data.username, email=data.email)
-        await request.logins.count_registration(request.db, request.device.address)
+        try:
+            await request.logins.count_registration(request.db, request.device.address)
+        except TooManyAttempts:
+            events.registration_throttled(request)
+            raise
         password_hash = await request.passwords.hash(data.password)
         if (user := await users.insert(request.db, data.username, data.email, password_hash)) is None:
             raise UsernameOrEmailTaken
+        events.user_created(request, user.id)
         return JSONResponse(user, headers={"Location": relative(request.scope, f"users/{user.id}")})
 
     @post(
@@ -81,8 +87,8 @@ class AuthController(Controller):
     async def revoke_token(self, request: Request, data: URLEncodedBody[RevokeRequest]) -> None:
         """Ends the session of a refresh token or an access token, also of an expired one (RFC 7009)."""
         found = request.refresh_tokens.read(data.token) or request.access_tokens.read_expired(data.token)
-        if found:
-            await sessions.delete_any(request.db, found.session_id)
+        if found and (user_id := await sessions.delete_any(request.db, found.session_id)):
+            events.session_ended(request, user_id)
 
 
 async def _log_in(request: Request, data: TokenRequest) -> tuple[Principal, RefreshTokenContent]:
@@ -96,13 +102,22 @@ async def _log_in(request: Request, data: TokenRequest) -> tuple[Principal, Refr
     known = request.logins.login_address(data.username, device.address)
     content = await sessions.insert(request.db, account, request.lifetimes, device, known)
     if content is None:  # the password has been changed since it was verified
+        events.login_failed(request, account.id)
         raise IncorrectCredentials
+    events.login_succeeded(request, account.id)
     return Principal(account.id, content.session_id), content
 
 
 async def _verify(request: Request, data: TokenRequest) -> Credentials:
-    account = await request.logins.verify(request.db, data.username, data.password, request.device.address)
-    if account is None:
+    try:
+        account, is_correct = await request.logins.verify(
+            request.db, data.username, data.password, request.device.address
+        )
+    except TooManyAttempts:
+        events.login_throttled(request)
+        raise
+    if account is None or not is_correct:
+        events.login_failed(request, account.id if account else None)
         raise IncorrectCredentials
     return account
 
@@ -112,7 +127,11 @@ async def _refresh(request: Request, data: TokenRequest) -> tuple[Principal, Ref
     refreshed = presented and await sessions.refresh(request.db, presented, request.lifetimes, request.device)
     if not refreshed:
         raise InvalidRefreshToken
-    return refreshed
+    principal, content = refreshed
+    if content is None:
+        events.refresh_token_reused(request, principal.user_id)
+        raise InvalidRefreshToken
+    return principal, content
 
 
 def _tokens(request: Request, principal: Principal, content: RefreshTokenContent) -> TokenResponse:

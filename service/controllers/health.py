@@ -46,7 +46,7 @@ class HealthController(Controller):
         fails_with=(DatabaseUnavailable, Stopping),
     )
     async def is_ready(self, request: Request) -> Message:
-        """Ready means that the database answers, and that the service has not been told to stop."""
+        """Ready means that the database answers and accepts writes, and that the service has not been told to stop."""
         if request.scope["state"].get("stopping"):  # set by the server
             raise Stopping
         if not await request.db.answers():

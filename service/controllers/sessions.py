@@ -8,6 +8,7 @@ from service.http.headers import NO_STORE
 from service.http.requests import Request
 from service.http.routes import delete, get
 from service.queries import sessions
+from service.security import events
 from service.structs.fields import SessionId
 from service.structs.sessions import Session
 
@@ -32,8 +33,10 @@ class SessionController(Controller):
         """Its access tokens and its refresh token are no longer valid, from now on and in every process."""
         if not await sessions.delete(request.db, session_id, request.user):
             raise SessionNotFound
+        events.session_ended(request, request.user.user_id)
 
     @delete("/", summary="End all of your sessions", response_description="All of your sessions have ended.")
     async def end_all_sessions(self, request: Request) -> None:
         """Ends the session of this request, too."""
         await sessions.delete_of_user(request.db, request.user)
+        events.session_ended(request, request.user.user_id)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, S
 from typing import Any, Final, Generic, TypeVar
 
 from service.errors import Overloaded
+from service.observability.context import Requests, current_requests
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -80,6 +81,7 @@ class BatchLoader(Generic[K, V]):
         self._max_keys = max_keys
         self._in_flight = 0
         self._batch: dict[K, list[Future[V]]] = {}
+        self._requests: dict[Future[V], Requests] = {}  # that wait for each future of the batch
         self._dispatch_handle: asyncio.Handle | None = None
 
     def load(self, key: K) -> "Future[V]":
@@ -90,6 +92,7 @@ class BatchLoader(Generic[K, V]):
                 self._dispatch_handle = self._loop.call_soon(self._dispatch)
         # Every caller has a future of its own, so that cancelling one does not cancel the others.
         future: Future[V] = self._loop.create_future()
+        self._requests[future] = current_requests.get()
         if futures := self._batch.get(key):
             futures.append(future)
         else:
@@ -105,10 +108,12 @@ class BatchLoader(Generic[K, V]):
 
     def _dispatch(self) -> None:
         batch, self._batch = self._batch, {}
+        requests, self._requests = self._requests, {}
         self._in_flight += 1
-        run_in_background(self._run(batch))
+        run_in_background(self._run(batch, requests))
 
-    async def _run(self, batch: dict[K, list["Future[V]"]]) -> None:
+    async def _run(self, batch: dict[K, list["Future[V]"]], requests: Mapping["Future[V]", Requests]) -> None:
+        current_requests.set(requests)
         await self._send(batch)
         self._in_flight -= 1
         self._dispatch_now()
@@ -141,6 +146,7 @@ class WriteBatcher(Generic[V]):
         self._row_errors = row_errors
         self._connection_lost = connection_lost
         self._queue: list[tuple[Hashable, Row, Future[V]]] = []
+        self._requests: dict[Future[V], Requests] = {}  # that wait for each future of the queue
         self._running = False
 
     def write(self, row: Row, key: Hashable = None) -> "Future[V]":
@@ -152,6 +158,7 @@ class WriteBatcher(Generic[V]):
             raise Overloaded
         future: Future[V] = self._loop.create_future()
         self._queue.append((key, row, future))
+        self._requests[future] = current_requests.get()
         if not self._running:
             self._running = True
             self._loop.call_soon(lambda: run_in_background(self._run()))
@@ -163,6 +170,7 @@ class WriteBatcher(Generic[V]):
             later, keys = [], set()
             for key, row, future in self._queue:
                 if future.done():
+                    del self._requests[future]
                     continue  # cancelled before it was sent: it is not written
                 if len(batch) == MAX_BATCH_ROWS or key in keys:
                     later.append((key, row, future))
@@ -176,6 +184,8 @@ class WriteBatcher(Generic[V]):
 
     async def _write(self, batch: list[tuple[Row, "Future[V]"]]) -> None:
         written: Mapping[int, V] = {}
+        requests = {future: self._requests.pop(future) for _, future in batch}
+        current_requests.set(requests)
         if len(batch) > 1:
             try:
                 written = await self._write_all([row for row, _ in batch])
@@ -185,12 +195,14 @@ class WriteBatcher(Generic[V]):
                 reject([future for _, future in batch], error)
                 if not isinstance(error, self._connection_lost):
                     queue, self._queue = self._queue, []
+                    self._requests.clear()
                     reject([future for _, _, future in queue], error)
                 return
         for position, (row, future) in enumerate(batch):
             if position in written:
                 resolve([future], written[position])
                 continue
+            current_requests.set(requests[future])
             alone = settle([future], self._write_one(row))
             # A batch of one row is awaited, so that the next batch can collect meanwhile. Rows that a larger batch has
             # left out must not delay the next batch.

@@ -53,15 +53,16 @@ async def open_connection(url: str, *, timeout: float, **options: Any) -> Connec
     return connection
 
 
-async def connect(url: str, *, timeout: float) -> Connection:  # noqa: ASYNC109 - passed to asyncpg
+async def connect(url: str, *, timeout: float, **options: Any) -> Connection:  # noqa: ASYNC109 - passed to asyncpg
     """Open a connection with the settings of this service.
 
-    ``timeout`` in seconds bounds this, and then each statement. Raises asyncpg's errors.
+    ``timeout`` in seconds bounds this, and then each statement; ``options`` are those of ``asyncpg.connect``. Raises
+    asyncpg's errors.
     """
     statement_timeout = max(1, int(timeout * 1000 * _STATEMENT_TIMEOUT_FRACTION))  # milliseconds
     settings = SESSION_SETTINGS | {"statement_timeout": str(statement_timeout)}
     # few statements: no need to prepare them again every five minutes
-    connection = await open_connection(url, timeout=timeout, max_cached_statement_lifetime=0)
+    connection = await open_connection(url, timeout=timeout, max_cached_statement_lifetime=0, **options)
     try:
         # Poolers refuse most settings in the startup message. `execute` sends them in one message, but it takes no
         # parameters; the values are our own.

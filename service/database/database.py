@@ -6,35 +6,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial, wraps
 from operator import itemgetter
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 import asyncpg
 
 from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
-from service.database.pool import ConnectionPool
+from service.database.pool import ConnectionPool, Usage
+from service.database.pooled_connection import PooledConnection
 from service.database.pooler import SHARED_SESSION_ERRORS
+from service.database.statement_errors import ROW_ERRORS, UNAVAILABLE
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
-
-# A statement failed because of one of its rows, and wrote nothing: invalid values (class 22), constraints (23),
-# deadlocks (40), locks (55).
-_ROW_ERRORS = (
-    ValueError,
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-)
-
-# The database cannot serve a valid statement now, and has not applied it: a shutdown or a statement timeout (class 57),
-# no memory, disk space or connection slot (53), an I/O error (58), a read-only server (25006), a shared session.
-_UNAVAILABLE = (
-    *SHARED_SESSION_ERRORS,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
+from service.observability.context import current_requests
 
 # Seconds after which a health probe reports that the database does not answer.
 _PROBE_TIMEOUT: Final = 1
@@ -57,10 +40,13 @@ class Database:
     All of these raise ``DatabaseUnavailable``, or the error that asyncpg raises for a faulty statement.
     """
 
+    pool_class: ClassVar = ConnectionPool
+    transaction_class: ClassVar = Transaction
+
     def __init__(self, url: str, *, connections: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
         self._timeout = timeout
-        self._pool = ConnectionPool(url, size=connections, timeout=timeout)
+        self._pool = self.pool_class(url, size=connections, timeout=timeout)
         self._loaders: dict[tuple[str, Row], BatchLoader[Any, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
@@ -91,25 +77,20 @@ class Database:
 
     async def run(self, statement: str, *arguments: Any) -> Rows:
         """Run a statement once. If this raises ``DatabaseUnavailable``, a write may or may not have been applied."""
-        connection = await self._pool.acquire()
+        pooled = await self._pool.acquire()
         try:
-            rows = await connection.fetch(statement, *arguments)
+            rows = await pooled.connection.fetch(statement, *arguments)
         except Exception as error:
-            lost = connection.is_closed()
-            # A timeout of ours means that not even PostgreSQL's shorter statement_timeout was reported.
-            if lost or isinstance(error, (TimeoutError, *SHARED_SESSION_ERRORS)):
-                self._pool.discard(connection)
-                self._pool.evict_idle()
-            else:
-                self._pool.release(connection)  # the statement failed, not the connection
-                if not isinstance(error, _UNAVAILABLE):
-                    raise
-            self._pool.log_failure("a statement failed", error)
+            lost = pooled.connection.is_closed()
+            self._pool.release_after(error, pooled)
+            if not (lost or isinstance(error, UNAVAILABLE)):
+                raise
+            self._pool.status.log_failure("a statement failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
         except BaseException:  # cancelled: the response may still be on the way
-            self._pool.discard(connection)
+            self._pool.close(pooled)
             raise
-        self._pool.release(connection)
+        self._pool.release(pooled)
         return rows
 
     @asynccontextmanager
@@ -119,42 +100,41 @@ class Database:
         The transaction is committed at the end of the block. It is rolled back if the block raises or a statement has
         failed. If this raises ``DatabaseUnavailable``, it may or may not have been applied.
         """
-        connection = await self._pool.acquire()
-        transaction = Transaction(connection)
+        pooled = await self._pool.acquire()
+        transaction = self.transaction_class(pooled.connection)
         try:
             async with asyncio.timeout(self._timeout) as deadline:
                 await transaction.run("begin")
                 yield transaction
                 await transaction.commit()
         except Exception as error:
-            lost, timed_out = connection.is_closed(), deadline.expired()
+            lost, timed_out = pooled.connection.is_closed(), deadline.expired()
             if lost or isinstance(transaction.failure, (TimeoutError, *SHARED_SESSION_ERRORS)):
-                self._pool.discard(connection)
-                self._pool.evict_idle()
+                self._pool.release_after(transaction.failure or error, pooled)
             elif timed_out:  # a statement may still be running
-                self._pool.discard(connection)
+                self._pool.close(pooled)
             else:
-                await self._roll_back(connection)
+                await self._roll_back(pooled, transaction.failure)
             raised_by_block = error is not transaction.failure and not timed_out
-            if raised_by_block or not (lost or isinstance(error, (TimeoutError, *_UNAVAILABLE))):
+            if raised_by_block or not (lost or isinstance(error, UNAVAILABLE)):
                 raise
-            self._pool.log_failure("a transaction failed", error)
+            self._pool.status.log_failure("a transaction failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
         except BaseException:  # cancelled: a statement may still be running
-            self._pool.discard(connection)
+            self._pool.close(pooled)
             raise
-        self._pool.release(connection)
+        self._pool.release(pooled)
 
-    async def _roll_back(self, connection: asyncpg.Connection) -> None:
-        """Roll back and release the connection, or discard it if the rollback fails."""
+    async def _roll_back(self, pooled: PooledConnection, failure: Exception | None) -> None:
+        """Roll back and release the connection, or close it if the rollback fails."""
         try:
-            await connection.execute("rollback")
+            await pooled.connection.execute("rollback")
         except BaseException as error:
-            self._pool.discard(connection)
+            self._pool.close(pooled)
             if not isinstance(error, Exception):
                 raise
         else:
-            self._pool.release(connection)
+            self._pool.release_after(failure, pooled)
 
     def fetch_by_key(
         self, statement: str, build: Callable[..., V], key: Key, *arguments: Any, max_keys: int | None = None
@@ -190,7 +170,9 @@ class Database:
             resolve(futures, built[key])
 
     async def _run_calls(self, batch: dict[Call, list["Future[Any]"]]) -> None:
+        requests: Any = current_requests.get()
         for (read, arguments), futures in batch.items():
+            current_requests.set({future: requests[future] for future in futures})
             run_in_background(settle(futures, read(self, *arguments)))
 
     async def write(self, statement: str, batch_statement: str, *row: Any, key: int | None = None) -> Any:
@@ -203,8 +185,8 @@ class Database:
         if (batcher := self._batchers.get(statement)) is None:
             batcher = self._batchers[statement] = WriteBatcher(
                 partial(self._write_all, batch_statement),
-                lambda one: self.write_row(statement, *one),
-                _ROW_ERRORS,
+                partial(self._write_one, statement),
+                ROW_ERRORS,
                 ConnectionLost,
             )
         return await batcher.write(row, key)
@@ -213,8 +195,14 @@ class Database:
         written = await self.run(batch_statement, *zip(*rows, strict=True))
         return {row[0] - 1: row[1:] for row in written}
 
+    async def _write_one(self, statement: str, row: Row) -> asyncpg.Record | None:
+        return await self.write_row(statement, *row)
+
+    def usage(self) -> Usage:
+        return self._pool.usage()
+
     async def answers(self) -> bool:
-        """Whether the database answers now. Concurrent callers share one probe."""
+        """Whether the database answers now, and accepts writes. Concurrent callers share one probe."""
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._run_probe())
         probe = self._probe
@@ -226,7 +214,7 @@ class Database:
             await self.fetch("select 1")
         except DatabaseUnavailable:
             return False
-        return True
+        return self._pool.accepts_writes()
 
 
 def coalesced(

@@ -1,174 +1,206 @@
 """The connection pool."""
 
 import asyncio
-import logging
-import time
-from asyncio import Future
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from time import monotonic
+from typing import Any
 
-from asyncpg import Connection
+from asyncpg import ReadOnlySQLTransactionError
+from msgspec import Struct
 
-from service.database.connecting import connect
-from service.database.pooler import REMEDY, SHARED_SESSION_ERRORS
+from service.database.maintenance import check_deadlines, open_connections
+from service.database.pooled_connection import MAX_UNCHECKED, PooledConnection, State
+from service.database.pooler import SHARED_SESSION_ERRORS
+from service.database.status import Status
+from service.database.waiters import Waiters
 from service.errors import DatabaseUnavailable
 
-logger = logging.getLogger(__name__)
 
-# Seconds between two attempts to connect. The service must work again within a second of the database's return.
-_RETRY_INTERVAL: Final = 0.2
+class Usage(Struct, frozen=True):
+    """How many connections there are, and how many callers wait for one."""
 
-# Seconds before the same failure is logged again. During an outage every request would log it.
-_LOG_INTERVAL: Final = 60
+    size: int  # the most
+    open: int
+    idle: int
+    waiting: int
+    available: bool
 
 
 class ConnectionPool:
-    """Lends each connection for one statement at a time.
+    """Lends each connection for one statement at a time. ``pooled_connection.py`` has the table of its states.
 
     asyncpg's own pool is not used. Its acquire and release cost more CPU than a statement by primary key, and they send
     a second statement to reset the session, which our statements leave as it was.
 
-    A connection is connecting, idle, in use or closed. Only one connects at a time, so that a database that has just
-    started is not flooded. Idle ones are in ``_idle``, idle and used ones in ``_open``. Callers that wait for a
-    connection get one in the order in which they asked.
+    Only one connection is CONNECTING at a time, so that a database that has just started is not flooded. Callers that
+    wait for a connection get one in the order in which they asked.
 
-    The database is unavailable if no connection is open and the last attempt to connect has failed. ``acquire`` then
-    fails at once, until an attempt succeeds.
+    While the database is unavailable (``Status``), ``acquire`` fails at once. When a server turns out to be read-only,
+    all connections are replaced, because the address may lead to a new primary by now. If it still leads to a read-only
+    server, that one serves reads, and the pool keeps trying to find one that accepts writes.
     """
 
     def __init__(self, url: str, *, size: int, timeout: float) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and each statement on it."""
-        self._url = url
-        self._size = size
-        self._timeout = timeout
-        self._open: set[Connection] = set()
-        self._idle: list[Connection] = []
-        self._waiters: deque[Future[Connection]] = deque()
-        self._connection_needed = asyncio.Event()
-        self._connect_error: Exception | None = None  # of the last attempt
-        self._available = True
-        self._logged_at: dict[tuple[str, type[BaseException]], float] = {}
+        self.url = url
+        self.size = size
+        self.timeout = timeout
+        self.open: dict[Any, PooledConnection] = {}  # by asyncpg's connection, the oldest first
+        self._idle: list[PooledConnection] = []
+        self.waiters = Waiters()
+        self.connection_needed = asyncio.Event()
+        self.search_due = False  # for a server that accepts writes
+        self.status = Status(timeout)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Open connections when they are needed, the first one at once. The database need not be available yet."""
-        connecting = asyncio.create_task(self._open_connections())
+        tasks = [asyncio.create_task(work(self)) for work in (open_connections, check_deadlines)]
         try:
             yield
         finally:
-            connecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await connecting
-            self._available = False
-            self._reject_waiters()
-            # Terminated, not closed: closing waits for a response, and a frozen database never sends it.
-            for connection in self._open:
-                connection.remove_termination_listener(self._on_terminated)
-                connection.terminate()
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            for pooled in list(self.open.values()):
+                self.close(pooled)
+            self.status.available = False
+            self.waiters.reject()
 
-    async def acquire(self) -> Connection:
+    def usage(self) -> Usage:
+        return Usage(
+            size=self.size,
+            open=len(self.open),
+            idle=len(self._idle),
+            waiting=sum(not waiter.done() for waiter in self.waiters),
+            available=self.status.available,
+        )
+
+    async def acquire(self) -> PooledConnection:
         """Take a connection for one statement. Raises ``DatabaseUnavailable``."""
+        begun = monotonic()
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.is_closed():
-                return connection
-        if not self._available:
+            pooled = self._idle.pop()
+            if pooled.connection.is_closed():
+                continue  # ``_on_terminated`` follows
+            pooled.state = State.IN_USE
+            if begun - pooled.last_response < MAX_UNCHECKED or await self._check(pooled):
+                return pooled
+        if not self.status.available:
             raise DatabaseUnavailable
-        waiter: Future[Connection] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        self._connection_needed.set()
+        self.connection_needed.set()
         try:
-            async with asyncio.timeout(self._timeout):
-                return await waiter
-        except BaseException as error:
-            # A connection may have been assigned just before the timeout or the cancellation.
-            if waiter.done() and not waiter.cancelled() and not waiter.exception():
-                self.release(waiter.result())
-            if isinstance(error, TimeoutError):
-                in_use = f"{len(self._open)} of {self._size} connections (DATABASE_CONNECTIONS) were in use"
-                self.log_failure("no connection became free", self._connect_error or TimeoutError(in_use))
-                raise DatabaseUnavailable from error
-            raise
+            return await self.waiters.wait(begun + self.timeout - monotonic(), self.release)
+        except TimeoutError as error:
+            in_use = f"{len(self.open)} of {self.size} connections (DATABASE_CONNECTIONS) were in use"
+            self.status.log_failure("no connection became free", self.status.connect_error or TimeoutError(in_use))
+            raise DatabaseUnavailable from error
 
-    def release(self, connection: Connection) -> None:
-        """Give a connection to the caller that has waited longest, or keep it idle."""
-        while self._waiters:
-            if not (waiter := self._waiters.popleft()).done():
-                waiter.set_result(connection)
-                return
-        self._idle.append(connection)
+    def release(self, pooled: PooledConnection) -> None:
+        """Give a connection to the caller that has waited longest, or keep it idle. If it was retired, close it."""
+        if pooled.state is not State.IN_USE:
+            self.close(pooled)
+            return
+        pooled.last_response = monotonic()
+        if self.waiters and self.waiters.assign(pooled):
+            return
+        pooled.state = State.IDLE
+        self._idle.append(pooled)
 
-    def discard(self, connection: Connection) -> None:
-        """Close a connection in use that cannot be used again: its response may still be on the way."""
-        connection.terminate()
+    def release_after(self, error: Exception | None, pooled: PooledConnection) -> None:
+        """Release a connection on which a statement may have failed, or close it if it cannot be used again."""
+        # A timeout of ours means that not even PostgreSQL's shorter statement_timeout was reported.
+        if pooled.connection.is_closed() or isinstance(error, (TimeoutError, *SHARED_SESSION_ERRORS)):
+            self.close(pooled)
+            self.close_idle(silent_since=monotonic())  # they are likely to be broken, too
+            return
+        if isinstance(error, ReadOnlySQLTransactionError) and pooled.state is not State.RETIRED:
+            self._replace_read_only()
+        self.release(pooled)
 
-    def evict_idle(self) -> None:
-        """Close the idle connections, because one like them has just broken."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.terminate()
+    def close(self, pooled: PooledConnection) -> None:
+        """Close a connection. One in use is closed if it cannot be used again: its response may still be on the way."""
+        if pooled.state is State.CLOSED:
+            return
+        if pooled in self._idle:
+            self._idle.remove(pooled)
+        pooled.state = State.CLOSED
+        del self.open[pooled.connection]
+        # Terminated, not closed: closing waits for a response, and a frozen database never sends it.
+        pooled.connection.terminate()
+        self.update_status()
+        self.connection_needed.set()
 
-    def log_failure(self, what: str, error: BaseException) -> None:
-        """Log a failure of the database, but not the same one again within a minute."""
-        now = time.monotonic()
-        kind = (what, type(error))
-        if now - self._logged_at.get(kind, -_LOG_INTERVAL) >= _LOG_INTERVAL:
-            self._logged_at[kind] = now
-            logger.warning("%s: %s", what, self._describe(error))
+    def close_idle(self, silent_since: float) -> None:
+        """Close the idle connections whose last response came before that time."""
+        for pooled in self._idle.copy():
+            if pooled.last_response < silent_since:
+                self.close(pooled)
 
-    async def _open_connections(self) -> None:
-        while True:
-            try:
-                connection = await connect(self._url, timeout=self._timeout)
-            except Exception as error:  # noqa: BLE001 - any failure means that the database is unavailable
-                self._connect_error = error
-                self._update_availability()
-                await asyncio.sleep(_RETRY_INTERVAL)
+    def accepts_writes(self) -> bool:
+        """Whether the database does. If a server has just reported that it does not, its connections are replaced."""
+        if any(pooled.state is not State.RETIRED and pooled.reports_read_only() for pooled in self.open.values()):
+            self._replace_read_only()
+        return not self.status.read_only
+
+    async def _check(self, pooled: PooledConnection) -> bool:
+        """Whether a connection that has been idle still works. If it does not, close it and those like it."""
+        begun = monotonic()
+        pooled.state = State.CHECKING
+        works = False
+        try:
+            error = await pooled.check()
+            works = not error and pooled.state is State.CHECKING  # it may have been retired or closed meanwhile
+        finally:
+            if works:
+                pooled.state = State.IN_USE
+                pooled.last_response = monotonic()
             else:
-                connection.add_termination_listener(self._on_terminated)
-                self._open.add(connection)
-                self._connect_error = None
-                self._update_availability()
-                self.release(connection)
-            while self._available and not (self._waiters and len(self._open) < self._size):
-                self._connect_error = None
-                self._connection_needed.clear()
-                await self._connection_needed.wait()
+                self.close(pooled)
+        if error:
+            self.status.log_failure("idle connections are replaced", error)
+            self.close_idle(silent_since=begun)
+        return works
+
+    def add(self, pooled: PooledConnection) -> None:
+        """Add a connection that has just been opened."""
+        if self.status.read_only and not pooled.is_read_only:
+            self._retire_all()
+        self.open[pooled.connection] = pooled
+        pooled.connection.add_termination_listener(self._on_terminated)
+        pooled.state = State.IN_USE
+        self.status.connect_error = None
+        self.update_status()
+        self.status.set_read_only(read_only=pooled.is_read_only)
+        if pooled.is_read_only and len(self.open) > self.size:
+            self.close(pooled)  # the search has failed
+        else:
+            self.release(pooled)
+
+    def _replace_read_only(self) -> None:
+        if not self.status.read_only:
+            self.status.set_read_only(read_only=True)
+            self._retire_all()
+
+    def _retire_all(self) -> None:
+        for pooled in list(self.open.values()):
+            self.retire(pooled)
+
+    def retire(self, pooled: PooledConnection) -> None:
+        """Close a connection now if it is idle, else after its statement."""
+        if pooled.state is State.IDLE:
+            self.close(pooled)
+        else:
+            pooled.state = State.RETIRED
 
     def _on_terminated(self, connection: Any) -> None:
         """Remove a connection that either side has closed. Another one may be opened in its place."""
-        self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-        self._update_availability()
-        self._connection_needed.set()
+        if pooled := self.open.get(connection):
+            self.close(pooled)
 
-    def _update_availability(self) -> None:
-        # While a connection is open, a failed attempt may only mean that PostgreSQL has no free slot: callers wait.
-        if self._connect_error and not self._open:
-            if self._available:
-                logger.warning(
-                    "the database is unavailable: %s. Requests get a 503 until the service has reconnected by itself. "
-                    "Check that PostgreSQL runs and that DATABASE_URL is right",
-                    self._describe(self._connect_error),
-                )
-                self._available = False
-                self._reject_waiters()
-        elif not self._available:
-            logger.warning("the database is available again")
-            self._available = True
-
-    def _reject_waiters(self) -> None:
-        while self._waiters:
-            if not (waiter := self._waiters.popleft()).done():
-                waiter.set_exception(DatabaseUnavailable())
-
-    def _describe(self, error: BaseException) -> str:
-        reason = str(error)
-        if not reason and isinstance(error, TimeoutError):
-            reason = f"no response within {self._timeout:g} seconds (DATABASE_TIMEOUT_SECONDS)"
-        if isinstance(error, SHARED_SESSION_ERRORS):
-            reason = f"{error.args[0]}: {REMEDY}"  # without asyncpg's hint, which has ten lines
-        return ": ".join(filter(None, (type(error).__name__, reason)))
+    def update_status(self) -> None:
+        self.status.update(connected=bool(self.open))
+        if not self.status.available:
+            self.waiters.reject()

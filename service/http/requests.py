@@ -12,8 +12,17 @@ from litestar.serialization import default_deserializer
 from litestar.types import Empty, Scope
 
 from service.database.database import Database
-from service.errors import BodyTooLarge, ClientDisconnected, ContentCodingNotSupported, NotForm, WrongContentType
+from service.errors import (
+    BodyTooLarge,
+    ClientDisconnected,
+    ContentCodingNotSupported,
+    IncorrectPassword,
+    NotForm,
+    TooManyAttempts,
+    WrongContentType,
+)
 from service.http.decoding import Decoder, parse_form
+from service.security import events
 from service.security.denylist import Denylist
 from service.security.logins import Logins
 from service.security.passwords import Passwords
@@ -84,7 +93,14 @@ class Request(litestar.Request[Principal, None, State]):
 
         Raises ``IncorrectPassword``, ``InvalidToken``, ``TooManyAttempts`` or ``TooManyPasswords``.
         """
-        return await self.logins.verify_own(self.db, self.user, password, self.device.address)
+        try:
+            return await self.logins.verify_own(self.db, self.user, password, self.device.address)
+        except IncorrectPassword:
+            events.login_failed(self, self.user.user_id)
+            raise
+        except TooManyAttempts:
+            events.login_throttled(self, self.user.user_id)
+            raise
 
     async def body(self) -> bytes:
         """The whole body. Raises ``BodyTooLarge`` or ``ClientDisconnected``.

@@ -117,10 +117,10 @@ returning
 
 async def refresh(
     db: Database, presented: RefreshTokenContent, lifetimes: Lifetimes, device: Device
-) -> tuple[Principal, RefreshTokenContent] | None:
+) -> tuple[Principal, RefreshTokenContent | None] | None:
     """Replace a refresh token by the next one, or return the current one again during the grace period.
 
-    Returns ``None`` for any other token, whose session has then ended.
+    Returns no token if an older one was presented, which ends the session, and ``None`` if it had ended before.
     """
     row = await db.write_row(
         REFRESH,
@@ -132,10 +132,10 @@ async def refresh(
         device.user_agent,
         device.address,
     )
-    if row is None or not row["is_alive"]:
+    if row is None:
         return None
-    user_id, session_id, generation, _ = row
-    return Principal(user_id, session_id), RefreshTokenContent(session_id, generation)
+    user_id, session_id, generation, is_alive = row
+    return Principal(user_id, session_id), RefreshTokenContent(session_id, generation) if is_alive else None
 
 
 SELECT_ALIVE: Final = """
@@ -222,10 +222,11 @@ async def delete_of_user(db: Database, principal: Principal) -> None:
 DELETE_ANY: Final = """
 delete from sessions
 where id = $1
-returning id
+returning user_id
 """
 
 
-async def delete_any(db: Database, session_id: int) -> None:
-    """End a session, whoever it belongs to."""
-    await db.write_row(DELETE_ANY, session_id)
+async def delete_any(db: Database, session_id: int) -> int | None:
+    """End a session, whoever it belongs to. Returns the id of its user, or ``None`` if there is no such session."""
+    row = await db.write_row(DELETE_ANY, session_id)
+    return row["user_id"] if row else None

@@ -35,8 +35,8 @@ class Logins:
         # Held by the attempts themselves, so that nothing remains of a subject without attempts.
         self._attempts: WeakValueDictionary[bytes, _Attempts] = WeakValueDictionary()
 
-    async def verify(self, db: Database, username: str, password: str, address: str) -> Credentials | None:
-        """Return the account if the password is correct. Raises ``TooManyAttempts`` or ``TooManyPasswords``.
+    async def verify(self, db: Database, username: str, password: str, address: str) -> tuple[Credentials | None, bool]:
+        """Return the account, and whether the password is correct. Raises ``TooManyAttempts`` or ``TooManyPasswords``.
 
         An attempt with a name that no account has takes the same time and the same statements.
         """
@@ -63,7 +63,7 @@ class Logins:
             ]
             if not full:
                 break
-            if full[0].waiting >= self._passwords.queue:
+            if full[0].waiting >= self._passwords.capacity:
                 raise TooManyPasswords
             await full[0].wait()
         in_flight = [attempts[one.subject] for one in state.counts]
@@ -72,13 +72,13 @@ class Logins:
         is_stored = False
         try:
             if await self._passwords.verify(password, state.account.password_hash if state.account else None):
-                return state.account
+                return state.account, True
             await auth.insert_failure(db, state.counts)
             is_stored = True
         finally:
             for one in in_flight:
                 one.end(failure_is_stored=is_stored)
-        return None
+        return state.account, False
 
     async def verify_own(self, db: Database, principal: Principal, password: str, address: str) -> Credentials:
         """Verify the password of the principal's account. It counts as a login if it fails.
@@ -86,8 +86,8 @@ class Logins:
         Raises ``IncorrectPassword``, ``InvalidToken``, ``TooManyAttempts`` or ``TooManyPasswords``.
         """
         account = await users.select_own(db, principal)
-        verified = await self.verify(db, account.username, password, address)
-        if verified is None or verified.id != principal.user_id:
+        verified, is_correct = await self.verify(db, account.username, password, address)
+        if verified is None or not is_correct or verified.id != principal.user_id:
             raise IncorrectPassword
         return verified
 

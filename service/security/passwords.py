@@ -38,9 +38,14 @@ class Passwords:
         """At most ``queue`` passwords may be waiting or hashed at a time; the next is rejected."""
         self._hasher = PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=lanes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2", initializer=_lower_priority)
-        self.queue = queue
+        self.capacity = queue
         self._free_slots = queue
         self._dummy_hash = _dummy_hash(self._hasher)
+
+    @property
+    def queued(self) -> int:
+        """How many passwords are waiting or being hashed."""
+        return self.capacity - self._free_slots
 
     async def hash(self, password: str) -> str:
         """Hash a password in its normal form. Raises ``TooManyPasswords``, ``HashingFailed``."""

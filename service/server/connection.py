@@ -312,6 +312,9 @@ class Connection(asyncio.Protocol):
 
 
 def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
-    """Host and port, which are unknown for a client that has gone already."""
+    """Host and port, which are unknown if the client has disconnected already.
+
+    A socket for IPv6 also accepts IPv4, and writes its addresses ``::ffff:192.0.2.1``.
+    """
     address = transport.get_extra_info(name)
-    return address[:2] if address else None
+    return (address[0].removeprefix("::ffff:"), address[1]) if address else None

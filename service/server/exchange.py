@@ -11,6 +11,7 @@ from litestar.types import ASGIApp
 from service.errors import InternalError, ServiceError
 from service.http.headers import REQUEST_ID, Field, complete, encode_field, request_id
 from service.http.problems import phrase, problem_app
+from service.observability.context import current_requests
 
 if TYPE_CHECKING:
     from service.server.connection import Connection
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status} {phrase(status)}\r\n".encode() for status in HTTPStatus}
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFIED.value})
+CLIENT_GONE: Final = 499  # as nginx logs it: the client left before its response
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -36,10 +38,13 @@ class Exchange:
     ) -> None:
         self.keep_alive = keep_alive  # the connection is kept after the response
         self.ended = False  # the app has sent all of its response
-        self.complete = False  # and all of it has been written
+        self.complete = False  # the whole response has been written
+        self.replaced = False  # another exchange answers this request
         self._connection = connection
         self._app = app
         self.scope = scope
+        self.request_id = request_id(scope)
+        self.status = CLIENT_GONE  # of the response, once there is one
         self._expects_continue = expects_continue
         self._body = b""
         self._body_complete = False
@@ -56,16 +61,22 @@ class Exchange:
     # For the connection.
 
     def start(self) -> None:
-        tasks = self._connection.shared.tasks
-        # In a context of its own: a pipelined request is started by the one before it.
-        task = self._connection.loop.create_task(self._run(), context=contextvars.Context())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        shared = self._connection.shared
+        # A new context, because the request before a pipelined one starts it.
+        task = self._connection.loop.create_task(shared.run(self), context=contextvars.Context())
+        shared.tasks.add(task)
+        task.add_done_callback(shared.tasks.discard)
 
     def abandon(self) -> bool:
-        """Take nothing more from the app; returns whether another response can be sent instead."""
+        """Ignore what the app sends from now on; returns whether another response can be sent instead."""
         self.disconnect()
-        return not self._head_sent
+        self.replaced = not self._head_sent
+        return self.replaced
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Host and port; of the connection if no head has arrived."""
+        return self.scope.get("client") or self._connection.client
 
     def add_body(self, piece: bytes) -> int:
         """Add a piece of the body; returns the number of bytes that the app has not received yet."""
@@ -96,11 +107,12 @@ class Exchange:
 
     # For the app.
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        current_requests.set((self.scope,))
         try:
             await self._app(self.scope, self.receive, self.send)
         except Exception:
-            request = self.scope["method"], self.scope.get("path"), request_id(self.scope).decode()
+            request = self.scope["method"], self.scope.get("path"), self.request_id.decode()
             logger.exception("%s %s failed, request id %s", *request)
             await self._replace(InternalError)
         else:
@@ -193,11 +205,14 @@ class Exchange:
 
     def _encode_head(self, size: int, *, more: bool) -> bytes:
         """The status line and the fields. Decides how the body is delimited and whether the connection is kept."""
-        status, connection = self._start["status"], self._connection
+        self.status = status = self._start["status"]
+        connection = self._connection
         lines = [_STATUS_LINES[status]]
         fields = (*connection.shared.default_headers, *complete(self._start.get("headers", ())))
+        if connection.shared.fields_for:
+            fields = (*fields, *connection.shared.fields_for(self.scope))
         lines += [field.line if type(field) is Field else self._encode_field(*field) for field in fields]
-        lines.append(b"x-request-id: %b\r\n" % request_id(self.scope))
+        lines.append(b"x-request-id: %b\r\n" % self.request_id)
         is_head = self.scope["method"] == "HEAD"
         self._bodiless = is_head or status in _BODILESS
         if self._missing_bytes is None and status not in _BODILESS:

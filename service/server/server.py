@@ -13,23 +13,18 @@ from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+from litestar.types import ASGIApp
 
 from service.app import create_app
 from service.http.headers import Field
+from service.observability.observing import Observers
+from service.observability.snapshots import Snapshots
 from service.server.connection import Connection
-from service.server.shedding import LoadShedding
+from service.server.edge import fields_for, wrap
 from service.server.state import TICK_SECONDS, Connections, Limits
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-LOGGING: Final[dict[str, Any]] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-}
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,11 +44,12 @@ LINGER_SECONDS_AT_SHUTDOWN: Final = 1
 class Config(uvicorn.Config):
     """uvicorn's configuration for an app and its settings."""
 
-    def __init__(self, settings: Settings, app: Any = None, log_config: dict[str, Any] | None = LOGGING) -> None:
+    def __init__(self, settings: Settings, app: Any = None, log_config: dict[str, Any] | None = None) -> None:
         """``app`` replaces the one that each process builds from the settings."""
         self.settings = settings
+        self.snapshots = Snapshots(settings.workers) if settings.metrics_port else None
         super().__init__(
-            partial(LoadShedding, app, settings.max_requests) if app else partial(build, settings),
+            partial(wrap, app, settings) if app else partial(build, settings),
             factory=True,
             loop="uvloop",
             http=Connection,
@@ -63,14 +59,14 @@ class Config(uvicorn.Config):
             log_config=log_config,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nobody may claim another address than the peer's
+            proxy_headers=False,  # see edge.py
             workers=settings.workers,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
 
 
-def build(settings: Settings) -> LoadShedding:
-    return LoadShedding(create_app(settings), settings.max_requests)
+def build(settings: Settings) -> ASGIApp:
+    return wrap(create_app(settings), settings)
 
 
 class Server(uvicorn.Server):
@@ -79,7 +75,8 @@ class Server(uvicorn.Server):
     config: Config
     server_state: Connections
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, slot: int = 0) -> None:
+        """``slot`` is the number of the worker."""
         super().__init__(config)
         self.settings = config.settings
         self.limits = Limits(
@@ -87,6 +84,9 @@ class Server(uvicorn.Server):
             client_timeout_seconds=self.settings.client_timeout_seconds,
         )
         self.server_state = Connections(self.limits)
+        self.server_state.fields_for = fields_for(self.settings)
+        self.observers = Observers(self.settings, config.snapshots, slot)
+        self.server_state.run = self.observers.run
         self._drain_until = 0.0
         self.opening: set[asyncio.Task[Any]] = set()  # accepted connections before connection_made
 
@@ -111,6 +111,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         stop = await super().on_tick(counter)
+        self.observers.on_tick(counter)
         self.server_state.default_headers = [Field(*field) for field in self.server_state.default_headers]
         if stop and not self.server_state.closing:
             logger.info("Draining for %d s", self.settings.drain_seconds)
@@ -121,7 +122,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         [self.listener] = sockets or []
-        self.listener.settimeout(0)  # a worker gets the listener without it
+        self.observers.attach(self.config.loaded_app)
+        self.listener.settimeout(0)  # the listener of a worker has lost this setting
         await super().startup([])
         self.deadlines = self.loop.create_task(self._check_deadlines())
         self.loop.add_reader(self.listener, self.on_readable)
@@ -195,6 +197,7 @@ class Server(uvicorn.Server):
         self.server_state.limit(self.limits)
         self.loop.call_later(IN_FLIGHT_SECONDS, self._abort_in_flight)
         await super().shutdown([])
+        self.observers.close()
         self.deadlines.cancel()
         with suppress(asyncio.CancelledError):
             await self.deadlines

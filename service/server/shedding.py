@@ -22,26 +22,28 @@ class LoadShedding:
     def __init__(self, app: Litestar, max_in_flight: int) -> None:
         self.app = app
         self._max_in_flight = max_in_flight
-        self._in_flight = 0
+        self.in_flight = 0
+        self.refused = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP or scope["path"].startswith("/health/"):
             await self.app(scope, receive, send)
             return
-        if self._in_flight >= self._max_in_flight:
+        if self.in_flight >= self._max_in_flight:
+            self.refused += 1
             await asyncio.sleep(REFUSAL_SECONDS)
             await _refuse(scope, receive, send)
             return
 
         async def receive_from_client() -> Any:
-            self._in_flight -= 1
+            self.in_flight -= 1
             try:
                 return await receive()
             finally:
-                self._in_flight += 1
+                self.in_flight += 1
 
-        self._in_flight += 1
+        self.in_flight += 1
         try:
             await self.app(scope, receive_from_client, send)
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1

@@ -15,14 +15,20 @@ CLOSED         the transport is closed                        none
 """
 
 import logging
+from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 from uvicorn.server import ServerState
 
+from service.http.headers import Field
+from service.server.exchange import Exchange
+
 if TYPE_CHECKING:
     from service.server.connection import Connection
+
+FieldsFor = Callable[[Any], tuple[Field, ...]]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +67,9 @@ class Connections(ServerState):
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.ticks = 0
-        self.closing = False  # every response announces the close
+        self.closing = False  # every response announces the close of its connection
+        self.run: Callable[[Exchange], Coroutine[Any, Any, None]] = Exchange.run
+        self.fields_for: FieldsFor | None = None  # fields of a response that depend on its request
         self._unflushed: list[Connection] = []
         self.ticks_in: dict[State, float] = {}
         self.limit(limits)

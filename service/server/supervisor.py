@@ -8,11 +8,13 @@ import socket
 import time
 from functools import cached_property
 from multiprocessing import resource_tracker
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
+from service.observability import logs
+from service.observability.exposition import expose
 from service.server import open_files
 from service.server.server import SHUTDOWN_SECONDS, Config, Server
 from service.settings import Settings
@@ -29,21 +31,29 @@ _spawn = multiprocessing.get_context("spawn")
 _TERMINAL_SIGNALS: Final = {signal.SIGINT, signal.SIGHUP}
 
 
+def _log_config(settings: Settings) -> dict[str, Any]:
+    return logs.configuration(settings.log_format, settings.log_level)
+
+
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. Raises ``SystemExit`` if a worker cannot start."""
     open_files.raise_limit()
-    if settings.workers == 1:
-        Server(Config(settings)).run([listener])
+    several = settings.workers > 1
+    config = Workers(settings) if several else Config(settings, log_config=_log_config(settings))
+    if config.snapshots:
+        expose(settings, config.snapshots)
+    if isinstance(config, Workers):
+        Supervisor(config, [listener]).run()
     else:
-        Supervisor(Workers(settings), [listener]).run()
+        Server(config).run([listener])
 
 
 class Workers(Config):
     """The configuration of several workers."""
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        # How many connections each worker has, in memory that all of them share; FREE where there is no worker.
+        super().__init__(settings, log_config=_log_config(settings))
+        # The number of connections of each worker, in shared memory. FREE marks a slot without a worker.
         self.connections = _spawn.RawArray("i", [FREE] * settings.workers)
 
 
@@ -53,7 +63,7 @@ class Worker(Server):
     config: Workers
 
     def __init__(self, config: Workers, supervisor: int, slot: int) -> None:
-        super().__init__(config)
+        super().__init__(config, slot)
         self.supervisor = supervisor
         self.slot = slot
 

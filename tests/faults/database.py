@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,7 @@ import asyncpg
 from msgspec import Struct
 
 from tests.faults.cluster import Cluster
+from tests.faults.forwarder import Forwarder
 from tests.poolers import PgBouncer
 
 
@@ -22,7 +23,9 @@ class Target(Struct):
     database: str
     small_volume: Path | None
     port: int  # of the service
+    resources: AsyncExitStack  # they last until the writes have been counted
     pooler: PgBouncer | None = None
+    forwarder: Forwarder | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:
@@ -97,13 +100,33 @@ async def no_slots(target: Target) -> None:
         await asyncio.gather(*(other.close() for other in others))
 
 
+# The connections of the service to a database.
+SERVICE_SESSIONS: Final = """
+select count(*)
+from pg_stat_activity
+where
+    datname = current_database()
+    and application_name = 'accounts-and-posts'
+"""
+
+
+async def set_read_only(url: str, *, on: bool) -> None:
+    """Let a server refuse writes, or accept them again. Its sessions stay open."""
+    value = "on" if on else "off"
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"alter system set default_transaction_read_only = {value}")
+    await connection.execute("select pg_reload_conf()")
+    await connection.close()
+    # A new session has the new value when the server has told all others.
+    while connection.get_settings().default_transaction_read_only != value:
+        connection = await asyncpg.connect(url)
+        await connection.close()
+
+
 async def read_only(target: Target) -> None:
-    async with target.connected() as connection:
-        await connection.execute("alter system set default_transaction_read_only = on")
-        await connection.execute("select pg_reload_conf()")
-        await asyncio.sleep(3)
-        await connection.execute("alter system reset default_transaction_read_only")
-        await connection.execute("select pg_reload_conf()")
+    await set_read_only(target.cluster.url(), on=True)
+    await asyncio.sleep(3)
+    await set_read_only(target.cluster.url(), on=False)
 
 
 async def full(target: Target) -> None:
@@ -117,7 +140,7 @@ async def full(target: Target) -> None:
 
 
 @contextmanager
-def small_file_system(mount_point: Path, owner: str | None) -> Iterator[Path | None]:
+def small_file_system(mount_point: Path, owner: int | None) -> Iterator[Path | None]:
     """A file system of 64 MiB in memory. ``None`` without the permission to mount one."""
     mount_point.mkdir(exist_ok=True)
     mounting = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(mount_point)]
@@ -139,6 +162,7 @@ class Fault(Struct, frozen=True):
     away_at_start: bool = False
     on_small_volume: bool = False
     behind_pooler: bool = False
+    through_forwarder: bool = False
 
 
 FAULTS: Final = (

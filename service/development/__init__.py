@@ -1,0 +1,1 @@
+"""What a developer runs on one machine: ``just up``, ``just seed`` and ``just psql``. The image does not contain it."""

@@ -1,0 +1,71 @@
+"""What is recorded about a request whose response does not come from its handler."""
+
+import asyncio
+from typing import Any
+
+from service.observability.access_log import Seen
+from service.observability.observing import observed
+from service.server.connection import Connection
+from service.server.exchange import CLIENT_GONE
+from service.server.state import Connections, Limits
+from tests.raw_http import Client, get
+
+
+class Hanging:
+    """An app that does not respond, on a server whose requests are recorded."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.arrived = asyncio.Event()
+        self.shared = Connections(Limits(keep_alive_seconds=75, client_timeout_seconds=20))
+        self.shared.run = observed([lambda _, seen: self.seen.append(seen)])
+
+    async def __call__(self, _scope: Any, _receive: Any, _send: Any) -> None:
+        self.arrived.set()
+        await asyncio.Event().wait()
+
+    async def serve(self) -> tuple[asyncio.Server, str]:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(self, self.shared, {}), "127.0.0.1", 0)
+        return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Abort the requests in flight as the server does when it stops."""
+        tasks = list(self.shared.tasks)
+        for connection in list(self.shared.connections):
+            connection.abort_in_flight()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
+    app = Hanging()
+    server, address = await app.serve()
+    async with server:
+        with Client(address) as client:
+            await client.send(get(b"/posts"))
+            await app.arrived.wait()
+            await app.stop()
+            answer = await client.read_response()
+
+    assert answer.status == 503
+    assert [(method, status) for method, _, status, *_ in app.seen] == [("GET", 503)]
+
+
+async def test_a_request_of_a_client_that_has_gone_is_recorded() -> None:
+    app = Hanging()
+    server, address = await app.serve()
+    async with server:
+        with Client(address) as client:
+            await client.send(get(b"/posts"))
+            await app.arrived.wait()
+            client.reset()
+            while app.shared.connections:
+                await asyncio.sleep(0)
+        await app.stop()
+
+    [(method, route, status, seconds, client_address, user_id, request_id)] = app.seen
+    assert (method, route, status, client_address, user_id) == ("GET", "", CLIENT_GONE, "127.0.0.1", None)
+    assert seconds > 0
+    assert len(request_id) == 21

@@ -1,0 +1,71 @@
+"""A service notices at start that its database was used with another key."""
+
+import asyncio
+import secrets
+
+import asyncpg
+
+from service.database.signing_key import fingerprint, replaces_another
+from tests.processes import Start, read_until
+
+WARNING = "SECRET_KEY is not the one that this database was used with before"
+
+
+def new_key() -> str:
+    return secrets.token_hex(32)
+
+
+async def test_a_second_service_with_another_key_logs_a_warning(start: Start, database_url: str) -> None:
+    first = await start("service", DATABASE_URL=database_url, SECRET_KEY=new_key(), PORT="0")
+    assert WARNING not in await read_until(first, "Application startup complete")
+
+    second = await start("service", DATABASE_URL=database_url, SECRET_KEY=new_key(), PORT="0")
+
+    assert WARNING in await read_until(second, "Application startup complete")
+
+
+async def test_several_workers_and_machines_with_one_key_log_none(start: Start, database_url: str) -> None:
+    key = new_key()
+    for workers in ("2", "1"):
+        service = await start("service", DATABASE_URL=database_url, SECRET_KEY=key, PORT="0", WORKERS=workers)
+        assert WARNING not in await read_until(service, "Application startup complete")
+
+
+async def test_a_rotation_is_reported_once(database_url: str) -> None:
+    keys = [b"old", b"old", b"new", b"new", b"new", b"old"]
+
+    reported = [await replaces_another(database_url, key, timeout=5) for key in keys]
+
+    assert reported == [False, False, True, False, False, True]
+
+
+async def test_of_services_that_start_at_once_all_but_the_first_are_told(database_url: str) -> None:
+    keys = [secrets.token_bytes(32) for _ in range(8)]
+
+    reported = await asyncio.gather(*(replaces_another(database_url, key, timeout=5) for key in keys))
+
+    assert sorted(reported) == [False] + [True] * 7
+
+
+async def test_the_database_does_not_hold_the_key(db: asyncpg.Connection, database_url: str) -> None:
+    key = new_key()
+    await replaces_another(database_url, key.encode(), timeout=5)
+
+    [stored] = await db.fetch("select fingerprint from signing_key")
+
+    assert stored["fingerprint"] == fingerprint(key.encode())
+    assert key not in stored["fingerprint"]
+
+
+async def test_a_service_that_cannot_store_it_starts_with_a_warning(
+    start: Start, db: asyncpg.Connection, database_url: str
+) -> None:
+    database = await db.fetchval("select current_database()")
+    await db.execute(f'alter database "{database}" set default_transaction_read_only to on')
+
+    service = await start("service", DATABASE_URL=database_url, SECRET_KEY=new_key(), PORT="0")
+
+    text = await read_until(service, "Application startup complete")
+
+    assert "SECRET_KEY cannot be compared" in text
+    assert "read-only" in text
