@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from typing import Any, get_args
 
 import asyncpg
 import httpx
@@ -14,7 +14,7 @@ from service.database.database import ConnectionLost, Database
 from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
 from service.queries import pages, posts, users
-from service.structs.posts import Post, PostCreate, PostUpdate
+from service.structs.posts import Post, PostCreate, PostUpdate, Sort
 from service.structs.sessions import Principal
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
@@ -206,6 +206,46 @@ async def test_equal_pages_requested_together_are_read_once(recorder: Recorder, 
     assert first.posts == written
     assert other.posts == written[:2]
     assert recorder.count(pages.SELECT_PAGE) == 2
+
+
+async def test_pages_requested_together_share_a_statement(
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
+) -> None:
+    other = await principal_of(db, "bob")
+    writers = (principal, other, principal, principal, other)
+    written = [(await posts.insert(recorder, writer, post())).post for writer in writers]
+    last, limit = written[-1].id, 2
+    # The starts before, at and after all posts.
+    wanted = [
+        (after, user_id, sort)
+        for after in (*range(last, -1, -1), last + 5)
+        for user_id in (None, principal.user_id, other.user_id)
+        for sort in get_args(Sort)
+    ]
+
+    read = await asyncio.gather(*(pages.select_page(recorder, limit, *page) for page in wanted))
+
+    for (after, user_id, sort), page in zip(wanted, read, strict=True):
+        of_user = [one for one in written if user_id in {None, one.user_id}]
+        if sort == "id":
+            following = [one for one in of_user if one.id > after]
+        else:
+            following = [one for one in reversed(of_user) if one.id < after]
+        assert page.posts == following[:limit]
+        assert page.after == (following[limit - 1].id if len(following) > limit else None)
+    assert recorder.count(pages.SELECT_PAGE) == recorder.count(pages.SELECT_PAGE_NEWEST_FIRST) == 1
+    assert recorder.count(pages.SELECT_PAGE_OF_USER) == recorder.count(pages.SELECT_PAGE_OF_USER_NEWEST_FIRST) == 1
+
+
+async def test_one_statement_reads_a_bounded_number_of_pages(recorder: Recorder, principal: Principal) -> None:
+    written = [(await posts.insert(recorder, principal, post())).post for _ in range(3)]
+    starts = range(2 * pages.MAX_PAGES + 1)
+
+    read = await asyncio.gather(*(pages.select_page(recorder, 50, after) for after in starts))
+
+    assert [page.posts for page in read] == [[one for one in written if one.id > after] for after in starts]
+    sizes = [len(arguments[0]) for statement, arguments in recorder.sent if statement == pages.SELECT_PAGE]
+    assert sizes == [pages.MAX_PAGES, pages.MAX_PAGES, 1]
 
 
 async def test_profiles_requested_together_share_a_statement(

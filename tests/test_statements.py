@@ -40,10 +40,10 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.matches.SCAN": None,  # the fields of Post, and the position: see below
     "queries.matches.SCAN_OF_USER": None,
     "queries.matches.SEARCH_INDEX": None,
-    "queries.pages.SELECT_PAGE": StoredPost,
-    "queries.pages.SELECT_PAGE_NEWEST_FIRST": StoredPost,
-    "queries.pages.SELECT_PAGE_OF_USER": StoredPost,
-    "queries.pages.SELECT_PAGE_OF_USER_NEWEST_FIRST": StoredPost,
+    "queries.pages.SELECT_PAGE": None,  # the key, and the fields of StoredPost: see below
+    "queries.pages.SELECT_PAGE_NEWEST_FIRST": None,  # the same
+    "queries.pages.SELECT_PAGE_OF_USER": None,  # the same
+    "queries.pages.SELECT_PAGE_OF_USER_NEWEST_FIRST": None,  # the same
     "queries.posts.DELETE": None,
     "queries.posts.INSERT": StoredPost,
     "queries.posts.INSERT_MANY": StoredPost,
@@ -116,6 +116,21 @@ async def test_the_rows_of_a_profile_fit_a_user_and_posts(db: asyncpg.Connection
     assert columns == [user_id, ("post_id", int), title, content, date_posted]
     assert [kind for _, kind in columns_of(User)] == [user_id[1], title[1], content[1]]
     assert columns_of(UserProfile)[:3] == columns_of(User)
+
+
+@pytest.mark.parametrize(
+    ("statement", "keys"),
+    [
+        (pages.SELECT_PAGE, ["bound"]),
+        (pages.SELECT_PAGE_NEWEST_FIRST, ["bound"]),
+        (pages.SELECT_PAGE_OF_USER, ["wanted_user_id", "bound"]),
+        (pages.SELECT_PAGE_OF_USER_NEWEST_FIRST, ["wanted_user_id", "bound"]),
+    ],
+)
+async def test_the_row_of_a_page_is_the_key_and_a_stored_post(
+    db: asyncpg.Connection, statement: str, keys: list[str]
+) -> None:
+    assert await prepared_columns(db, statement) == [*((key, int) for key in keys), *columns_of(StoredPost)]
 
 
 async def test_the_row_of_an_own_account_is_the_key_and_a_user(db: asyncpg.Connection) -> None:
@@ -202,12 +217,12 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     for page, of_user in (
         (pages.SELECT_PAGE, []),
         (pages.SELECT_PAGE_NEWEST_FIRST, []),
-        (pages.SELECT_PAGE_OF_USER, [user_id]),
-        (pages.SELECT_PAGE_OF_USER_NEWEST_FIRST, [user_id]),
+        (pages.SELECT_PAGE_OF_USER, [[user_id]]),
+        (pages.SELECT_PAGE_OF_USER_NEWEST_FIRST, [[user_id]]),
     ):
-        await db.fetch(page, 0, 51, *of_user)
-    for page, of_user in ((matches.SCAN, []), (matches.SCAN_OF_USER, [user_id]), (matches.SEARCH_INDEX, [None])):
-        await db.fetch(page, "word", 0, 9, 1001, math.inf, 9, 51, *of_user)
+        await db.fetch(page, *of_user, [0], 51)
+    for found, user in ((matches.SCAN, []), (matches.SCAN_OF_USER, [user_id]), (matches.SEARCH_INDEX, [None])):
+        await db.fetch(found, "word", 0, 9, 1001, math.inf, 9, 51, *user)
     await db.fetch(search.SELECT_SAMPLE, "word", 9)
     await db.fetch(search.SELECT_END_OF_SCAN, user_id, 9, 100)
     await db.fetch(posts.INSERT_MANY, ["1", "2"], ["C", "C"], [session_id, session_id])

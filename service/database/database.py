@@ -138,8 +138,10 @@ class Database:
         else:
             self._pool.release_after(failure, pooled)
 
-    def fetch_by_key(self, statement: str, build: Callable[..., V], key: Key, *arguments: Any) -> "Future[V]":
-        """Read the rows of one key, together with the other keys that are requested now.
+    def fetch_by_key(
+        self, statement: str, build: Callable[..., V], key: Key, *arguments: Any, max_keys: int | None = None
+    ) -> "Future[V]":
+        """Read the rows of one key, together with up to ``max_keys`` - 1 other keys that are requested now.
 
         The statement takes an array of keys as its first parameter and returns the key as its first column. A key of
         several values has an array and a column for each. ``build`` gets the rows of one key, in their order and
@@ -148,7 +150,7 @@ class Database:
         """
         kind = (statement, arguments)
         if (loader := self._loaders.get(kind)) is None:
-            loader = self._loaders[kind] = BatchLoader(partial(self._fetch_keys, statement, build, arguments))
+            loader = self._loaders[kind] = BatchLoader(partial(self._fetch_keys, statement, build, arguments), max_keys)
         return loader.load(key)
 
     async def _fetch_keys(

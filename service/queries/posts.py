@@ -106,11 +106,17 @@ def _stored_post(rows: Rows) -> StoredPost | None:
     return stored_post(rows[0]) if rows else None
 
 
+_POST: Final = slice(-len(Post.__struct_fields__) - 1, None)
+
+
 def posts_of(rows: Collection[Iterable[Any]]) -> tuple[list[Post], bytes]:
-    """The posts of a page, and a digest of their ids and versions, which changes with any of them."""
+    """The posts of a page, and a digest of their ids and versions, which changes with any of them.
+
+    The last columns of a row are those of a post and its version.
+    """
     if not rows:
         return [], b""
-    *columns, versions = zip(*rows, strict=True)  # by columns, which is faster than by rows
+    *columns, versions = [*zip(*rows, strict=True)][_POST]  # by columns, which is faster than by rows
     digest = hashlib.blake2b(msgpack.encode((columns[0], versions)), digest_size=16).digest()
     return [*map(Post, *columns)], digest
 
