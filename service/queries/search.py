@@ -14,7 +14,7 @@ from service.database.database import Database, coalesced
 from service.queries import matches
 from service.queries.posts import posts_of
 from service.structs.fields import MAX_ID
-from service.structs.posts import SearchPage, SearchPosition
+from service.structs.posts import Post, SearchPage, SearchPosition
 
 RANKED: Final = 1000  # matches of a window
 SCANNED: Final = 50_000  # ids of a window, if it is scanned
@@ -74,6 +74,9 @@ offset $3
 limit 1
 """
 
+# A row begins with the columns of a post and its version; those of the position follow.
+_POST_COLUMNS: Final = len(Post.__struct_fields__) + 1
+
 # Only ASCII: PostgreSQL decides what the other characters are.
 _PART: Final = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))', re.ASCII)
 _SEPARATORS: Final = string.punctuation + string.whitespace
@@ -119,8 +122,8 @@ async def search(
         rows = await db.fetch(matches.SCAN, *arguments)
     else:
         rows = await db.fetch(matches.SCAN_OF_USER, *arguments, user_id)
-    posts, digest = posts_of([row[:6] for row in rows[:limit]])
-    newest, oldest = rows[0][7:] if rows else (start.newest, start.oldest)
+    posts, digest = posts_of([row[:_POST_COLUMNS] for row in rows[:limit]])
+    newest, oldest = rows[0][_POST_COLUMNS + 1 :] if rows else (start.newest, start.oldest)
     after = None
     if len(rows) > limit:
         after = SearchPosition(start.method, newest, oldest, rows[limit - 1]["rank"], posts[-1].id)
