@@ -5,6 +5,7 @@
 
 import argparse
 import asyncio
+import logging
 import random
 import secrets
 import time
@@ -277,6 +278,7 @@ def settings_for(database_url: str) -> Settings:
 
 
 async def main(minutes: float, seed: int) -> None:
+    logging.getLogger("service").setLevel(logging.ERROR)  # the thief's attempts are warnings
     with postgres.started() as running:
         admin = await asyncpg.connect(running.url)
         name = f"walk_{secrets.token_hex(4)}"
