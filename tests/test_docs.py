@@ -163,7 +163,7 @@ async def test_limits_examples_and_headers_are_documented(document: Json) -> Non
         assert all("examples" in field for field in schemas[name]["properties"].values())
     described = operations(document)
     limit, after, user_id, sort, q, *of_list = described["GET /posts"]["parameters"]
-    assert sort["schema"] == {"type": "string", "enum": ["id", "-id"], "default": "id"}
+    assert sort["schema"] == {"type": "string", "enum": ["id", "-id"]}
     assert (q["schema"]["minLength"], q["schema"]["maxLength"]) == (1, 200)
     assert (limit["schema"]["minimum"], limit["schema"]["maximum"], limit["schema"]["default"]) == (1, 100, 50)
     assert (after["name"], user_id["name"]) == ("after", "user_id")
@@ -183,6 +183,32 @@ async def test_limits_examples_and_headers_are_documented(document: Json) -> Non
     for name in ("POST /auth/register", "POST /auth/token", "GET /users/me", "GET /health/live"):
         [success] = [answer for status, answer in described[name]["responses"].items() if status < "400"]
         assert "Cache-Control" in success["headers"]
+
+
+async def test_a_client_that_sends_every_default_may_search(client: httpx.AsyncClient, document: Json) -> None:
+    """As the clients of openapi-python-client do."""
+    parameters = operations(document)["GET /posts"]["parameters"]
+    defaults = {given["name"]: given["schema"]["default"] for given in parameters if "default" in given["schema"]}
+
+    assert defaults
+    assert (await client.get("/posts", params={"q": "word", **defaults})).status_code == 200
+
+
+async def test_a_public_route_says_that_it_needs_no_token(document: Json) -> None:
+    """An absent requirement may also have been forgotten, as Redocly's linter says."""
+    public = {name for name, operation in operations(document).items() if operation["security"] == []}
+
+    assert public == EXPECTED.keys() - PROTECTED
+
+
+async def test_every_time_of_a_session_has_its_own_description(document: Json) -> None:
+    fields = document["components"]["schemas"]["Session"]["properties"]
+
+    assert {name: field["description"] for name, field in fields.items() if field.get("format") == "date-time"} == {
+        "created_at": "The login.",
+        "last_used_at": "The last login or refresh.",
+        "expires_at": "The end of the session without another refresh.",
+    }
 
 
 async def test_the_pattern_of_a_name_refuses_the_characters_that_the_service_refuses(document: Json) -> None:

@@ -119,7 +119,10 @@ class PostController(Controller):
         ] = None,
         sort: Annotated[
             Sort,
-            QueryParameter(description="`id`, the default: the lowest id first; `-id`: the highest. Not with `q`."),
+            QueryParameter(
+                description="`id`, the default: the lowest id first; `-id`: the highest. Not with `q`.",
+                schema_extra={"default": None},  # some generated clients send every default, also with `q`
+            ),
         ] = "id",
         q: Annotated[
             str | None,

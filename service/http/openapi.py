@@ -132,6 +132,7 @@ def document(controllers: tuple[type[Controller], ...]) -> bytes:
             _describe_request_headers(operation, handler)
             scope = {"method": method.upper(), "path": path, "headers": [(REQUEST_ID, _EXAMPLE_ID.encode())]}
             operation["responses"] |= describe_errors(operation, handler, scope)
+            operation.setdefault("security", [])  # public
             for response in operation["responses"].values():
                 response["headers"] = _describe_headers(response.get("headers", {}))
     for component in schema["components"]["schemas"].values():
@@ -205,6 +206,8 @@ def _parameter(given: Json, handler: HTTPRouteHandler) -> Json:
         if isinstance(declared, ParameterKwarg) and given["name"] == (declared.name or name):
             bounds = {"minimum": declared.ge, "maximum": declared.le}
             schema |= {bound: value for bound, value in bounds.items() if value is not None}
+            if (declared.schema_extra or {}).get("default", ...) is None:
+                del schema["default"]  # Litestar replaces None by the default of the argument
     described = {name: given[name] for name in ("name", "in", "required", "description") if name in given}
     example = {"example": 1} if given["in"] == "path" and schema["type"] == "integer" else {}
     return described | {"schema": schema} | example

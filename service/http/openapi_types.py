@@ -67,7 +67,7 @@ FIELD_TYPES: Final[dict[Any, dict[str, Any]]] = {
             Schema(type=OpenAPIType.STRING, pattern=r"^[A-Za-z0-9_-]{87}$"),
         ],
     },
-    Timestamp: {"type": "string", "format": "date-time", "description": "In UTC."},
+    Timestamp: {"type": "string", "format": "date-time"},
     PostId: _ID,
     SessionId: _ID,
     UserId: _ID,

@@ -29,7 +29,7 @@ class Post(Struct, frozen=True, gc=False):
     title: Annotated[str, Meta(examples=["First post"])]
     content: Annotated[str, Meta(examples=["Hello, world."])]
     user_id: Annotated[int, Meta(description="The id of the owner.", examples=[1])]
-    date_posted: Annotated[Timestamp, Meta(examples=["2026-11-22T12:25:55.978298Z"])]
+    date_posted: Annotated[Timestamp, Meta(description="In UTC.", examples=["2026-11-22T12:25:55.978298Z"])]
 
 
 class StoredPost(Struct, frozen=True, gc=False):

@@ -47,7 +47,7 @@ class Session(Struct, frozen=True, gc=False):
     """A session that is alive."""
 
     id: Annotated[int, Meta(examples=[1])]
-    created_at: Annotated[Timestamp, Meta(examples=["2026-11-22T12:25:55.978298Z"])]
+    created_at: Annotated[Timestamp, Meta(description="The login.", examples=["2026-11-22T12:25:55.978298Z"])]
     last_used_at: Annotated[
         Timestamp, Meta(description="The last login or refresh.", examples=["2026-11-22T12:25:55.978298Z"])
     ]
