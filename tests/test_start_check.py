@@ -227,17 +227,22 @@ async def test_a_database_that_cannot_be_reached_may_come_later(settings: Settin
     assert fault.startswith("The database cannot be reached: ")
 
 
-async def test_a_read_only_database_is_only_logged(
-    settings: Settings, db: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+async def test_a_read_only_database_prevents_neither_the_check_nor_the_start_and_each_logs_it_once(
+    settings: Settings, start: Start, db: asyncpg.Connection
 ) -> None:
     database = await db.fetchval("select current_database()")
     await db.execute(f'alter database "{database}" set default_transaction_read_only = on')
 
-    await check(settings)
+    checked = await start("service", "check", DATABASE_URL=settings.database_url)
+    said = await read_output(checked)
+    served = await start("service", DATABASE_URL=settings.database_url)
+    logged = await read_until(served, "the database is read-only: ")
     url = extended(settings.database_url, "target_session_attrs=read-write")
     [fault] = await faults(settings, url, DatabaseUnreachable)
 
-    assert "the database is read-only (default_transaction_read_only)" in caplog.text
+    assert checked.returncode == 0
+    assert said.count("the database is read-only (default_transaction_read_only)") == 1
+    assert logged.count("the database is read-only") == 1
     assert fault.endswith(": it is a standby or read-only")
 
 
