@@ -139,6 +139,16 @@ async def test_the_service_does_not_start_without_rights_and_migrate_names_them(
     assert (service.returncode, migrate.returncode) == (1, 1)
 
 
+async def test_migrate_with_nothing_to_apply_needs_no_more_rights_than_the_service(
+    start: Start, db: asyncpg.Connection, role: str, role_url: str
+) -> None:
+    await grant_all(db, role)
+    migrate = await start("service", "migrate", DATABASE_URL=role_url)
+
+    assert "all files were applied before" in await read_output(migrate)
+    assert migrate.returncode == 0
+
+
 async def test_the_rights_are_those_on_all_tables_and_functions_of_the_schema(db: asyncpg.Connection) -> None:
     tables = await db.fetch(
         "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
