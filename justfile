@@ -46,6 +46,10 @@ fuzz *arguments: environment
 fuzz-connections *arguments: environment
     @{{ python }} -m tests.connections "$@"
 
+# Walk at random over sessions, with two devices and a thief, against a model (ten minutes); --help lists the options.
+fuzz-sessions *arguments: environment
+    @{{ python }} -m tests.session_walk "$@"
+
 # Compare the service with its peers (about ten minutes; --quick: under two); --help lists the options.
 bench *arguments: environment
     @{{ python }} -m tests.bench compare "$@"

@@ -47,7 +47,12 @@ class NotForm(ServiceError):
 
 class UnsupportedGrantType(ServiceError):
     status, code = 400, "unsupported_grant_type"
-    detail = "The only grant type here is password"
+    detail = "The grant types are password and refresh_token"
+
+
+class InvalidRefreshToken(ServiceError):
+    status, code = 400, "invalid_refresh_token"
+    detail = "The refresh token is not valid"
 
 
 class ClientDisconnected(ServiceError):
@@ -98,9 +103,19 @@ class OnlyOwnerMayDelete(ServiceError):
     detail = "Only the owner can delete this post"
 
 
+class IncorrectPassword(ServiceError):
+    status, code = 403, "incorrect_password"
+    detail = "Incorrect password"
+
+
 class UserNotFound(ServiceError):
     status, code = 404, "user_not_found"
     detail = "User not found"
+
+
+class SessionNotFound(ServiceError):
+    status, code = 404, "session_not_found"
+    detail = "Session not found"
 
 
 class PostNotFound(ServiceError):
@@ -149,6 +164,12 @@ class InvalidFields(ServiceError):
         """``errors`` lists every faulty field, not only the first."""
         super().__init__(errors)
         self.errors = errors
+
+
+class TooManyAttempts(ServiceError):
+    status, code = 429, "too_many_attempts"
+    detail = "Too many attempts"
+    headers = _RETRY
 
 
 class HeaderFieldsTooLarge(ServiceError):

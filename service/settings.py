@@ -55,11 +55,15 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     secret_key: Annotated[
         bytes,
         Meta(
-            description=f"signs the access tokens; at least {MIN_SECRET_BYTES} bytes",
+            description=f"signs the tokens; at least {MIN_SECRET_BYTES} bytes",
             extra={"default": "generated, and kept in `DATA_DIRECTORY`"},
         ),
     ]
     secret_key_file: Annotated[str, Meta(description="a file that contains the key, instead of `SECRET_KEY`")] = ""
+    secret_key_previous: Annotated[
+        bytes,
+        Meta(description="another key, whose tokens are valid as well; see *Rotate `SECRET_KEY`*"),
+    ] = b""
     data_directory: Annotated[str, Meta(description="the generated key, and the data of `just up`")] = ".data"
     host: Annotated[str, Meta(description="the address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="the port to listen on")] = 8000
@@ -79,6 +83,46 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     access_token_minutes: Annotated[
         int, Meta(ge=1, le=60 * 24 * 365, description="the lifetime of an access token")
     ] = 30
+    refresh_token_days: Annotated[
+        float, Meta(gt=0, le=3650, description="the time without a refresh after which a session ends")
+    ] = 30
+    session_days: Annotated[
+        float, Meta(gt=0, le=3650, description="the time after which a session ends in any case")
+    ] = 90
+    refresh_grace_seconds: Annotated[
+        float,
+        Meta(ge=0, le=3600, description="the time in which a used refresh token returns the current one again"),
+    ] = 30
+    login_failures_per_account: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="failed logins to an account within the window; the next gets a 429; 0 sets no limit",
+        ),
+    ] = 10
+    login_failures_per_address: Annotated[
+        int,
+        Meta(ge=0, le=1000, description="the same for a client's address; the /64 network of an IPv6 address is one"),
+    ] = 50
+    login_window_minutes: Annotated[
+        float, Meta(gt=0, le=1440, description="the window in which failed logins are counted")
+    ] = 15
+    known_address_days: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3650,
+            description="the time after a login in which its address has a count of its own for the account",
+        ),
+    ] = 90
+    registrations_per_hour: Annotated[
+        int, Meta(ge=0, le=1000, description="registrations from an address; 0 sets no limit")
+    ] = 0
+    password_denylist: Annotated[
+        Literal["on", "off"],
+        Meta(description="`on` refuses common passwords and those that contain the name of the user"),
+    ] = "off"  # noqa: S105 - a switch
     database_connections: Annotated[int, Meta(ge=1, le=1000, description="the most connections, per worker")] = 10
     database_timeout_seconds: Annotated[
         Seconds, Meta(description="the wait for a connection, and then for a statement, before a 503")
@@ -164,12 +208,16 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         except ValueError as error:
             faults.append(f"{name}: {error}")
             del values[name]
-    for name, read in (("DATABASE_URL", _database_url), ("SECRET_KEY", _secret_key)):
+    for name, read in (
+        ("DATABASE_URL", _database_url),
+        ("SECRET_KEY", _secret_key),
+        ("SECRET_KEY_PREVIOUS", _previous_key),
+    ):
         try:
             values[name] = read(environment)
         except ValueError as error:
             faults.append(str(error))
-            values[name] = b"" if name == "SECRET_KEY" else ""
+            values[name] = "" if name == "DATABASE_URL" else b""
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except ValidationError:
@@ -241,6 +289,12 @@ def _secret_key(environment: Mapping[str, str]) -> bytes:
             "set SECRET_KEY or SECRET_KEY_FILE, or name a directory that can be written to"
         ) from error
     return _checked_secret("DATA_DIRECTORY", _read_secret("DATA_DIRECTORY", path))
+
+
+def _previous_key(environment: Mapping[str, str]) -> bytes:
+    """The key before the last rotation, which still verifies; empty if there is none."""
+    key = environment.get("SECRET_KEY_PREVIOUS", "").strip()
+    return _checked_secret("SECRET_KEY_PREVIOUS", key) if key else b""
 
 
 def _read_secret(variable: str, path: Path) -> str:

@@ -51,6 +51,8 @@ def _variable(field: msgspec.structs.FieldInfo) -> Variable:
 
 
 def _text(default: Any) -> str:
+    if isinstance(default, bytes):
+        return default.decode()
     return ",".join(default) if isinstance(default, tuple) else str(default)
 
 

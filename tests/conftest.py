@@ -164,8 +164,15 @@ def settings(database_url: str) -> Settings:
 
 
 def settings_of(database_url: str) -> Settings:
-    """The settings of the app under test, with Argon2 at its cheapest."""
-    return Settings(database_url=database_url, secret_key=b"k" * 32, password_memory_kib=8, password_passes=1)
+    """The settings of the app under test, with Argon2 at its cheapest and without limits of failed logins."""
+    return Settings(
+        database_url=database_url,
+        secret_key=b"k" * 32,
+        password_memory_kib=8,
+        password_passes=1,
+        login_failures_per_account=0,
+        login_failures_per_address=0,
+    )
 
 
 @pytest.fixture

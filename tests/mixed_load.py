@@ -10,8 +10,10 @@ import asyncpg
 import httpx
 from msgspec import Struct, field
 
-from service.security.tokens import Tokens
-from tests.tables import INSERT_POSTS, INSERT_USERS
+from service.security.keys import ACCESS_TOKEN, Keys, SecretKey
+from service.security.tokens import AccessTokens
+from service.structs.sessions import Principal
+from tests.tables import INSERT_POSTS, INSERT_SESSIONS, INSERT_USERS
 
 USERS: Final = 8
 POSTS: Final = 80
@@ -44,6 +46,7 @@ class MixedLoad(Struct):
 
     async def prepare(self, db: asyncpg.Connection) -> None:
         await db.execute(INSERT_USERS, USERS, "hash")
+        await db.execute(INSERT_SESSIONS)
         await db.execute(INSERT_POSTS, POSTS, "C", USERS)
         for post in await db.fetch("select id, title, user_id from posts"):
             self.posts[post["id"]] = Post(post["user_id"], {post["title"]}, {post["title"]})
@@ -52,7 +55,8 @@ class MixedLoad(Struct):
         await asyncio.gather(*(self._act_as(user_id) for user_id in range(1, USERS + 1)))
 
     async def _act_as(self, user_id: int) -> None:
-        headers = {"Authorization": f"Bearer {Tokens(self.secret_key.encode(), 3600).issue(user_id)}"}
+        tokens = AccessTokens(Keys((SecretKey(self.secret_key.encode()),), ACCESS_TOKEN), 3600)
+        headers = {"Authorization": f"Bearer {tokens.issue(Principal(user_id, user_id))}"}
         own = [post_id for post_id, post in self.posts.items() if post.user_id == user_id]
         for number in range(REQUESTS):
             if self.random.random() < READS:

@@ -74,6 +74,48 @@ async def login(client: httpx.AsyncClient, username: str, password: str) -> str:
     return token
 
 
+class Tokens(Struct):
+    """The tokens of a session."""
+
+    client: httpx.AsyncClient
+    access: str
+    refresh: str
+
+    @classmethod
+    async def log_in(cls, person: Person, user_agent: str = "a browser") -> Self:
+        form = {"username": person.username, "password": person.password}
+        return cls.received(
+            person.client,
+            await person.client.post("/auth/token", data=form, headers={"User-Agent": user_agent}),
+        )
+
+    @classmethod
+    def received(cls, client: httpx.AsyncClient, response: httpx.Response) -> Self:
+        assert response.status_code == 200, response.text
+        return cls(client, response.json()["access_token"], response.json()["refresh_token"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.access}"}
+
+    async def refreshed(self) -> Self:
+        return self.received(self.client, await refresh(self.client, self.refresh))
+
+    async def are_valid(self) -> bool:
+        """Whether the access token still gives access."""
+        return (await self.client.get("/users/me", headers=self.headers)).status_code == 200
+
+    async def sessions(self) -> list[Json]:
+        response = await self.client.get("/users/me/sessions", headers=self.headers)
+        assert response.status_code == 200, response.text
+        listed: list[Json] = response.json()
+        return listed
+
+
+async def refresh(client: httpx.AsyncClient, token: str) -> httpx.Response:
+    return await client.post("/auth/token", data={"grant_type": "refresh_token", "refresh_token": token})
+
+
 async def is_ready(client: httpx.AsyncClient) -> bool:
     return (await client.get("/health/ready")).status_code == 200
 

@@ -4,6 +4,9 @@ from typing import Final
 
 import asyncpg
 
+from service.queries import users
+from service.structs.sessions import Principal
+
 # Parameters: how many, and the password hash of all of them.
 INSERT_USERS: Final = """
 insert into users (username, email, password_hash)
@@ -13,6 +16,19 @@ select
     $2
 from generate_series(1, $1) as number
 order by number
+"""
+
+# A session of each user, with the same id.
+INSERT_SESSIONS: Final = """
+insert into sessions (id, user_id, expires_at, user_agent, address)
+select
+    id,
+    id as user_id,
+    now() + interval '30 days',
+    'a browser',
+    '127.0.0.1'
+from users
+order by id
 """
 
 # Parameters: how many, their content, and the number of users. The users' posts alternate, as in production: those of
@@ -26,6 +42,19 @@ select
 from generate_series(1, $1) as number
 order by number
 """
+
+
+OPEN_SESSION: Final = """
+insert into sessions (user_id, expires_at, user_agent, address)
+values ($1, now() + interval '1 day', '', '')
+returning id
+"""
+
+
+async def principal_of(db: asyncpg.Connection, username: str) -> Principal:
+    """Insert a user with a session."""
+    user_id = await db.fetchval(users.INSERT, username, f"{username}@example.com", "hash")
+    return Principal(user_id, await db.fetchval(OPEN_SESSION, user_id))
 
 
 async def fill(db: asyncpg.Connection, user_id: int, count: int) -> None:

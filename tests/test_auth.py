@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections import Counter
-from typing import Any
 
 import argon2
 import asyncpg
@@ -16,8 +15,9 @@ import msgspec
 import pytest
 
 from service.app import create_app
+from service.security.keys import ACCESS_TOKEN, SecretKey
 from service.security.passwords import NICENESS
-from service.security.tokens import ALGORITHM, ISSUER
+from service.security.tokens import ALGORITHM, ISSUER, TYPE
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Json, Person, assert_problem, login, pointers
@@ -283,6 +283,16 @@ async def test_a_login_rehashes_a_password_with_the_current_settings(
     assert await db.fetchval("select password_hash from users") == renewed
 
 
+async def test_logins_at_once_that_all_rehash_the_password_succeed(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
+) -> None:
+    for passes in range(2, 12):
+        older = argon2.PasswordHasher(time_cost=passes, memory_cost=16, parallelism=1).hash(alice.password)
+        await db.execute("update users set password_hash = $1", older)
+
+        assert all(await asyncio.gather(*(login(client, alice.username, alice.password) for _ in range(10))))
+
+
 async def test_a_hundred_queued_logins_are_all_served(client: httpx.AsyncClient, alice: Person) -> None:
     form = {"username": alice.username, "password": alice.password}
 
@@ -322,8 +332,9 @@ async def test_reads_are_served_while_a_password_is_hashed(serve: Serve, setting
     assert reads > 5
 
 
-def forged(claims: Json, key: bytes, **options: Any) -> str:
-    return jwt.encode({name: value for name, value in claims.items() if value is not None}, key or None, **options)
+def forged(claims: Json, header: Json, key: bytes, algorithm: str) -> str:
+    present = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(present, key or "", algorithm, headers={"typ": None} | header)
 
 
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
@@ -344,16 +355,30 @@ def forged(claims: Json, key: bytes, **options: Any) -> str:
         ({"sub": "0"}, None, "HS256"),
         ({"sub": "alice"}, None, "HS256"),
         ({"sub": "99999999999999999999"}, None, "HS256"),
-        ({"sub": "9223372036854775807"}, None, "HS256"),
+        ({"sid": None}, None, "HS256"),
+        ({"sid": "0"}, None, "HS256"),
+        ({"sid": 7}, None, "HS256"),
+        ({"sid": "9223372036854775807"}, None, "HS256"),
+        ({"typ": "JWT"}, None, "HS256"),
+        ({"typ": None}, None, "HS256"),
+        ({"kid": "00000000"}, None, "HS256"),
+        ({"kid": None}, None, "HS256"),
     ],
 )
 async def test_only_complete_and_current_tokens_of_this_service_are_accepted(
     client: httpx.AsyncClient, alice: Person, settings: Settings, change: Json, key: bytes | None, algorithm: str
 ) -> None:
     now = int(time.time())
-    claims = {"iss": ISSUER, "sub": str(alice.id), "iat": now, "exp": now + 60}
-    ours = forged(claims, settings.secret_key, algorithm=ALGORITHM)
-    theirs = forged(claims | change, settings.secret_key if key is None else key, algorithm=algorithm)
+    secret = SecretKey(settings.secret_key)
+    ours_key = secret.derive(ACCESS_TOKEN)
+    session_id = jwt.decode(alice.token, options={"verify_signature": False})["sid"]
+    claims = {"iss": ISSUER, "sub": str(alice.id), "sid": session_id, "iat": now, "exp": now + 60}
+    header = {"typ": TYPE, "kid": secret.id}
+    in_header = {name: value for name, value in change.items() if name in header}
+    in_claims = {name: value for name, value in change.items() if name not in header}
+    ours = forged(claims, header, ours_key, ALGORITHM)
+    changed_header = {name: value for name, value in (header | in_header).items() if value is not None}
+    theirs = forged(claims | in_claims, changed_header, ours_key if key is None else key, algorithm)
 
     accepted = await client.get("/users/me", headers={"Authorization": f"Bearer {ours}"})
     refused = await client.get("/users/me", headers={"Authorization": f"Bearer {theirs}"})
@@ -417,11 +442,12 @@ async def test_a_token_expires_after_its_lifetime(serve: Serve, settings: Settin
     async with open_client(await serve(create_app(short))) as client:
         alice = await Person.register(client, "alice")
 
-    claims = jwt.decode(alice.token, settings.secret_key, algorithms=[ALGORITHM], issuer=ISSUER)
+    key = SecretKey(settings.secret_key).derive(ACCESS_TOKEN)
+    claims = jwt.decode(alice.token, key, algorithms=[ALGORITHM], issuer=ISSUER)
     assert claims["exp"] - claims["iat"] == 7 * 60
     assert abs(claims["iat"] - time.time()) < 60
     assert claims["sub"] == str(alice.id)
-    assert set(claims) == {"iss", "sub", "iat", "exp"}
+    assert set(claims) == {"iss", "sub", "sid", "iat", "exp"}
 
 
 async def test_no_secret_is_in_a_log_or_a_response(

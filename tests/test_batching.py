@@ -15,9 +15,11 @@ from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
 from service.queries import posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate
+from service.structs.sessions import Principal
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
 from tests.serving import open_client
+from tests.tables import principal_of
 from tests.waiting import WAITERS, until
 
 
@@ -29,17 +31,16 @@ async def recorder(database_url: str) -> AsyncIterator[Recorder]:
 
 
 @pytest.fixture
-async def user_id(db: asyncpg.Connection) -> int:
-    made: int = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
-    return made
+async def principal(db: asyncpg.Connection) -> Principal:
+    return await principal_of(db, "alice")
 
 
 def post(title: str = "T") -> PostCreate:
     return PostCreate(title, "C")
 
 
-async def test_reads_that_arrive_together_share_a_statement(recorder: Recorder, user_id: int) -> None:
-    written = [await posts.insert(recorder, user_id, post(str(n))) for n in range(5)]
+async def test_reads_that_arrive_together_share_a_statement(recorder: Recorder, principal: Principal) -> None:
+    written = [await posts.insert(recorder, principal, post(str(n))) for n in range(5)]
 
     read = await asyncio.gather(
         *(posts.select(recorder, one.id) for one in [*written, *written]), posts.select(recorder, 999)
@@ -51,8 +52,8 @@ async def test_reads_that_arrive_together_share_a_statement(recorder: Recorder, 
     assert sorted(ids) == sorted({one.id for one in written} | {999})
 
 
-async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recorder, user_id: int) -> None:
-    written = await posts.insert(recorder, user_id, post())
+async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recorder, principal: Principal) -> None:
+    written = await posts.insert(recorder, principal, post())
     sent, released = asyncio.Event(), asyncio.Event()
 
     async def hold(statement: str) -> None:
@@ -63,7 +64,7 @@ async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recor
     recorder.before = hold
     first = asyncio.create_task(posts.select(recorder, written.id))
     await sent.wait()
-    await posts.update(recorder, written.id, user_id, PostUpdate(title="New"))
+    await posts.update(recorder, written.id, principal, PostUpdate(title="New"))
 
     second = await posts.select(recorder, written.id)
 
@@ -74,8 +75,8 @@ async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recor
     await first
 
 
-async def test_blocked_reads_do_not_block_other_reads(recorder: Recorder, user_id: int) -> None:
-    written = await posts.insert(recorder, user_id, post())
+async def test_blocked_reads_do_not_block_other_reads(recorder: Recorder, principal: Principal) -> None:
+    written = await posts.insert(recorder, principal, post())
     held, released = recorder.hold_statements()
     slow = []
     for _ in range(4):
@@ -93,10 +94,10 @@ async def test_blocked_reads_do_not_block_other_reads(recorder: Recorder, user_i
 
 
 async def test_reads_keep_collecting_while_two_batches_are_in_flight(
-    recorder: Recorder, user_id: int, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder, principal: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_MAX_DELAY", 30)
-    written = await posts.insert(recorder, user_id, post())
+    written = await posts.insert(recorder, principal, post())
     held, released = recorder.hold_statements()
     reads = []
     for _ in range(2):
@@ -141,8 +142,8 @@ async def test_a_client_reads_its_own_writes_on_another_connection_too(
     await asyncio.gather(*readers)
 
 
-async def test_cancelling_one_reader_does_not_affect_the_others(recorder: Recorder, user_id: int) -> None:
-    written = await posts.insert(recorder, user_id, post())
+async def test_cancelling_one_reader_does_not_affect_the_others(recorder: Recorder, principal: Principal) -> None:
+    written = await posts.insert(recorder, principal, post())
     readers = [asyncio.create_task(posts.select(recorder, written.id)) for _ in range(3)]
     pages = [asyncio.create_task(_page(recorder)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -160,8 +161,8 @@ async def _page(db: Database) -> list[Any]:
     return (await posts.select_page(db, 0, 50)).posts
 
 
-async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, user_id: int) -> None:
-    written = await posts.insert(recorder, user_id, post())
+async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, principal: Principal) -> None:
+    written = await posts.insert(recorder, principal, post())
 
     async def fail_posts(statement: str) -> None:
         if statement == posts.SELECT:
@@ -171,7 +172,7 @@ async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, us
     one, other, user = await asyncio.gather(
         posts.select(recorder, written.id),
         posts.select(recorder, 5),
-        users.select(recorder, user_id),
+        users.select_own(recorder, principal),
         return_exceptions=True,
     )
 
@@ -182,8 +183,8 @@ async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, us
     assert await posts.select(recorder, written.id) == written
 
 
-async def test_equal_pages_requested_together_are_read_once(recorder: Recorder, user_id: int) -> None:
-    written = [await posts.insert(recorder, user_id, post()) for _ in range(3)]
+async def test_equal_pages_requested_together_are_read_once(recorder: Recorder, principal: Principal) -> None:
+    written = [await posts.insert(recorder, principal, post()) for _ in range(3)]
 
     first, again, other = await asyncio.gather(
         posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 2)
@@ -196,14 +197,14 @@ async def test_equal_pages_requested_together_are_read_once(recorder: Recorder, 
 
 
 async def test_profiles_requested_together_share_a_statement(
-    recorder: Recorder, db: asyncpg.Connection, user_id: int
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
     other_id = await db.fetchval(users.INSERT, "other", "other@example.com", "hash")
-    written = [await posts.insert(recorder, user_id, post()) for _ in range(3)]
+    written = [await posts.insert(recorder, principal, post()) for _ in range(3)]
 
     mine, again, other, nobody = await asyncio.gather(
-        users.select_profile(recorder, user_id, 2),
-        users.select_profile(recorder, user_id, 2),
+        users.select_profile(recorder, principal.user_id, 2),
+        users.select_profile(recorder, principal.user_id, 2),
         users.select_profile(recorder, other_id, 2),
         users.select_profile(recorder, 999, 2),
     )
@@ -217,10 +218,12 @@ async def test_profiles_requested_together_share_a_statement(
     assert recorder.count(users.SELECT_PROFILE) == 1
 
 
-async def test_queued_writes_share_a_statement_and_each_returns_its_own_row(recorder: Recorder, user_id: int) -> None:
+async def test_queued_writes_share_a_statement_and_each_returns_its_own_row(
+    recorder: Recorder, principal: Principal
+) -> None:
     titles = [str(n) for n in range(2 * MAX_BATCH_ROWS + 5)]
 
-    written = await asyncio.gather(*(posts.insert(recorder, user_id, post(title)) for title in titles))
+    written = await asyncio.gather(*(posts.insert(recorder, principal, post(title)) for title in titles))
 
     assert [one.title for one in written] == titles
     assert len({one.id for one in written}) == len(titles)
@@ -230,10 +233,10 @@ async def test_queued_writes_share_a_statement_and_each_returns_its_own_row(reco
 
 
 async def test_writes_over_the_limit_of_the_queue_are_refused(
-    recorder: Recorder, db: asyncpg.Connection, user_id: int
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
     results = await asyncio.gather(
-        *(posts.insert(recorder, user_id, post()) for _ in range(MAX_QUEUED_WRITES + 5)), return_exceptions=True
+        *(posts.insert(recorder, principal, post()) for _ in range(MAX_QUEUED_WRITES + 5)), return_exceptions=True
     )
 
     assert [type(result) for result in results] == [Post] * MAX_QUEUED_WRITES + [Overloaded] * 5
@@ -241,12 +244,12 @@ async def test_writes_over_the_limit_of_the_queue_are_refused(
 
 
 async def test_a_write_is_acknowledged_only_after_its_commit(
-    recorder: Recorder, db: asyncpg.Connection, user_id: int
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
     one_at_a_time = asyncio.Lock()
 
     async def write_and_read_back(number: int) -> int | None:
-        made = await posts.insert(recorder, user_id, post(str(number)))
+        made = await posts.insert(recorder, principal, post(str(number)))
         async with one_at_a_time:
             found: int | None = await db.fetchval("select id from posts where id = $1", made.id)
             return found
@@ -254,11 +257,11 @@ async def test_a_write_is_acknowledged_only_after_its_commit(
     assert None not in await asyncio.gather(*(write_and_read_back(number) for number in range(50)))
 
 
-async def test_an_invalid_row_fails_alone(recorder: Recorder, db: asyncpg.Connection, user_id: int) -> None:
+async def test_an_invalid_row_fails_alone(recorder: Recorder, db: asyncpg.Connection, principal: Principal) -> None:
     results = await asyncio.gather(
-        posts.insert(recorder, user_id, post("1")),
-        posts.insert(recorder, user_id, post(title="")),
-        posts.insert(recorder, user_id, post("2")),
+        posts.insert(recorder, principal, post("1")),
+        posts.insert(recorder, principal, post(title="")),
+        posts.insert(recorder, principal, post("2")),
         return_exceptions=True,
     )
 
@@ -268,11 +271,11 @@ async def test_an_invalid_row_fails_alone(recorder: Recorder, db: asyncpg.Connec
     assert [getattr(result, "title", None) for result in results] == ["1", None, "2"]
 
 
-async def test_a_row_whose_user_no_longer_exists_fails_alone(recorder: Recorder, user_id: int) -> None:
+async def test_a_row_whose_session_has_ended_fails_alone(recorder: Recorder, principal: Principal) -> None:
     results = await asyncio.gather(
-        posts.insert(recorder, user_id, post("1")),
-        posts.insert(recorder, user_id + 1, post("of a missing user")),
-        posts.insert(recorder, user_id, post("2")),
+        posts.insert(recorder, principal, post("1")),
+        posts.insert(recorder, Principal(principal.user_id, 999), post("of an ended session")),
+        posts.insert(recorder, principal, post("2")),
         return_exceptions=True,
     )
 
@@ -281,14 +284,16 @@ async def test_a_row_whose_user_no_longer_exists_fails_alone(recorder: Recorder,
 
 
 async def test_a_write_whose_outcome_is_unknown_is_not_repeated(
-    recorder: Recorder, db: asyncpg.Connection, user_id: int
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
     async def lose(statement: str) -> None:
         if statement == posts.INSERT_MANY:
             raise ConnectionResetError("the statement may have been applied")
 
     recorder.before = lose
-    results = await asyncio.gather(*(posts.insert(recorder, user_id, post()) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(posts.insert(recorder, principal, post()) for _ in range(3)), return_exceptions=True
+    )
 
     assert [type(result) for result in results] == [ConnectionResetError] * 3
     assert await db.fetchval("select count(*) from posts") == 0
@@ -297,7 +302,7 @@ async def test_a_write_whose_outcome_is_unknown_is_not_repeated(
 
 @pytest.mark.parametrize(("error", "written"), [(ConnectionLost, 5), (DatabaseUnavailable, 0)])
 async def test_queued_writes_fail_with_the_batch_before_them_unless_it_only_lost_its_connection(
-    recorder: Recorder, user_id: int, error: type[DatabaseUnavailable], written: int
+    recorder: Recorder, principal: Principal, error: type[DatabaseUnavailable], written: int
 ) -> None:
     async def fail_once(_: str) -> None:
         recorder.before = None
@@ -305,20 +310,23 @@ async def test_queued_writes_fail_with_the_batch_before_them_unless_it_only_lost
 
     recorder.before = fail_once
     results = await asyncio.gather(
-        *(posts.insert(recorder, user_id, post()) for _ in range(MAX_BATCH_ROWS + 5)), return_exceptions=True
+        *(posts.insert(recorder, principal, post()) for _ in range(MAX_BATCH_ROWS + 5)), return_exceptions=True
     )
 
     assert [type(result) for result in results[:MAX_BATCH_ROWS]] == [error] * MAX_BATCH_ROWS
     assert [type(result) for result in results[MAX_BATCH_ROWS:]] == [error] * (5 - written) + [Post] * written
 
 
-async def test_queued_updates_share_a_statement(recorder: Recorder, user_id: int) -> None:
-    made = [await posts.insert(recorder, user_id, post(str(n))) for n in range(6)]
+async def test_queued_updates_share_a_statement(
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
+) -> None:
+    stranger = await principal_of(db, "stranger")
+    made = [await posts.insert(recorder, principal, post(str(n))) for n in range(6)]
 
     changed = await asyncio.gather(
-        *(posts.update(recorder, one.id, user_id, PostUpdate(content=f"new {one.title}")) for one in made),
-        posts.update(recorder, made[0].id, user_id + 1, PostUpdate(title="by a stranger")),
-        posts.update(recorder, 999, user_id, PostUpdate(title="of no post")),
+        *(posts.update(recorder, one.id, principal, PostUpdate(content=f"new {one.title}")) for one in made),
+        posts.update(recorder, made[0].id, stranger, PostUpdate(title="by a stranger")),
+        posts.update(recorder, 999, principal, PostUpdate(title="of no post")),
     )
 
     assert [(one.title, one.content) for one in changed[:6] if one] == [(str(n), f"new {n}") for n in range(6)]
@@ -326,12 +334,12 @@ async def test_queued_updates_share_a_statement(recorder: Recorder, user_id: int
     assert recorder.count(posts.UPDATE_MANY) >= 1
 
 
-async def test_two_updates_of_one_row_never_share_a_statement(recorder: Recorder, user_id: int) -> None:
-    made = await posts.insert(recorder, user_id, post())
+async def test_two_updates_of_one_row_never_share_a_statement(recorder: Recorder, principal: Principal) -> None:
+    made = await posts.insert(recorder, principal, post())
 
     changed = await asyncio.gather(
-        *(posts.update(recorder, made.id, user_id, PostUpdate(title=str(number))) for number in range(5)),
-        posts.update(recorder, made.id, user_id, PostUpdate(content="last")),
+        *(posts.update(recorder, made.id, principal, PostUpdate(title=str(number))) for number in range(5)),
+        posts.update(recorder, made.id, principal, PostUpdate(content="last")),
     )
 
     assert [one.title for one in changed if one] == ["0", "1", "2", "3", "4", "4"]
@@ -341,18 +349,18 @@ async def test_two_updates_of_one_row_never_share_a_statement(recorder: Recorder
 
 
 async def test_a_locked_row_does_not_block_updates_of_other_rows(
-    recorder: Recorder, db: asyncpg.Connection, user_id: int
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
-    made = [await posts.insert(recorder, user_id, post()) for _ in range(3)]
+    made = [await posts.insert(recorder, principal, post()) for _ in range(3)]
     transaction = db.transaction()
     await transaction.start()
     await db.execute("select 1 from posts where id = $1 for update", made[1].id)
 
     changes = [
-        asyncio.create_task(_await(posts.update(recorder, one.id, user_id, PostUpdate(title="New")))) for one in made
+        asyncio.create_task(_await(posts.update(recorder, one.id, principal, PostUpdate(title="New")))) for one in made
     ]
     free = await asyncio.gather(changes[0], changes[2])
-    later = await posts.update(recorder, made[0].id, user_id, PostUpdate(title="Newer"))
+    later = await posts.update(recorder, made[0].id, principal, PostUpdate(title="Newer"))
 
     assert [one.title for one in free if one] == ["New", "New"]
     assert later
@@ -368,11 +376,11 @@ async def _await(work: Awaitable[Any]) -> Any:
 
 
 async def test_cancelling_one_writer_does_not_affect_the_others(
-    recorder: Recorder, db: asyncpg.Connection, user_id: int
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
-    first = asyncio.create_task(posts.insert(recorder, user_id, post("first")))
+    first = asyncio.create_task(posts.insert(recorder, principal, post("first")))
     await asyncio.sleep(0)
-    writers = [asyncio.create_task(posts.insert(recorder, user_id, post(str(number)))) for number in range(3)]
+    writers = [asyncio.create_task(posts.insert(recorder, principal, post(str(number)))) for number in range(3)]
     await asyncio.sleep(0)
     writers[1].cancel()
 
@@ -381,7 +389,7 @@ async def test_cancelling_one_writer_does_not_affect_the_others(
     assert isinstance(results[2], asyncio.CancelledError)
     titles = {row["title"] for row in await db.fetch("select title from posts")}
     assert titles == {"first", "0", "2"}
-    assert (await posts.insert(recorder, user_id, post("after"))).title == "after"
+    assert (await posts.insert(recorder, principal, post("after"))).title == "after"
 
 
 async def test_waiting_callers_get_connections_in_the_order_of_their_requests(database_url: str) -> None:

@@ -16,7 +16,7 @@ from service.database import schema
 from service.database.batching import MAX_QUEUED_WRITES
 from service.database.database import Database
 from service.errors import DatabaseUnavailable
-from service.queries import posts, users
+from service.queries import posts
 from service.settings import Settings
 from service.structs.posts import PostCreate
 from tests.conftest import Serve
@@ -26,6 +26,7 @@ from tests.faults.database import TERMINATE
 from tests.people import Person, assert_problem, is_ready
 from tests.recorder import Recorder
 from tests.serving import open_client
+from tests.tables import principal_of
 from tests.waiting import until
 
 # Seconds. What happens "at once" takes less than the timeout.
@@ -130,19 +131,19 @@ async def test_a_locked_row_blocks_only_its_own_update_and_only_until_the_timeou
 async def test_queued_writes_are_refused_with_the_statement_before_them(
     database_url: str, db: asyncpg.Connection
 ) -> None:
-    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    principal = await principal_of(db, "alice")
     database = Database(database_url, connections=2, timeout=TIMEOUT)
     async with database.lifespan(), takes_at_most(2 * TIMEOUT):
         async with db.transaction():
             await db.execute("lock table posts in share mode")
             # They need three statements. Without the refusal, each would wait for a timeout of its own.
             writes = [
-                posts.insert(database, user_id, PostCreate(str(number), "C")) for number in range(MAX_QUEUED_WRITES)
+                posts.insert(database, principal, PostCreate(str(number), "C")) for number in range(MAX_QUEUED_WRITES)
             ]
             results = await asyncio.gather(*writes, return_exceptions=True)
 
         assert {type(result) for result in results} == {DatabaseUnavailable}
-        await posts.insert(database, user_id, PostCreate("afterwards", "C"))
+        await posts.insert(database, principal, PostCreate("afterwards", "C"))
     assert [row["title"] for row in await db.fetch("select title from posts")] == ["afterwards"]
 
 

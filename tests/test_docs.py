@@ -14,8 +14,9 @@ from service.settings import Settings
 from tests.people import Json
 
 EXPECTED = {
-    "POST /auth/register": {"201", "400", "409", "413", "415", "422", "503"},
-    "POST /auth/token": {"200", "400", "401", "413", "415", "422", "503"},
+    "POST /auth/register": {"201", "400", "409", "413", "415", "422", "429", "503"},
+    "POST /auth/token": {"200", "400", "401", "413", "415", "422", "429", "503"},
+    "POST /auth/revoke": {"200", "400", "413", "415", "422", "503"},
     "GET /users/me": {"200", "401", "503"},
     "GET /users/{user_id}": {"200", "404", "503"},
     "POST /posts": {"201", "400", "401", "413", "415", "422", "503"},
@@ -23,11 +24,30 @@ EXPECTED = {
     "GET /posts/{post_id}": {"200", "404", "503"},
     "PATCH /posts/{post_id}": {"200", "400", "401", "403", "404", "413", "415", "422", "503"},
     "DELETE /posts/{post_id}": {"204", "401", "403", "404", "503"},
+    "GET /users/me/sessions": {"200", "401", "503"},
+    "DELETE /users/me/sessions": {"204", "401", "503"},
+    "DELETE /users/me/sessions/{session_id}": {"204", "401", "404", "503"},
+    "PATCH /users/me": {"200", "400", "401", "403", "409", "413", "415", "422", "429", "503"},
+    "POST /users/me/password": {"204", "400", "401", "403", "413", "415", "422", "429", "503"},
+    "GET /users/me/export": {"200", "401", "503"},
+    "POST /users/me/deletion": {"204", "400", "401", "403", "413", "415", "422", "429", "503"},
     "GET /": {"200"},
     "GET /health/live": {"200"},
     "GET /health/ready": {"200", "503"},
 }
-PROTECTED = {"GET /users/me", "POST /posts", "PATCH /posts/{post_id}", "DELETE /posts/{post_id}"}
+PROTECTED = {
+    "GET /users/me/sessions",
+    "DELETE /users/me/sessions/{session_id}",
+    "DELETE /users/me/sessions",
+    "GET /users/me",
+    "PATCH /users/me",
+    "POST /users/me/password",
+    "GET /users/me/export",
+    "POST /users/me/deletion",
+    "POST /posts",
+    "PATCH /posts/{post_id}",
+    "DELETE /posts/{post_id}",
+}
 
 
 @pytest.fixture
@@ -102,7 +122,7 @@ async def test_every_failure_is_a_problem_with_an_example(document: Json) -> Non
                     assert str(example["value"]["status"]) == status
                     assert set(example["value"]) == required | ({"errors"} if status == "422" else set())
                 assert ("WWW-Authenticate" in response["headers"]) == (status == "401")
-                assert ("Retry-After" in response["headers"]) == (status == "503")
+                assert ("Retry-After" in response["headers"]) == (status in {"429", "503"})
 
 
 async def test_headers_and_bounds_conform_to_openapi(document: Json) -> None:
@@ -132,7 +152,7 @@ async def test_limits_examples_and_headers_are_documented(document: Json) -> Non
     assert schemas["PostCreate"]["properties"]["title"]["maxLength"] == 100
     assert not schemas["PostUpdate"]["required"]
     assert schemas["PostUpdate"]["properties"]["title"]["maxLength"] == 100
-    assert password["format"] == schemas["PasswordGrant"]["properties"]["password"]["format"] == "password"
+    assert password["format"] == schemas["TokenRequest"]["properties"]["password"]["format"] == "password"
     assert schemas["Post"]["properties"]["date_posted"]["format"] == "date-time"
     for name in ("UserCreate", "PostCreate", "PostUpdate", "User", "Post"):
         assert all("examples" in field for field in schemas[name]["properties"].values())
@@ -162,7 +182,7 @@ async def test_the_pattern_of_a_name_refuses_the_characters_that_the_service_ref
 async def test_the_login_is_described_as_a_form(document: Json) -> None:
     content = operations(document)["POST /auth/token"]["requestBody"]["content"]
 
-    assert content["application/x-www-form-urlencoded"]["schema"] == {"$ref": "#/components/schemas/PasswordGrant"}
+    assert content["application/x-www-form-urlencoded"]["schema"] == {"$ref": "#/components/schemas/TokenRequest"}
 
 
 async def test_every_reference_resolves(document: Json) -> None:
@@ -174,7 +194,11 @@ async def test_every_reference_resolves(document: Json) -> None:
 
 
 async def test_operations_come_in_the_order_of_a_session(document: Json) -> None:
-    assert list(operations(document)) == list(EXPECTED)
+    tags = [tag["name"] for tag in document["tags"]]
+    found = operations(document)
+
+    # As the page shows them: by tag, and those of a tag in the order of the document.
+    assert sorted(found, key=lambda name: tags.index(found[name]["tags"][0])) == list(EXPECTED)
 
 
 async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -> None:
@@ -188,6 +212,10 @@ async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -
     assert named == {
         "POST /auth/register": ["/username", "/email", "/password"],
         "POST /auth/token": ["/username", "/password"],
+        "POST /auth/revoke": ["/token"],
+        "PATCH /users/me": ["/username", "/email"],
+        "POST /users/me/password": ["/new_password"],
+        "POST /users/me/deletion": ["/current_password"],
         "POST /posts": ["/title", "/content"],
         "GET /posts": ["/limit", "/after", "/user_id"],
         "PATCH /posts/{post_id}": ["/title", "/content"],

@@ -65,10 +65,10 @@ async def test_an_unavailable_database_is_temporary(serve: Serve, settings: Sett
 
 
 async def test_a_bug_is_a_server_error(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(db: Database, username: str) -> None:
+    async def broken(db: Database, username: str, *_: object) -> None:
         raise RuntimeError(db, username)
 
-    monkeypatch.setattr(auth, "select_credentials", broken)
+    monkeypatch.setattr(auth, "select_login", broken)
 
     response = await client.post("/auth/token", data={"username": "alice", "password": "x"})
 

@@ -6,13 +6,16 @@ import httpx
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.people import Person
+from tests.people import Person, Tokens
 from tests.proxies import StartPrefix
 
 
 async def authorize(page: Page, username: str, password: str) -> Locator:
     """Log in with the dialog, and leave it open."""
     await page.get_by_role("button", name="Authorize").first.click()
+    await expect(page.locator(".auth-container")).to_be_visible()
+    if await page.get_by_role("button", name="Logout").is_visible():  # of the last login
+        await page.get_by_role("button", name="Logout").click()
     await page.get_by_label("username:").fill(username)
     await page.get_by_label("password:").fill(password)
     await page.get_by_role("button", name="Apply given OAuth2 credentials").click()
@@ -71,6 +74,25 @@ async def test_a_user_does_the_same_behind_a_proxy_that_adds_a_prefix(
     await use_the_page(browser_page, await nginx_with_prefix(address) + path, client, alice)
 
 
+async def test_a_user_lists_the_sessions_and_ends_one(browser_page: Page, address: str, alice: Person) -> None:
+    page = browser_page
+    page.set_default_timeout(10_000)
+    await page.goto(f"{address}/docs")
+    await expect(await authorize(page, alice.username, alice.password)).to_contain_text("Authorized")
+    await page.get_by_role("button", name="Close").click()
+
+    listed = await execute(page, "list_sessions", 200)
+    await expect(listed).to_contain_text("Mozilla/5.0")
+    [theirs] = [one for one in await Tokens(alice.client, alice.token, "").sessions() if one["current"]]
+    await page.locator("[id$='-end_session'] .opblock-summary-control").click()
+    await page.locator("[id$='-end_session'] input").fill(str(theirs["id"]))
+    await page.locator("[id$='-end_session']").get_by_role("button", name="Execute").click()
+    status = page.locator("[id$='-end_session'] .live-responses-table tbody .response-col_status").first
+
+    await expect(status).to_contain_text("204")
+    assert (await alice.client.get("/users/me", headers=alice.headers)).status_code == 401
+
+
 async def test_a_wrong_password_is_reported_where_it_was_typed(browser_page: Page, address: str, alice: Person) -> None:
     page = browser_page
     page.set_default_timeout(10_000)
@@ -88,13 +110,22 @@ async def test_the_examples_work_one_after_the_other_on_a_narrow_screen(browser_
     page.set_default_timeout(10_000)
     await page.set_viewport_size({"width": width, "height": 844})
     await page.goto(f"{address}/docs")
-    await expect(page.locator(".opblock")).to_have_count(12)
+    await expect(page.locator(".opblock")).to_have_count(20)
     blocks = await page.locator(".opblock").all()
     operations = [(await block.get_attribute("id") or "").rpartition("-")[2] for block in blocks]
-    statuses = {"register": 201, "create_post": 201, "delete_post": 204}
+    statuses = {
+        "register": 201,
+        "create_post": 201,
+        "delete_post": 204,
+        "end_session": 404,  # no session has the id of the example
+        "end_all_sessions": 204,
+        "change_password": 204,
+        "delete_own_account": 204,
+    }
+    log_in_before = {"read_own_account", "end_session"}  # the second one follows the end of all sessions
 
     for operation in operations:
-        if operation == "read_own_account":
+        if operation in log_in_before:
             await expect(await authorize(page, "maria", "correct horse battery")).to_contain_text("Authorized")
             await page.get_by_role("button", name="Close").click()
         response = await execute(page, operation, statuses.get(operation, 200))
@@ -104,5 +135,5 @@ async def test_the_examples_work_one_after_the_other_on_a_narrow_screen(browser_
         assert column["width"] > 0.75 * width, operation
         await page.locator(f"[id$='-{operation}'] .opblock-summary-control").click()
 
-    assert operations[:3] == ["register", "login", "read_own_account"]
+    assert operations[:3] == ["register", "create_token", "revoke_token"]
     await expect(page.locator(".servers")).to_have_count(0)

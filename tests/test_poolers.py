@@ -27,7 +27,7 @@ from tests.people import Person, assert_problem, is_ready
 from tests.poolers import StartPgBouncer
 from tests.processes import Start, free_port, read_output, wait_until_serving
 from tests.serving import open_client
-from tests.tables import INSERT_POSTS, INSERT_USERS
+from tests.tables import INSERT_POSTS, INSERT_USERS, principal_of
 from tests.waiting import until
 
 SECRET_KEY = secrets.token_hex()
@@ -256,11 +256,11 @@ async def test_a_request_whose_session_lacks_its_statement_gets_a_503_and_the_lo
 async def test_a_batch_of_writes_whose_session_lacks_its_statement_writes_nothing(
     database_url: str, db: asyncpg.Connection
 ) -> None:
-    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    principal = await principal_of(db, "alice")
     database = Database(database_url, connections=1, timeout=5)
 
     async def insert(*titles: str) -> list[Any]:
-        writes = [posts.insert(database, user_id, PostCreate(title, "C")) for title in titles]
+        writes = [posts.insert(database, principal, PostCreate(title, "C")) for title in titles]
         return await asyncio.gather(*writes, return_exceptions=True)
 
     async with database.lifespan():

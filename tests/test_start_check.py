@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -14,12 +15,15 @@ from service.app import create_app
 from service.database import schema
 from service.database.address import parse
 from service.database.check import check
+from service.database.database import Database
 from service.database.faults import DatabaseFault, DatabaseUnreachable
 from service.database.rights import FUNCTIONS, TABLES
+from service.security.cleanup import Cleanup
 from service.settings import Settings
+from service.structs.auth import LoginRules
 from tests.conftest import Serve
 from tests.databases import Databases, with_database, with_role
-from tests.people import Person, is_ready
+from tests.people import Person, Tokens, is_ready
 from tests.poolers import StartPgBouncer
 from tests.processes import Start, read_output, read_until
 from tests.tls import make_certificate, tls_proxy
@@ -49,10 +53,8 @@ def role_url(database_url: str, role: str) -> str:
 
 
 async def grant_all(db: asyncpg.Connection, role: str) -> None:
-    await db.execute(
-        f"grant select, insert, update, delete on users, posts, signing_key to {role}; "
-        f"grant select on schema_files to {role}"
-    )
+    await db.execute(f"grant select, insert, update, delete on {', '.join(TABLES)} to {role}")
+    await db.execute(f"grant select on schema_files to {role}")
 
 
 async def test_the_owner_of_the_tables_may_serve(settings: Settings) -> None:
@@ -82,10 +84,9 @@ async def test_a_role_without_rights_is_refused_and_every_missing_right_is_named
     remedy = "grant what README.md lists, as the owner of the tables"
 
     assert await faults(settings, role_url) == [
-        f'the role "{role}" lacks delete, insert, select, update on table posts: {remedy}',
-        f'the role "{role}" lacks select on table schema_files: {remedy}',
-        f'the role "{role}" lacks delete, insert, select, update on table signing_key: {remedy}',
-        f'the role "{role}" lacks delete, insert, select, update on table users: {remedy}',
+        f'the role "{role}" lacks {rights} on table {table}: {remedy}'
+        for table in sorted([*TABLES, "schema_files"])
+        for rights in ["select" if table == "schema_files" else "delete, insert, select, update"]
     ]
 
 
@@ -172,18 +173,26 @@ def readme_statements(repository: Path) -> str:
     return statements
 
 
-# One request for each route; the ids are those of the first user and post.
+# One request for each route, with its status; the ids are those of the first user and post.
+PASSWORD = "the password of alice"
 REQUESTS = [
-    ("GET", "/", None),
-    ("GET", "/health/live", None),
-    ("GET", "/health/ready", None),
-    ("GET", "/users/me", None),
-    ("GET", "/users/{user_id}", None),
-    ("POST", "/posts", {"title": "Another", "content": "Text"}),
-    ("GET", "/posts", None),
-    ("GET", "/posts/{post_id}", None),
-    ("PATCH", "/posts/{post_id}", {"title": "Edited"}),
-    ("DELETE", "/posts/{post_id}", None),
+    ("GET", "/", None, 200),
+    ("GET", "/health/live", None, 200),
+    ("GET", "/health/ready", None, 200),
+    ("GET", "/users/me", None, 200),
+    ("GET", "/users/{user_id}", None, 200),
+    ("POST", "/posts", {"title": "Another", "content": "Text"}, 201),
+    ("GET", "/posts", None, 200),
+    ("GET", "/posts/{post_id}", None, 200),
+    ("PATCH", "/posts/{post_id}", {"title": "Edited"}, 200),
+    ("DELETE", "/posts/{post_id}", None, 204),
+    ("GET", "/users/me/sessions", None, 200),
+    ("DELETE", "/users/me/sessions/{session_id}", None, 204),
+    ("DELETE", "/users/me/sessions", None, 204),
+    ("PATCH", "/users/me", {"current_password": PASSWORD, "email": "a@example.com"}, 200),
+    ("POST", "/users/me/password", {"current_password": PASSWORD, "new_password": PASSWORD}, 204),
+    ("GET", "/users/me/export", None, 200),
+    ("POST", "/users/me/deletion", {"current_password": PASSWORD}, 204),
 ]
 
 
@@ -198,17 +207,25 @@ async def test_a_role_with_the_rights_of_the_readme_serves_every_route(
     try:
         chosen = msgspec.structs.replace(settings, database_url=with_role(database_url, "service_user", "choose one"))
         await check(chosen)
+        chosen = msgspec.structs.replace(chosen, login_failures_per_account=5, registrations_per_hour=5)
         stronger = msgspec.structs.replace(chosen, password_passes=2)
         async with httpx.AsyncClient(base_url=await serve(create_app(chosen)), timeout=30) as client:
             alice = await Person.register(client, "alice")
+            bob = await Person.register(client, "bob")
             await alice.publish()
-            answers = [
-                await client.request(method, path.format(user_id=1, post_id=1), json=body, headers=alice.headers)
-                for method, path, body in REQUESTS
-            ]
+            answers = []
+            for method, path, body, _ in REQUESTS:
+                tokens = await (await Tokens.log_in(alice)).refreshed()  # some of the requests end all sessions
+                url = path.format(user_id=1, post_id=1, session_id=(await tokens.sessions())[0]["id"])
+                answers.append(await client.request(method, url, json=body, headers=tokens.headers))
+            failed = await client.post("/auth/token", data={"username": "bob", "password": "wrong"})
+            revoked = await client.post("/auth/revoke", data={"token": bob.token})
             paths = (await client.get("/openapi.json")).json()["paths"]
         async with httpx.AsyncClient(base_url=await serve(create_app(stronger)), timeout=30) as client:
-            rehashed = await client.post("/auth/token", data={"username": "alice", "password": alice.password})
+            rehashed = await client.post("/auth/token", data={"username": "bob", "password": bob.password})
+        database = Database(chosen.database_url, connections=1, timeout=5)
+        async with database.lifespan():
+            await Cleanup(database, LoginRules(10, 50, timedelta(1), timedelta(90))).run()
         await db.execute("create table later (id bigint); create function later() returns int return 1")
         later = await db.fetchrow(
             """
@@ -222,10 +239,11 @@ async def test_a_role_with_the_rights_of_the_readme_serves_every_route(
         await db.execute("drop owned by service_user")
         await db.execute("drop role service_user")
 
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 200, 201, 200, 200, 200, 204]
-    assert rehashed.status_code == 200
+    assert [answer.status_code for answer in answers] == [status for *_, status in REQUESTS]
+    assert (failed.status_code, revoked.status_code, rehashed.status_code) == (401, 200, 200)
     documented = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    tested = {(method, path) for method, path, _ in REQUESTS} | {("POST", "/auth/register"), ("POST", "/auth/token")}
+    public = {("POST", f"/auth/{name}") for name in ("register", "token", "revoke")}
+    tested = {(method, path) for method, path, *_ in REQUESTS} | public
     assert {(method, path) for method, path in documented if method not in {"HEAD", "OPTIONS"}} == tested
     assert later
     assert (*later, writes_schema) == (True, True, False)

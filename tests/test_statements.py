@@ -1,6 +1,7 @@
 """Every statement is prepared on the real schema, and its columns are compared with the fields of its struct."""
 
 import re
+from datetime import timedelta
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
@@ -10,19 +11,27 @@ import pytest
 
 from service.database import schema
 from service.database.connecting import SESSION_SETTINGS
-from service.queries import auth, posts, users
-from service.structs.auth import Credentials
+from service.queries import auth, expired, posts, sessions, users
+from service.structs.auth import Credentials, FailureCount
 from service.structs.fields import Timestamp
 from service.structs.posts import Post
-from service.structs.users import User, UserProfile
+from service.structs.sessions import Principal, RefreshTokenContent, Session
+from service.structs.users import KnownAddress, User, UserProfile
 from tests.statements import Statement, all_statements, statements
+from tests.tables import principal_of
 
-PYTHON_TYPES = {"int8": int, "text": str, "bool": bool}
+PYTHON_TYPES = {"int4": int, "int8": int, "text": str, "bool": bool, "bytea": bytes}
 
 # The struct that each statement's rows are converted to: its fields are the columns, in the same order.
 STRUCTS: dict[str, type[msgspec.Struct] | None] = {
-    "queries.auth.SELECT_CREDENTIALS": Credentials,
+    "queries.auth.INSERT_FAILURES": None,
+    "queries.auth.INSERT_REGISTRATION": None,
+    "queries.auth.SELECT_LOGIN": None,  # the fields of two structs: see below
+    "queries.auth.SELECT_WAIT": None,
     "queries.auth.UPDATE_HASH": None,
+    "queries.expired.DELETE_KNOWN_ADDRESSES": None,
+    "queries.expired.DELETE_LOGIN_FAILURES": None,
+    "queries.expired.DELETE_SESSIONS": None,
     "queries.posts.DELETE": None,
     "queries.posts.INSERT": Post,
     "queries.posts.INSERT_MANY": Post,
@@ -32,8 +41,22 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.posts.SELECT_PAGE_OF_USER": Post,
     "queries.posts.UPDATE": Post,
     "queries.posts.UPDATE_MANY": Post,
+    "queries.sessions.DELETE": None,
+    "queries.sessions.DELETE_ANY": None,
+    "queries.sessions.DELETE_OF_USER": None,
+    "queries.sessions.DELETE_SURPLUS": None,
+    "queries.sessions.INSERT_KNOWN_ADDRESS": None,
+    "queries.sessions.INSERT": RefreshTokenContent,
+    "queries.sessions.REFRESH": None,  # the fields of two structs, and a flag: see below
+    "queries.sessions.SELECT_ALIVE": None,
+    "queries.sessions.SELECT_OF_USER": Session,
+    "queries.users.DELETE": None,
+    "queries.users.DELETE_OTHER_SESSIONS": None,
     "queries.users.INSERT": User,
-    "queries.users.SELECT": User,
+    "queries.users.SELECT_KNOWN_ADDRESSES": KnownAddress,
+    "queries.users.UPDATE": User,
+    "queries.users.UPDATE_CREDENTIALS": None,
+    "queries.users.SELECT_OWN": None,  # the key, and the fields of User: see below
     "queries.users.SELECT_PROFILE": None,  # rows of two kinds: see below
 }
 
@@ -81,17 +104,44 @@ async def test_the_rows_of_a_profile_fit_a_user_and_posts(db: asyncpg.Connection
     assert columns_of(UserProfile)[:3] == columns_of(User)
 
 
+async def test_the_row_of_an_own_account_is_the_key_and_a_user(db: asyncpg.Connection) -> None:
+    assert await prepared_columns(db, users.SELECT_OWN) == [("session_id", int), *columns_of(User)]
+
+
+async def test_the_row_of_a_login_is_what_two_structs_need(db: asyncpg.Connection) -> None:
+    (_, kind_of_id), *credentials = columns_of(Credentials)
+    subject, (_, kind_of_limit), *rest = columns_of(FailureCount)
+
+    assert await prepared_columns(db, auth.SELECT_LOGIN) == [
+        ("id", kind_of_id),
+        *credentials,
+        ("is_known_address", bool),
+        subject,
+        ("most", kind_of_limit),
+        *rest,
+    ]
+
+
+async def test_the_row_of_a_refresh_is_what_two_structs_need_and_a_flag(db: asyncpg.Connection) -> None:
+    columns = await prepared_columns(db, sessions.REFRESH)
+
+    assert columns == [*columns_of(Principal), columns_of(RefreshTokenContent)[1], ("is_alive", bool)]
+
+
 @pytest.mark.parametrize("statement", all_statements(), ids=lambda statement: statement.name)
 def test_a_statement_follows_the_house_style(statement: Statement) -> None:
     assert "*" not in statement.text
-    assert not re.search(r"\b[A-Z]{2,}\b", statement.text)
+    assert not re.search(r"\b[A-Z]{2,}\b", re.sub(r"'[^']*'", "", statement.text))
     if "\nlimit" in statement.text or " limit" in statement.text:
-        assert re.search(r"order by [\w.]*id\n +?limit|order by [\w.]*id\nlimit", statement.text)
+        assert re.search(r"order by (\w+, )*[\w.]*(id|subject|address)\n *limit", statement.text)
 
 
 @pytest.mark.parametrize("statement", [posts.UPDATE, posts.DELETE])
-def test_a_write_to_a_post_checks_its_owner(statement: str) -> None:
-    assert "and user_id = $2" in statement
+def test_a_write_to_a_post_checks_the_session_and_its_owner(statement: str) -> None:
+    assert (
+        "and sessions.id = $2\n    and sessions.expires_at > now()\n    and posts.user_id = sessions.user_id"
+        in statement
+    )
 
 
 async def test_the_statements_leave_no_session_state_behind(database_url: str) -> None:
@@ -106,20 +156,42 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
 
     before = await state()
 
-    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
-    post_id = await db.fetchval(posts.INSERT, "T", "C", user_id)
-    await db.fetch(auth.SELECT_CREDENTIALS, "alice")
+    user_id, session_id = msgspec.structs.astuple(await principal_of(db, "alice"))
+    post_id = await db.fetchval(posts.INSERT, "T", "C", session_id)
+    day = timedelta(days=1)
+    subjects = [b"account", b"address", b"both"]
+    await db.fetch(auth.SELECT_LOGIN, "alice", "127.0.0.1", subjects, [10, 50, 10], day, day)
+    await db.fetch(auth.INSERT_FAILURES, subjects, 50)
+    await db.fetch(auth.INSERT_REGISTRATION, b"registration", 5, day)
+    await db.fetch(auth.SELECT_WAIT, b"registration", 5, day)
     await db.fetch(auth.UPDATE_HASH, user_id, "hash", "other")
-    await db.fetch(users.SELECT, [user_id])
+    await db.fetch(sessions.INSERT, user_id, "other", day, day, "", "")
+    await db.fetch(sessions.INSERT_KNOWN_ADDRESS, user_id, "127.0.0.1", b"both")
+    await db.fetch(sessions.REFRESH, session_id, 1, day, day, day, "", "")
+    await db.fetch(sessions.SELECT_ALIVE, [session_id])
+    await db.fetch(sessions.SELECT_OF_USER, session_id)
+    await db.fetch(users.SELECT_OWN, [session_id])
     await db.fetch(users.SELECT_PROFILE, [user_id], 51)
+    await db.fetch(users.SELECT_KNOWN_ADDRESSES, user_id)
+    await db.fetch(users.UPDATE, user_id, "other", session_id, "maria", None)
+    await db.fetch(users.UPDATE_CREDENTIALS, user_id, "other", session_id, "hash")
     await db.fetch(posts.SELECT, [post_id])
-    await db.fetch(posts.SELECT_OWNER, [post_id])
+    await db.fetch(posts.SELECT_OWNER, [post_id], [session_id])
     await db.fetch(posts.SELECT_PAGE, 0, 51)
     await db.fetch(posts.SELECT_PAGE_OF_USER, user_id, 0, 51)
-    await db.fetch(posts.INSERT_MANY, ["1", "2"], ["C", "C"], [user_id, user_id])
-    await db.fetch(posts.UPDATE_MANY, [post_id], [user_id], ["New"], [None])
-    await db.fetch(posts.UPDATE, post_id, user_id, "New", None)
-    await db.fetch(posts.DELETE, post_id, user_id)
+    await db.fetch(posts.INSERT_MANY, ["1", "2"], ["C", "C"], [session_id, session_id])
+    await db.fetch(posts.UPDATE_MANY, [post_id], [session_id], ["New"], [None])
+    await db.fetch(posts.UPDATE, post_id, session_id, "New", None)
+    await db.fetch(posts.DELETE, post_id, session_id)
+    await db.fetch(users.DELETE_OTHER_SESSIONS, user_id, session_id)
+    await db.fetch(sessions.DELETE_SURPLUS, user_id, 1)
+    await db.fetch(sessions.DELETE, session_id, session_id)
+    await db.fetch(sessions.DELETE_ANY, session_id)
+    await db.fetch(sessions.DELETE_OF_USER, session_id)
+    await db.fetch(expired.DELETE_SESSIONS, 10)
+    await db.fetch(expired.DELETE_LOGIN_FAILURES, 10, day)
+    await db.fetch(expired.DELETE_KNOWN_ADDRESSES, 10, day)
+    await db.fetch(users.DELETE, user_id, "hash", session_id)
 
     assert await state() == before
     assert not db.is_in_transaction()
@@ -148,28 +220,28 @@ async def test_every_constraint_has_the_name_of_its_table_and_column(db: asyncpg
 
 async def test_the_constraints_refuse_what_the_structs_refuse(db: asyncpg.Connection) -> None:
     """They protect the data from programs that write without the service."""
-    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
+    _, session_id = msgspec.structs.astuple(await principal_of(db, "alice"))
     for statement, arguments, constraint in [
         (users.INSERT, ("", "a@example.com", "h"), "users_username_length"),
         (users.INSERT, ("u" * 51, "a@example.com", "h"), "users_username_length"),
         (users.INSERT, ("u", "e" * 121, "h"), "users_email_length"),
-        (posts.INSERT, ("", "C", user_id), "posts_title_length"),
-        (posts.INSERT, ("t" * 101, "C", user_id), "posts_title_length"),
-        (posts.INSERT, ("T", "", user_id), "posts_content_length"),
-        (posts.INSERT, ("T", "C", user_id + 1), "posts_user_id_fkey"),
+        (posts.INSERT, ("", "C", session_id), "posts_title_length"),
+        (posts.INSERT, ("t" * 101, "C", session_id), "posts_title_length"),
+        (posts.INSERT, ("T", "", session_id), "posts_content_length"),
     ]:
         with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
             await db.fetch(statement, *arguments)
         assert caught.value.constraint_name == constraint
 
 
-async def test_deleting_a_user_deletes_their_posts(db: asyncpg.Connection) -> None:
-    user_id = await db.fetchval(users.INSERT, "alice", "alice@example.com", "hash")
-    await db.fetch(posts.INSERT, "T", "C", user_id)
+async def test_deleting_a_user_deletes_their_posts_and_sessions(db: asyncpg.Connection) -> None:
+    principal = await principal_of(db, "alice")
+    await db.fetch(posts.INSERT, "T", "C", principal.session_id)
 
-    await db.execute("delete from users where id = $1", user_id)
+    await db.execute("delete from users where id = $1", principal.user_id)
 
     assert await db.fetchval("select count(*) from posts") == 0
+    assert await db.fetchval("select count(*) from sessions") == 0
 
 
 def test_the_statements_of_the_migrations_are_found() -> None:

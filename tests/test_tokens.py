@@ -10,66 +10,78 @@ import pytest
 from jwt.utils import base64url_decode
 
 from service.errors import InvalidToken
-from service.security.tokens import ALGORITHM, ISSUER, MAX_LENGTH, Tokens
+from service.security.keys import ACCESS_TOKEN, Keys, SecretKey
+from service.security.tokens import ALGORITHM, ISSUER, MAX_LENGTH, TYPE, AccessTokens
+from service.structs.sessions import Principal
 from tests.people import Person, assert_problem
 
-KEY = b"k" * 32
+SECRET = SecretKey(b"k" * 32)
+ALICE = Principal(7, 70)
+
+
+def tokens_of(secret: SecretKey = SECRET, lifetime: int = 60) -> AccessTokens:
+    return AccessTokens(Keys((secret,), ACCESS_TOKEN), lifetime)
 
 
 def test_a_cached_token_expires_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = Tokens(KEY, lifetime=60)
-    token = tokens.issue(7)
-    expires = jwt.decode(token, KEY, [ALGORITHM], issuer=ISSUER)["exp"]
+    tokens = tokens_of()
+    token = tokens.issue(ALICE)
+    expires = jwt.decode(token, SECRET.derive(ACCESS_TOKEN), [ALGORITHM], issuer=ISSUER)["exp"]
 
     monkeypatch.setattr(time, "time", lambda: expires - 0.001)
-    assert tokens.read(token) == 7
+    assert tokens.read(token) == ALICE
     monkeypatch.setattr(time, "time", lambda: expires)
     with pytest.raises(InvalidToken):
         tokens.read(token)
 
 
 def test_a_token_from_a_machine_whose_clock_is_ahead_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = Tokens(KEY, lifetime=60)
+    tokens = tokens_of()
     ahead = time.time() + 5
     with monkeypatch.context() as there:
         there.setattr(time, "time", lambda: ahead)
-        token = tokens.issue(7)
+        token = tokens.issue(ALICE)
 
-    assert tokens.read(token) == 7
+    assert tokens.read(token) == ALICE
 
 
 def test_a_cached_result_is_valid_for_the_whole_token_only() -> None:
-    tokens = Tokens(KEY, lifetime=60)
-    token = tokens.issue(7)
+    tokens = tokens_of()
+    token = tokens.issue(ALICE)
     head, claims, signature = token.split(".")
-    assert tokens.read(token) == 7
+    assert tokens.read(token) == ALICE
 
     for other in (
         f"{head}.{claims}.",
         f"{head}.{claims}.{signature[::-1]}",
-        f"{head}.{tokens.issue(8).split('.')[1]}.{signature}",
-        Tokens(b"x" * 32, lifetime=60).issue(7),
+        f"{head}.{tokens.issue(Principal(8, 70)).split('.')[1]}.{signature}",
+        tokens_of(SecretKey(b"x" * 32)).issue(ALICE),
     ):
         with pytest.raises(InvalidToken):
             tokens.read(other)
 
 
-def valid_token(length: int) -> str:
-    """A token of exactly this length with a valid signature and valid claims, padded by one more claim."""
+def token_with(padding: int) -> str:
+    """A token with a valid signature and valid claims, and a claim of this length."""
     now = int(time.time())
-    for size in range(length):
-        claims = {"iss": ISSUER, "sub": "7", "iat": now, "exp": now + 60, "padding": "x" * size}
-        if len(token := jwt.encode(claims, KEY, ALGORITHM)) == length:
-            return token
-    raise AssertionError(f"no token has {length} characters")
+    claims = {"iss": ISSUER, "sub": "7", "sid": "70", "iat": now, "exp": now + 60, "padding": "x" * padding}
+    headers = {"typ": TYPE, "kid": SECRET.id}
+    return jwt.encode(claims, SECRET.derive(ACCESS_TOKEN), ALGORITHM, headers=headers)
 
 
 def test_a_token_over_the_maximum_length_is_refused_though_it_is_valid() -> None:
-    tokens = Tokens(KEY, lifetime=60)
+    tokens = tokens_of()
+    longest, too_long = tokens_around(MAX_LENGTH)
 
-    assert tokens.read(valid_token(MAX_LENGTH)) == 7
+    assert tokens.read(longest) == ALICE
     with pytest.raises(InvalidToken):
-        tokens.read(valid_token(MAX_LENGTH + 1))
+        tokens.read(too_long)
+
+
+def tokens_around(length: int) -> tuple[str, str]:
+    """The longest token of up to ``length`` characters, and the next longer one: at most two characters apart."""
+    made = [token_with(size) for size in range(length)]
+    return max((one for one in made if len(one) <= length), key=len), next(one for one in made if len(one) > length)
 
 
 BASE64URL = string.ascii_letters + string.digits + "-_"
@@ -99,15 +111,15 @@ def other_spellings(token: str) -> Iterator[str]:
 
 
 def test_every_token_has_one_spelling() -> None:
-    tokens = Tokens(KEY, lifetime=60)
+    tokens = tokens_of()
     # Other users have other signatures; some contain the two characters that ordinary base64 does not have.
     for user_id in range(1, 20):
-        token = tokens.issue(user_id)
+        token = tokens.issue(Principal(user_id, 70))
         for other in other_spellings(token):
             with pytest.raises(InvalidToken):
                 tokens.read(other)
 
-        assert tokens.read(token) == user_id
+        assert tokens.read(token) == Principal(user_id, 70)
 
 
 async def test_a_request_with_another_spelling_of_a_token_is_refused(client: httpx.AsyncClient, alice: Person) -> None:

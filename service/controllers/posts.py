@@ -10,7 +10,7 @@ from service.http.links import LOCATION, NEXT_PAGE, next_page, relative
 from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import delete, get, patch, post
-from service.queries import posts
+from service.queries import posts, sessions
 from service.security.guards import requires_post_ownership
 from service.structs.fields import MAX_ID, PostId
 from service.structs.posts import Post, PostCreate, PostUpdate
@@ -23,7 +23,7 @@ class PostController(Controller):
     @post("/", summary="Write a post", response_description="The new post.", response_headers=[LOCATION])
     async def create_post(self, request: Request, data: JSONBody[PostCreate]) -> JSONResponse[Post]:
         """The post belongs to the user whose access token is sent."""
-        created = await posts.insert(request.db, request.user.user_id, data)
+        created = await posts.insert(request.db, request.user, data)
         return JSONResponse(created, headers={"Location": relative(request.scope, f"posts/{created.id}")})
 
     @get(
@@ -79,7 +79,8 @@ class PostController(Controller):
     )
     async def update_post(self, request: Request, post_id: FromPath[PostId], data: JSONBody[PostUpdate]) -> Post:
         """Only the owner may change a post. A field that is left out keeps its value."""
-        if (changed := await posts.update(request.db, post_id, request.user.user_id, data)) is None:
+        if (changed := await posts.update(request.db, post_id, request.user, data)) is None:
+            await sessions.require_alive(request.db, request.user)
             raise PostNotFound
         return changed
 
@@ -92,5 +93,6 @@ class PostController(Controller):
     )
     async def delete_post(self, request: Request, post_id: FromPath[PostId]) -> None:
         """Only the owner may delete a post."""
-        if not await posts.delete(request.db, post_id, request.user.user_id):
+        if not await posts.delete(request.db, post_id, request.user):
+            await sessions.require_alive(request.db, request.user)
             raise PostNotFound

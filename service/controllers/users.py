@@ -1,18 +1,16 @@
-"""Users: the own account, and the profiles of all users."""
+"""The profiles of users."""
 
 from litestar import Controller
 from litestar.params import FromPath
 
 from service.errors import UserNotFound
-from service.http.headers import NO_STORE
 from service.http.links import NEXT_PAGE, next_page
 from service.http.requests import Request
 from service.http.responses import JSONResponse
 from service.http.routes import get
 from service.queries import users
-from service.security.principal import select_account
 from service.structs.fields import UserId
-from service.structs.users import User, UserProfile
+from service.structs.users import UserProfile
 
 PROFILE_POSTS = 50
 
@@ -20,16 +18,6 @@ PROFILE_POSTS = 50
 class UserController(Controller):
     path = "/users"
     tags = ("Users",)
-
-    @get(
-        "/me",
-        summary="Read your own account",
-        response_description="Your account.",
-        cache_control=NO_STORE,
-    )
-    async def read_own_account(self, request: Request) -> User:
-        """The account of the user whose access token is sent."""
-        return await select_account(request.db, request.user)
 
     @get(
         "/{user_id:str}",

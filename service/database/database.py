@@ -5,6 +5,7 @@ from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial, wraps
+from operator import itemgetter
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 import asyncpg
@@ -25,6 +26,7 @@ V = TypeVar("V")
 P = ParamSpec("P")
 
 Rows = list[asyncpg.Record]
+Key = int | tuple[int, ...]
 Call = tuple[Callable[..., Awaitable[Any]], Row]
 
 
@@ -45,7 +47,7 @@ class Database:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
         self._timeout = timeout
         self._pool = self.pool_class(url, size=connections, timeout=timeout)
-        self._loaders: dict[tuple[str, Row], BatchLoader[int, Any]] = {}
+        self._loaders: dict[tuple[str, Row], BatchLoader[Any, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
 
@@ -134,12 +136,13 @@ class Database:
         else:
             self._pool.release_after(failure, pooled)
 
-    def fetch_by_key(self, statement: str, build: Callable[..., V], key: int, *arguments: Any) -> "Future[V]":
+    def fetch_by_key(self, statement: str, build: Callable[..., V], key: Key, *arguments: Any) -> "Future[V]":
         """Read the rows of one key, together with the other keys that are requested now.
 
-        The statement takes an array of keys as its first parameter and returns the key as its first column. ``build``
-        gets the rows of one key, in their order and possibly none, and ``arguments``. All callers that request the same
-        key share its result, so they must not modify it.
+        The statement takes an array of keys as its first parameter and returns the key as its first column. A key of
+        several values has an array and a column for each. ``build`` gets the rows of one key, in their order and
+        possibly none, and ``arguments``. All callers that request the same key share its result, so they must not
+        modify it.
         """
         kind = (statement, arguments)
         if (loader := self._loaders.get(kind)) is None:
@@ -147,12 +150,15 @@ class Database:
         return loader.load(key)
 
     async def _fetch_keys(
-        self, statement: str, build: Callable[..., V], arguments: Row, batch: dict[int, list["Future[V]"]]
+        self, statement: str, build: Callable[..., V], arguments: Row, batch: dict[Key, list["Future[V]"]]
     ) -> None:
-        rows: dict[int, Rows] = {key: [] for key in batch}
+        rows: dict[Key, Rows] = {key: [] for key in batch}
+        size = next((len(key) if isinstance(key, tuple) else 1) for key in batch)
+        key_of = itemgetter(*range(size))  # a tuple if there are several
+        keys = zip(*batch, strict=True) if size > 1 else [list(batch)]
         try:
-            for row in await self.fetch(statement, list(batch), *arguments):
-                rows[row[0]].append(row)
+            for row in await self.fetch(statement, *keys, *arguments):
+                rows[key_of(row)].append(row)
             built = {key: build(rows[key], *arguments) for key in batch}
         except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is
             for futures in batch.values():

@@ -1,6 +1,6 @@
 """The arguments of a handler, as its signature declares them. All invalid fields of a request are reported at once."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -8,20 +8,20 @@ import msgspec
 from litestar.constants import RESERVED_KWARGS
 from litestar.di import Provide
 from litestar.enums import ParamType, RequestEncodingType
-from litestar.exceptions import ClientException, ValidationException
+from litestar.exceptions import ClientException, HTTPException, ValidationException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import BodyKwarg
 from litestar.typing import FieldDefinition
 from msgspec import Struct
 
-from service.errors import FaultyField, InvalidFields, NotForm
+from service.errors import FaultyField, InvalidFields, NotForm, ServiceError
 from service.http.decoding import Decoder, is_struct
 from service.http.parameters import FINDERS, AnyRequest, Parameters, declaration_of
 from service.http.requests import FORM, JSON, MULTIPART, check_content, check_encodable, read_form, read_json
-from service.structs.fields import PostId, UserId, parse_id
+from service.structs.fields import PostId, SessionId, UserId, parse_id
 
-_ID_TYPES: Final = {PostId, UserId}
+_ID_TYPES: Final = {PostId, SessionId, UserId}
 _READERS: Final = {JSON: read_json, FORM: read_form}
 
 
@@ -132,7 +132,8 @@ class LitestarArguments:
     Has the attributes of ``KwargsModel`` that ``HTTPRoute`` uses.
     """
 
-    def __init__(self, model: Any, arguments: Arguments) -> None:
+    def __init__(self, model: Any, arguments: Arguments, before_fault: Callable[[AnyRequest], Awaitable[None]]) -> None:
+        """``before_fault`` is awaited before an error about an argument is raised."""
         self.has_kwargs = bool(model.has_kwargs)  # a set, which is changed below
         self.dependency_batches = model.dependency_batches
         self.resolve_dependencies = model.resolve_dependencies
@@ -141,9 +142,17 @@ class LitestarArguments:
             model.extractors = model._create_extractors()  # noqa: SLF001 - the only way to leave one out
         self._model = model
         self._arguments = arguments
+        self._before_fault = before_fault
 
     async def to_kwargs(self, connection: AnyRequest) -> dict[str, Any]:
         """Read all arguments but the results of dependencies."""
+        try:
+            return await self._read(connection)
+        except (ServiceError, HTTPException):
+            await self._before_fault(connection)
+            raise
+
+    async def _read(self, connection: AnyRequest) -> dict[str, Any]:
         arguments = self._arguments
         ours = arguments.read_ids(connection) | await arguments.read(connection)
         if arguments.media_type is not None and not arguments.reads_body:

@@ -47,6 +47,10 @@ class Decoder(Generic[T]):
     def __init__(self, kind: type[T], type_decoder: TypeDecoder) -> None:
         """``type_decoder`` is msgspec's ``dec_hook``: it decodes the types that msgspec does not know."""
         self.kind = kind
+        # A struct may say which of its fields the values of others require.
+        self._required_with: Callable[[Mapping[str, Any]], Collection[str]] = getattr(
+            kind, "required_with", lambda _: ()
+        )
         self._type_decoder = type_decoder
         self._decoder = msgspec.json.Decoder(kind, dec_hook=type_decoder)
 
@@ -98,9 +102,7 @@ class Decoder(Generic[T]):
         except (DecodeError, RecursionError):  # after the first fault
             raise NotJson from None
 
-        return self._decode_by_field(
-            fields.keys(), lambda field: field.decoder.decode(fields[field.name]), nullable=True
-        )
+        return self._decode_by_field(fields, lambda field: field.decoder.decode(fields[field.name]), nullable=True)
 
     def decode_texts(self, texts: Texts) -> T:
         """Decode the texts of a form, a query, header fields or cookies. Raises ``InvalidFields``."""
@@ -110,25 +112,29 @@ class Decoder(Generic[T]):
             if text is not None and not (isinstance(text, str) and form.fullmatch(text)):
                 values = {**values, name: _checked_number(text, form)}
         try:
-            return msgspec.convert(values, self.kind, strict=False, dec_hook=self._type_decoder)
+            decoded = msgspec.convert(values, self.kind, strict=False, dec_hook=self._type_decoder)
         except ValidationError:
             pass
+        else:
+            if all(name in values for name in self._required_with(values)):
+                return decoded
 
         def decode(field: _Field) -> Any:
             return msgspec.convert(values[field.name], field.kind, strict=False, dec_hook=self._type_decoder)
 
         repeated = {name for name, value in texts.items() if isinstance(value, list) and name not in self.lists}
-        return self._decode_by_field(values.keys(), decode, nullable=False, repeated=repeated)
+        return self._decode_by_field(values, decode, nullable=False, repeated=repeated)
 
     def _decode_by_field(
         self,
-        given: Collection[str],
+        given: Mapping[str, Any],
         decode: Callable[[_Field], Any],
         *,
         nullable: bool,
         repeated: Collection[str] = (),
     ) -> T:
         values, faults = {}, []
+        required = self._required_with(given)
         for field in self._fields:
             pointer = f"/{field.name}"
             if field.name in repeated:
@@ -138,7 +144,7 @@ class Decoder(Generic[T]):
                     values[field.attribute] = decode(field)
                 except ValidationError as fault:
                     faults.append(describe_fault(pointer, fault, field.types, nullable=nullable))
-            elif field.required:
+            elif field.required or field.name in required:
                 faults.append(FaultyField(pointer, "is required"))
         if faults:
             raise InvalidFields(faults) from None

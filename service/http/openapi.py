@@ -18,22 +18,27 @@ from service.http.openapi_types import FIELD_TYPES, FieldTypes
 from service.http.problems import TOKEN_PATH, Problem, TokenProblem
 from service.http.requests import Request
 from service.http.routes import BEARER, Route
+from service.structs.fields import TYPE_DECODERS
 
 Json = dict[str, Any]
 
 DESCRIPTION: Final = """\
 People register, log in and write posts that only their owner may change.
 
-To try it here, register, choose **Authorize** to log in, and run the operations from top to bottom.
+To try it here, register, choose **Authorize** to log in, and run the operations from top to bottom. After **End all of
+your sessions**, log in again.
 
 Every error has a JSON body (RFC 9457) with a stable `code` for programs and a `detail` for people; with status 422,
 `errors` names every faulty field. Every response has an `X-Request-ID` header: the client's own id, or else a new one.
 """
 
+# The API page shows the tags in this order, that of a session. The account is deleted last.
 TAGS: Final = {
-    "Registration and login": "An access token proves who sends a request.",
+    "Registration and login": "An access token proves who sends a request. A refresh token gets the next one.",
     "Users": "Your own account, and everybody's profile.",
     "Posts": "Anyone may read them, and only the owner may change them.",
+    "Sessions": "A login opens a session. Its tokens are valid until it ends.",
+    "Account": "Changes of your own account need the current password.",
     "Operation": "For those who run the service.",
 }
 
@@ -88,6 +93,7 @@ def document(controllers: tuple[type[Controller], ...]) -> bytes:
         controllers,
         request_class=Request,
         plugins=[FieldTypes()],
+        type_decoders=TYPE_DECODERS,
         logging_config=None,
         openapi_config=OpenAPIConfig(
             title="Accounts and posts",
@@ -124,6 +130,8 @@ def document(controllers: tuple[type[Controller], ...]) -> bytes:
         fields = component.get("properties", {})
         _describe_ids(fields.items())
         for field in fields.values():
+            if field.get("default") == "":  # an empty field of a form counts as absent
+                del field["default"]
             if len(field.get("oneOf", ())) == 1:  # how Litestar writes a field that may be absent
                 field.update(field.pop("oneOf")[0])
     _, components = msgspec.json.schema_components(
@@ -131,7 +139,7 @@ def document(controllers: tuple[type[Controller], ...]) -> bytes:
     )
     schema["components"]["schemas"] |= components
     schema["components"]["headers"] = _HEADERS
-    return msgspec.json.encode(schema)
+    return msgspec.json.encode(schema, enc_hook=str)  # a default may be of one of our own types
 
 
 def _in_order(paths: Json, names: Sequence[str]) -> Json:
@@ -152,7 +160,7 @@ def _in_order(paths: Json, names: Sequence[str]) -> Json:
 def _describe_ids(schemas: Iterable[tuple[str, Json]]) -> None:
     """Say of ids that they need 64 bits: without a format some generators of clients take 32."""
     for name, schema in schemas:
-        if name in {"id", "user_id", "post_id", "after"}:
+        if name in {"id", "user_id", "post_id", "session_id", "after"}:
             schema["format"] = "int64"
 
 

@@ -85,6 +85,7 @@ def _faults_of_body(decoder: Decoder[Any], operation: Json) -> list[errors.Fault
             decoder.decode_texts({})
         else:
             decoder.decode_json(msgspec.json.encode(dict.fromkeys(fields, "")))
+            decoder.decode_json(b"{}")
     except errors.InvalidFields as error:
         return error.errors
     return []

@@ -8,6 +8,7 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
 from service.structs.fields import (
+    GRANT_TYPES,
     MAX_EMAIL_LENGTH,
     MAX_ID,
     MAX_PASSWORD_LENGTH,
@@ -20,6 +21,7 @@ from service.structs.fields import (
     LoginPassword,
     Password,
     PostId,
+    SessionId,
     Timestamp,
     UserId,
     Username,
@@ -51,7 +53,7 @@ FIELD_TYPES: Final[dict[Any, dict[str, Any]]] = {
         "maxLength": MAX_PASSWORD_LENGTH,
         "pattern": WITHOUT_NUL,
     },
-    GrantType: {"type": "string", "const": "password"},
+    GrantType: {"type": "string", "enum": [*GRANT_TYPES]},
     Email: {
         "type": "string",
         "format": "idn-email",
@@ -60,6 +62,7 @@ FIELD_TYPES: Final[dict[Any, dict[str, Any]]] = {
     },
     Timestamp: {"type": "string", "format": "date-time", "description": "In UTC."},
     PostId: _ID,
+    SessionId: _ID,
     UserId: _ID,
 }
 

@@ -16,6 +16,7 @@ from service.errors import (
     IncorrectCredentials,
     InternalError,
     InvalidFields,
+    InvalidRefreshToken,
     ServiceError,
     UnsupportedGrantType,
 )
@@ -32,6 +33,7 @@ _PHRASES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
 # The error codes of RFC 6749, section 5.2, by our own code, else by the status, else by its first digit.
 _OAUTH_ERRORS: Final[dict[str | int, str]] = {
     IncorrectCredentials.code: "invalid_grant",
+    InvalidRefreshToken.code: "invalid_grant",
     UnsupportedGrantType.code: "unsupported_grant_type",
     429: "temporarily_unavailable",
     503: "temporarily_unavailable",

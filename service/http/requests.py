@@ -12,11 +12,24 @@ from litestar.serialization import default_deserializer
 from litestar.types import Empty, Scope
 
 from service.database.database import Database
-from service.errors import BodyTooLarge, ClientDisconnected, ContentCodingNotSupported, NotForm, WrongContentType
+from service.errors import (
+    BodyTooLarge,
+    ClientDisconnected,
+    ContentCodingNotSupported,
+    IncorrectPassword,
+    NotForm,
+    TooManyAttempts,
+    WrongContentType,
+)
 from service.http.decoding import Decoder, parse_form
+from service.security import events
+from service.security.denylist import Denylist
+from service.security.logins import Logins
 from service.security.passwords import Passwords
-from service.security.principal import Principal
-from service.security.tokens import Tokens
+from service.security.refresh_tokens import RefreshTokens
+from service.security.tokens import AccessTokens
+from service.structs.auth import Credentials
+from service.structs.sessions import MAX_USER_AGENT_LENGTH, Device, Lifetimes, Principal
 
 T = TypeVar("T")
 
@@ -40,8 +53,49 @@ class Request(litestar.Request[Principal, None, State]):
         return self.app.state["passwords"]  # type: ignore[no-any-return]
 
     @property
-    def tokens(self) -> Tokens:
-        return self.app.state["tokens"]  # type: ignore[no-any-return]
+    def denylist(self) -> Denylist:
+        return self.app.state["denylist"]  # type: ignore[no-any-return]
+
+    @property
+    def logins(self) -> Logins:
+        return self.app.state["logins"]  # type: ignore[no-any-return]
+
+    @property
+    def access_tokens(self) -> AccessTokens:
+        return self.app.state["access_tokens"]  # type: ignore[no-any-return]
+
+    @property
+    def refresh_tokens(self) -> RefreshTokens:
+        return self.app.state["refresh_tokens"]  # type: ignore[no-any-return]
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        return self.app.state["lifetimes"]  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> Device:
+        """What the client says of itself, and the address that it connects from."""
+        client = self.scope["client"]
+        user_agent = next((value for name, value in self.scope["headers"] if name == b"user-agent"), b"")
+        try:
+            text = user_agent.decode()
+        except UnicodeDecodeError:
+            text = user_agent.decode("latin-1")
+        return Device(text[:MAX_USER_AGENT_LENGTH], client[0] if client else "")
+
+    async def verify_password(self, password: str) -> Credentials:
+        """Verify the principal's password.
+
+        Raises ``IncorrectPassword``, ``InvalidToken``, ``TooManyAttempts`` or ``TooManyPasswords``.
+        """
+        try:
+            return await self.logins.verify_own(self.db, self.user, password, self.device.address)
+        except IncorrectPassword:
+            events.login_failed(self, self.user.user_id)
+            raise
+        except TooManyAttempts:
+            events.login_throttled(self, self.user.user_id)
+            raise
 
     async def body(self) -> bytes:
         """The whole body. Raises ``BodyTooLarge`` or ``ClientDisconnected``.

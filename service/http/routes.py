@@ -15,9 +15,11 @@ from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import ASGIApp, ExceptionHandlersMap, Middleware, Receive, Scope, Send
 from litestar.utils.predicates import is_async_callable
 
+from service.errors import ServiceError
 from service.http.arguments import Arguments, LitestarArguments
 from service.http.requests import Request
 from service.http.responses import JSON, WITHOUT_BODY, encode, head_of, send_whole
+from service.security.guards import requires_session
 from service.security.middleware import BearerAuthentication
 
 # The name of the security scheme in the OpenAPI document.
@@ -69,7 +71,12 @@ class Route(HTTPRouteHandler):
         self._guards = self.resolve_guards()
         given = self.arguments
         self._needs_request = bool(self._guards) or given.takes_request or given.reads_body or given.reads_parameters
-        return LitestarArguments(super().create_kwargs_model(path_parameters), self.arguments)
+        return LitestarArguments(super().create_kwargs_model(path_parameters), self.arguments, self._check_session)
+
+    async def _check_session(self, request: Any) -> None:
+        """After an invalid argument, let a 401 come before its error. Guards have checked the session before."""
+        if not (self.is_public or self._guards):
+            await requires_session(request, self)
 
     def _can_be_fast(self) -> bool:
         """Whether the layers of the handler declare nothing between a request and the handler, or after it."""
@@ -121,15 +128,19 @@ class Route(HTTPRouteHandler):
         for guard in self._guards:
             await guard(request, self)  # type: ignore[misc]
         arguments: dict[str, Any] = {}
-        for name, read in self._ids:
-            arguments[name] = read(scope["path_params"][name])
         given = self.arguments
-        if given.takes_request:
-            arguments["request"] = request
-        if given.reads_body:
-            arguments |= await given.read(request)
-        elif given.reads_parameters:
-            arguments |= given.read_parameters(request)
+        try:
+            for name, read in self._ids:
+                arguments[name] = read(scope["path_params"][name])
+            if given.takes_request:
+                arguments["request"] = request
+            if given.reads_body:
+                arguments |= await given.read(request)
+            elif given.reads_parameters:
+                arguments |= given.read_parameters(request)
+        except ServiceError:
+            await self._check_session(request or Request(scope, receive, send))
+            raise
         returned = await self.fn(**arguments)
         if isinstance(returned, litestar.Response):
             respond = returned.to_asgi_response(

@@ -4,7 +4,7 @@ from time import perf_counter
 from typing import Any
 
 from service.database.batching import Row
-from service.database.database import Database, Rows
+from service.database.database import Database, Key, Rows
 from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable
 from service.observability.families import BATCH_ROWS, POOL_WAIT, STATEMENTS
@@ -55,7 +55,7 @@ class MeasuredDatabase(Database):
             self._observe(outcome, perf_counter() - begun)
         return rows
 
-    async def _fetch_keys(self, statement: str, build: Any, arguments: Row, batch: dict[int, list[Any]]) -> None:
+    async def _fetch_keys(self, statement: str, build: Any, arguments: Row, batch: dict[Key, list[Any]]) -> None:
         self._observe_batch(self._reads, len(batch))
         await super()._fetch_keys(statement, build, arguments, batch)
 

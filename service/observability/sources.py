@@ -24,6 +24,7 @@ def attach(metrics: Metrics, shedding: LoadShedding) -> None:
         yield "password_queue_max", (), passwords.capacity
         yield "logins", ("success",), events.counts["authn_login_success"]
         yield "logins", ("failure",), events.counts["authn_login_fail"]
+        yield "logins", ("refused",), events.counts["authn_login_fail_max"]
         yield "registrations", (), events.counts["user_created"]
         yield "service_workers", (), 1
         yield "service_workers_with_database", (), usage.available

@@ -8,10 +8,19 @@ from msgspec import UNSET
 from service.database.database import Database, Rows, coalesced
 from service.errors import InvalidToken
 from service.structs.posts import Post, PostCreate, PostPage, PostUpdate
+from service.structs.sessions import Principal
 
+# The statement finds the session alive, or inserts nothing. The owner is the user of the session.
 INSERT: Final = """
 insert into posts (title, content, user_id)
-values ($1, $2, $3)
+select
+    $1 as title,
+    $2 as content,
+    user_id
+from sessions
+where
+    id = $3
+    and expires_at > now()
 returning
     id,
     title,
@@ -20,19 +29,22 @@ returning
     rfc3339(date_posted) as date_posted
 """
 
-# A merge that never matches is an insert that can return the number of each given row. Rows whose user no longer exists
-# are left out: they are then inserted alone, and fail alone. The order of the rows is kept.
+# A merge that never matches is an insert that can return the number of each given row. Rows whose session has ended are
+# left out. The order of the rows is kept.
 INSERT_MANY: Final = """
 with new as (
     select
         given.title,
         given.content,
-        given.user_id,
+        sessions.user_id,
         given.number
     from
         unnest($1::text[], $2::text[], $3::bigint[])
-        with ordinality as given (title, content, user_id, number)
-    inner join users on given.user_id = users.id
+        with ordinality as given (title, content, session_id, number)
+    inner join sessions
+        on
+            given.session_id = sessions.id
+            and sessions.expires_at > now()
     order by given.number
 )
 
@@ -51,15 +63,16 @@ returning
 """
 
 
-async def insert(db: Database, user_id: int, post: PostCreate) -> Post:
-    """Insert a post of a user. Raises ``InvalidToken`` if the user no longer exists."""
+async def insert(db: Database, principal: Principal, post: PostCreate) -> Post:
+    """Insert a post of the principal's user. Raises ``InvalidToken`` if the session has ended."""
     try:
-        row = await db.write(INSERT, INSERT_MANY, post.title, post.content, user_id)
-    except asyncpg.ForeignKeyViolationError as error:
-        if error.constraint_name == "posts_user_id_fkey":
-            raise InvalidToken from None
-        raise
-    assert row is not None  # noqa: S101 - an insert of values either returns its row or fails
+        row = await db.write(INSERT, INSERT_MANY, post.title, post.content, principal.session_id)
+    except asyncpg.ForeignKeyViolationError as error:  # the user is being deleted
+        if error.constraint_name != "posts_user_id_fkey":
+            raise
+        row = None
+    if row is None:
+        raise InvalidToken
     return Post(*row)
 
 
@@ -129,22 +142,33 @@ async def select_page_of_user(db: Database, user_id: int, after: int, limit: int
     return PostPage([Post(*row) for row in rows[:limit]], more=len(rows) > limit)
 
 
+# Every pair has a row, with nulls for a post that does not exist and for a session that has ended.
 SELECT_OWNER: Final = """
 select
-    id,
-    user_id
-from posts
-where id = any($1::bigint[])
+    given.post_id,
+    given.session_id,
+    posts.user_id as owner_id,
+    sessions.user_id
+from unnest($1::bigint[], $2::bigint[]) as given (post_id, session_id)
+left join posts on given.post_id = posts.id
+left join sessions
+    on
+        given.session_id = sessions.id
+        and sessions.expires_at > now()
 """
 
 
-async def select_owner(db: Database, post_id: int) -> int | None:
-    """Read the id of the user who owns a post."""
-    return await db.fetch_by_key(SELECT_OWNER, _owner, post_id)
+async def select_owner(db: Database, post_id: int, principal: Principal) -> int | None:
+    """Read the id of the user who owns a post. Raises ``InvalidToken`` if the principal's session has ended."""
+    owner_id, user_id = await db.fetch_by_key(SELECT_OWNER, _owner, (post_id, principal.session_id))
+    if user_id is None:
+        raise InvalidToken
+    return owner_id
 
 
-def _owner(rows: Rows) -> int | None:
-    return rows[0]["user_id"] if rows else None
+def _owner(rows: Rows) -> tuple[int | None, int | None]:
+    [(_, _, owner_id, user_id)] = rows
+    return owner_id, user_id
 
 
 # A null parameter keeps its column, so one statement serves every combination of fields, including none. This is
@@ -152,17 +176,20 @@ def _owner(rows: Rows) -> int | None:
 UPDATE: Final = """
 update posts
 set
-    title = coalesce($3, title),
-    content = coalesce($4, content)
+    title = coalesce($3, posts.title),
+    content = coalesce($4, posts.content)
+from sessions
 where
-    id = $1
-    and user_id = $2
+    posts.id = $1
+    and sessions.id = $2
+    and sessions.expires_at > now()
+    and posts.user_id = sessions.user_id
 returning
-    id,
-    title,
-    content,
-    user_id,
-    rfc3339(date_posted) as date_posted
+    posts.id,
+    posts.title,
+    posts.content,
+    posts.user_id,
+    rfc3339(posts.date_posted) as date_posted
 """
 
 # A row that another session has locked is left out: its update is then made alone, and does not block the others.
@@ -175,11 +202,15 @@ with unlocked as (
         new.number
     from
         unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[])
-        with ordinality as new (id, user_id, title, content, number)
+        with ordinality as new (id, session_id, title, content, number)
+    inner join sessions
+        on
+            new.session_id = sessions.id
+            and sessions.expires_at > now()
     inner join posts
         on
             new.id = posts.id
-            and new.user_id = posts.user_id
+            and sessions.user_id = posts.user_id
     for update of posts skip locked
 )
 
@@ -199,23 +230,26 @@ returning
 """
 
 
-async def update(db: Database, post_id: int, user_id: int, change: PostUpdate) -> Post | None:
-    """Update one of the user's posts. Returns ``None`` if they have no such post."""
+async def update(db: Database, post_id: int, principal: Principal, change: PostUpdate) -> Post | None:
+    """Update one of the user's posts. Returns ``None`` if they have no such post, or if the session has ended."""
     title = None if change.title is UNSET else change.title
     content = None if change.content is UNSET else change.content
-    row = await db.write(UPDATE, UPDATE_MANY, post_id, user_id, title, content, key=post_id)
+    row = await db.write(UPDATE, UPDATE_MANY, post_id, principal.session_id, title, content, key=post_id)
     return Post(*row) if row else None
 
 
 DELETE: Final = """
 delete from posts
+using sessions
 where
-    id = $1
-    and user_id = $2
-returning id
+    posts.id = $1
+    and sessions.id = $2
+    and sessions.expires_at > now()
+    and posts.user_id = sessions.user_id
+returning posts.id
 """
 
 
-async def delete(db: Database, post_id: int, user_id: int) -> bool:
-    """Delete one of the user's posts. Returns ``False`` if they have no such post."""
-    return await db.write_row(DELETE, post_id, user_id) is not None
+async def delete(db: Database, post_id: int, principal: Principal) -> bool:
+    """Delete one of the user's posts. Returns ``False`` if they have no such post, or if the session has ended."""
+    return await db.write_row(DELETE, post_id, principal.session_id) is not None

@@ -3,20 +3,19 @@
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import NotAuthenticated
-from service.security.principal import Principal
 
 
 class BearerAuthentication:
     """Reads the bearer token (RFC 6750). Every route has this middleware unless it says ``public=True``.
 
-    It does not ask the database whether the user still exists: see ``principal.py``.
+    It does not ask the database whether the session is alive: the statement of the route does.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["user"] = Principal(scope["litestar_app"].state["tokens"].read(_bearer_token(scope)))
+        scope["user"] = scope["litestar_app"].state["access_tokens"].read(_bearer_token(scope))
         await self.app(scope, receive, send)
 
 

@@ -1,74 +1,90 @@
-"""Access tokens: JWTs (RFC 7519) signed with HS256."""
+"""Access tokens: JWTs (RFC 7519) signed with HS256. Each belongs to a session."""
 
 import time
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import jwt
-from jwt.utils import base64url_decode, base64url_encode
 
 from service.errors import InvalidToken
+from service.security import base64url
+from service.security.keys import Keys
 from service.structs.fields import is_id
+from service.structs.sessions import Principal
 
 ISSUER: Final = "accounts-and-posts"
 ALGORITHM: Final = "HS256"
+TYPE: Final = "at+jwt"  # RFC 9068
 CACHE_SIZE: Final = 10_000  # tokens
-MAX_LENGTH: Final = 1024  # characters; ours have about 200
+MAX_LENGTH: Final = 1024  # characters; ours have about 250
 CLOCK_SKEW: Final = 60  # seconds by which the clock of another machine that issues tokens may be ahead
-CLAIMS: Final = ("iss", "sub", "iat", "exp")
+CLAIMS: Final = ("iss", "sub", "sid", "iat", "exp")
 
 
-class Tokens:
+class AccessTokens:
     """Issues and verifies access tokens.
 
     Verifying a signature costs more than the rest of a read, so the result for a valid token is cached, with the whole
-    token as the key. What can change is checked on every request: the expiry here, the user by the route's statement.
+    token as the key. What can change is checked on every request: the expiry here, the session by the statement of the
+    route.
     """
 
-    def __init__(self, secret_key: bytes, lifetime: int) -> None:
+    def __init__(self, keys: Keys, lifetime: int) -> None:
         """``lifetime`` in seconds."""
-        self._secret_key = secret_key
+        self._keys = keys
         self.lifetime = lifetime
         self._verify_cached = lru_cache(CACHE_SIZE)(self._verify)
 
-    def issue(self, user_id: int) -> str:
+    def issue(self, principal: Principal) -> str:
         now = int(time.time())
-        claims = {"iss": ISSUER, "sub": str(user_id), "iat": now, "exp": now + self.lifetime}
-        return jwt.encode(claims, self._secret_key, ALGORITHM)
+        claims = {
+            "iss": ISSUER,
+            "sub": str(principal.user_id),
+            "sid": str(principal.session_id),
+            "iat": now,
+            "exp": now + self.lifetime,
+        }
+        return jwt.encode(claims, self._keys.signing, ALGORITHM, headers={"typ": TYPE, "kid": self._keys.id})
 
-    def read(self, token: str) -> int:
-        """Return the user's id. Raises ``InvalidToken`` unless this service issued the token and it has not expired."""
+    def read(self, token: str) -> Principal:
+        """Return the principal. Raises ``InvalidToken`` unless this service issued the token and it has not expired.
+
+        The session may have ended: the statement of the route decides that.
+        """
         if len(token) > MAX_LENGTH:
             raise InvalidToken
-        user_id, expires = self._verify_cached(token)
+        principal, expires = self._verify_cached(token)
         if expires <= time.time():
             raise InvalidToken
-        return user_id
+        return principal
 
-    def _verify(self, token: str) -> tuple[int, int]:
+    def read_expired(self, token: str) -> Principal | None:
+        """Return the principal of a token of ours, expired or not; ``None`` for any other text."""
         try:
+            return self._verify_cached(token)[0] if len(token) <= MAX_LENGTH else None
+        except InvalidToken:
+            return None
+
+    def _verify(self, token: str) -> tuple[Principal, int]:
+        try:
+            header: dict[str, Any] = jwt.get_unverified_header(token)
+            if header.get("typ") != TYPE or (key := self._keys.find(header.get("kid"))) is None:
+                raise InvalidToken
             claims = jwt.decode(
                 token,
-                self._secret_key,
+                key,
                 algorithms=[ALGORITHM],
                 issuer=ISSUER,
                 leeway=CLOCK_SKEW,  # for `iat`; `read` checks the expiry to the second
-                options={"require": list(CLAIMS)},
+                options={"require": list(CLAIMS), "verify_exp": False},
             )
-        except (jwt.InvalidTokenError, RecursionError):  # the latter from a deeply nested header
+            # The signature covers the spelling of header and payload, but not its own.
+            base64url.decode(token.rpartition(".")[2])
+        except (jwt.InvalidTokenError, RecursionError, ValueError):  # a deeply nested header, another spelling
             raise InvalidToken from None
-        if not _is_canonical(token.rpartition(".")[2]):
+        user_id, session_id, expires = claims["sub"], claims["sid"], claims["exp"]
+        if not (isinstance(user_id, str) and isinstance(session_id, str) and isinstance(expires, int)):
             raise InvalidToken
-        subject, expires = claims["sub"], claims["exp"]
-        if not is_id(subject) or not isinstance(expires, int):  # which PyJWT also accepts as text
+        if not is_id(user_id) or not is_id(session_id):
             raise InvalidToken
-        return int(subject), expires
-
-
-def _is_canonical(signature: str) -> bool:
-    """Whether this is the one spelling of the signature in base64url.
-
-    PyJWT's decoder also accepts padding, other characters, and other unused bits in the last character. Header and
-    payload need no such check: the signature covers their spelling.
-    """
-    return base64url_encode(base64url_decode(signature)).decode() == signature
+        return Principal(int(user_id), int(session_id)), expires

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeVar
 import email_validator
 from msgspec import Meta
 
-from service.errors import PostNotFound, UnsupportedGrantType, UserNotFound
+from service.errors import PostNotFound, ServiceError, SessionNotFound, UnsupportedGrantType, UserNotFound
 
 # PostgreSQL's text holds every character but this one.
 WITHOUT_NUL: Final = r"^[^\x00]*$"
@@ -105,9 +105,14 @@ class GrantType(str):
     @classmethod
     def parse(cls, value: object) -> "GrantType":
         """Raises ``UnsupportedGrantType``, which counts before invalid fields, or ``ValueError``."""
-        if _text(value) != "password":
+        if _text(value) not in GRANT_TYPES:
             raise UnsupportedGrantType
         return cls(value)
+
+
+PASSWORD_GRANT: Final = GrantType("password")
+REFRESH_GRANT: Final = GrantType("refresh_token")
+GRANT_TYPES: Final = (PASSWORD_GRANT, REFRESH_GRANT)
 
 
 class Email(str):
@@ -164,6 +169,19 @@ class PostId(int):
     __slots__ = ()
 
 
+class SessionId(int):
+    """A session's id in a path."""
+
+    __slots__ = ()
+
+
+# What an id that is none, or that nothing has, means in a path.
+_NOT_FOUND: Final[dict[type[int], type[ServiceError]]] = {
+    PostId: PostNotFound,
+    SessionId: SessionNotFound,
+    UserId: UserNotFound,
+}
+
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -173,9 +191,9 @@ def is_id(text: str) -> bool:
 
 
 def parse_id(kind: type[Id], text: str) -> Id:
-    """Read an id in a path. Raises ``PostNotFound`` or ``UserNotFound`` for text that is not an id."""
+    """Read an id in a path. Raises ``PostNotFound``, ``SessionNotFound`` or ``UserNotFound`` for other text."""
     if not is_id(text):
-        raise PostNotFound if kind is PostId else UserNotFound
+        raise _NOT_FOUND[kind]
     return kind(text)
 
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.structs.fields import Email, Password, Username
+from service.structs.fields import Email, LoginPassword, Password, Timestamp, Username
 from service.structs.posts import Post
 
 
@@ -30,6 +30,42 @@ class UserCreate(Struct):
         Password,
         Meta(description="Compared in Unicode's normalisation form C.", examples=["correct horse battery"]),
     ]
+
+
+CurrentPassword = Annotated[
+    LoginPassword, Meta(description="The password of the account.", examples=["correct horse battery"])
+]
+
+
+class AccountUpdate(Struct):
+    """The fields of the own account to change; an absent one keeps its value."""
+
+    current_password: CurrentPassword
+    username: Annotated[Username, Meta(examples=["maria"])] | UnsetType = UNSET
+    email: Annotated[Email, Meta(examples=["maria@example.com"])] | UnsetType = UNSET
+
+
+class PasswordChange(Struct):
+    """A new password for the own account."""
+
+    current_password: CurrentPassword
+    new_password: Annotated[Password, Meta(examples=["a better password"])]
+
+
+class AccountDeletion(Struct):
+    """The confirmation that deletes the own account."""
+
+    # On the API page the password has been changed before.
+    current_password: Annotated[
+        LoginPassword, Meta(description="The password of the account.", examples=["a better password"])
+    ]
+
+
+class KnownAddress(Struct, frozen=True, gc=False):
+    """An address that the user has logged in from."""
+
+    address: str
+    last_login_at: Timestamp
 
 
 class User(Struct, frozen=True, gc=False):

@@ -16,7 +16,7 @@ from service.development import embedded, programs
 from service.settings import Settings
 from tests.bench import processes
 from tests.databases import with_database
-from tests.tables import INSERT_POSTS, INSERT_USERS
+from tests.tables import INSERT_POSTS, INSERT_SESSIONS, INSERT_USERS
 
 DEFAULTS: Final = Settings(database_url="", secret_key=b"")
 
@@ -61,8 +61,9 @@ def started(directory: Path) -> Iterator[Postgres]:
 
 
 def seed(url: str, *, users: int, posts_per_user: int) -> None:
-    """Insert users and their posts, both with ids from 1. The users' password is ``PASSWORD``."""
+    """Insert users, a session of each, and their posts, all with ids from 1. The users' password is ``PASSWORD``."""
     run(url, INSERT_USERS, users, hasher().hash(PASSWORD))
+    run(url, INSERT_SESSIONS)
     run(url, INSERT_POSTS, users * posts_per_user, CONTENT, users)
     tidy(url)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 
 from tests.bench.routes import Route
-from tests.bench.servers import Server, token_of
+from tests.bench.servers import Server
 from tests.bench.wrk import Load
 
 SAMPLE: Final = 8
@@ -35,7 +35,7 @@ def fetch(server: Server, load: Load, number: int) -> Any:
     """The body of one response, without the parts that differ between requests."""
     headers = {"Content-Type": "application/json"} if load.body else {}
     if load.users:
-        headers["Authorization"] = f"Bearer {token_of(load.user_of(number))}"
+        headers["Authorization"] = f"Bearer {server.token_of(load.user_of(number))}"
     url, content = server.address + _fill(load.path, number), _fill(load.body, number)
     response = httpx.request(load.method, url, content=content, headers=headers, trust_env=False)
     if response.status_code != (201 if load.method == "POST" else 200):

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import jwt
 from msgspec import Struct
 
-from service.security.tokens import Tokens
+from service.security.keys import ACCESS_TOKEN, Keys, SecretKey
+from service.security.tokens import ALGORITHM, ISSUER, AccessTokens
+from service.structs.sessions import Principal
 from tests.bench import processes
 
 PEERS: Final = Path(__file__).parent / "peers"
@@ -27,7 +30,10 @@ FASTIFY: Final = DIRECTORY / "fastify"
 
 UVICORN: Final = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
 
-# One key for all servers, so that each accepts the same tokens.
+# The file that a checkout has if its access tokens belong to sessions.
+SESSIONS: Final = "sql/006_sessions.sql"
+
+# One key for all servers.
 SECRET_KEY: Final = secrets.token_hex(32)
 
 
@@ -57,14 +63,26 @@ class Server(Struct, frozen=True):
     kind: Kind
     pid: int
     port: int
+    has_sessions: bool
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def token_of(self, user_id: int) -> str:
+        """An access token that the server takes: the peers, and checkouts without sessions, need only the user."""
+        return token_of(user_id) if self.has_sessions else _simple_token(user_id)
+
 
 def token_of(user_id: int) -> str:
-    return Tokens(SECRET_KEY.encode(), lifetime=24 * 60 * 60).issue(user_id)
+    """An access token of the user's session. Both have the same id, see ``database.seed``."""
+    keys = Keys((SecretKey(SECRET_KEY.encode()),), ACCESS_TOKEN)
+    return AccessTokens(keys, lifetime=24 * 60 * 60).issue(Principal(user_id, user_id))
+
+
+def _simple_token(user_id: int) -> str:
+    now = int(time.time())
+    return jwt.encode({"iss": ISSUER, "sub": str(user_id), "iat": now, "exp": now + 86_400}, SECRET_KEY, ALGORITHM)
 
 
 def install(kinds: Sequence[Kind]) -> None:
@@ -116,7 +134,7 @@ def started(
     log = DIRECTORY / f"{kind.name}-{port}.log"
     command = processes.pinned(cores, kind.command)
     with processes.running(command, directory=checkout, environment=environment, log=log) as process:
-        server = Server(kind, process.pid, port)
+        server = Server(kind, process.pid, port, kind.command == SERVICE.command and (checkout / SESSIONS).exists())
         _wait_until_ready(server, process, log)
         yield server
 

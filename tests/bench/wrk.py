@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from tests.bench import processes
-from tests.bench.servers import Server, token_of
+from tests.bench.servers import Server
 
 SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 
@@ -59,7 +59,7 @@ def measure(server: Server, load: Load, seconds: int, *, connections: int = 32) 
     """Run a load. Every connection sends its next request when it has received the last response (a closed loop)."""
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", f"--script={SCRIPT}"]
     numbers = load.numbers
-    tokens = " ".join(map(token_of, range(1, load.users + 1)))
+    tokens = " ".join(map(server.token_of, range(1, load.users + 1)))
     arguments = [load.method, load.path, load.body, str(numbers[0]), str(numbers[-1]), str(numbers.step), tokens]
     # The script's arguments follow the address.
     command = [processes.find("wrk"), *options, "--", server.address, *arguments]

@@ -25,7 +25,7 @@ from tests.faults.database import Fault, Target, small_file_system
 from tests.faults.forwarder import Forwarder
 from tests.faults.load import GOOD, POSTS, USERS, Load, Response, WriteCounts, count_writes
 from tests.poolers import PGBOUNCER, running
-from tests.tables import INSERT_POSTS, INSERT_USERS
+from tests.tables import INSERT_POSTS, INSERT_SESSIONS, INSERT_USERS
 
 FAULTS: Final = (*database.FAULTS, *network.FAULTS, *pooler.FAULTS, *clients.FAULTS)
 
@@ -126,6 +126,7 @@ async def seed(postgres: Cluster, small_volume: Path | None) -> None:
     connection = await asyncpg.connect(postgres.url("seeded", ROLE))
     hasher = PasswordHasher(memory_cost=int(CHEAP_HASHES["PASSWORD_MEMORY_KIB"]), time_cost=1, parallelism=1)
     await connection.execute(INSERT_USERS, USERS, hasher.hash(PASSWORD))
+    await connection.execute(INSERT_SESSIONS)
     await connection.execute(INSERT_POSTS, POSTS, CONTENT, USERS)
     await connection.execute("vacuum (analyze)")
     await connection.close()

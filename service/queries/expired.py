@@ -1,0 +1,70 @@
+"""SQL that deletes what no longer counts, a bounded number of rows at a time.
+
+Rows that another process is deleting are left to it, so any number of processes may do this.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from service.database.database import Database
+
+DELETE_SESSIONS: Final = """
+delete from sessions
+where
+    id in (
+        select id
+        from sessions
+        where expires_at <= now()
+        order by expires_at, id
+        limit $1
+        for update skip locked
+    )
+returning id
+"""
+
+
+async def delete_sessions(db: Database, limit: int) -> int:
+    """Delete up to ``limit`` sessions that have expired. Returns how many."""
+    return len(await db.run(DELETE_SESSIONS, limit))
+
+
+DELETE_LOGIN_FAILURES: Final = """
+delete from login_failures
+where
+    subject in (
+        select subject
+        from login_failures
+        where last_failed_at <= now() - $2::interval
+        order by last_failed_at, subject
+        limit $1
+        for update skip locked
+    )
+returning subject
+"""
+
+
+async def delete_login_failures(db: Database, limit: int, window: timedelta) -> int:
+    """Delete up to ``limit`` subjects whose last failure is older than ``window``. Returns how many."""
+    return len(await db.run(DELETE_LOGIN_FAILURES, limit, window))
+
+
+DELETE_KNOWN_ADDRESSES: Final = """
+delete from known_addresses
+where
+    (user_id, address) in (
+        select
+            user_id,
+            address
+        from known_addresses
+        where last_login_at <= now() - $2::interval
+        order by last_login_at, user_id, address
+        limit $1
+        for update skip locked
+    )
+returning user_id
+"""
+
+
+async def delete_known_addresses(db: Database, limit: int, known_for: timedelta) -> int:
+    """Delete up to ``limit`` addresses whose last login is older than ``known_for``. Returns how many."""
+    return len(await db.run(DELETE_KNOWN_ADDRESSES, limit, known_for))
