@@ -249,10 +249,23 @@ async def test_a_role_with_the_rights_of_the_readme_serves_every_route(
     assert (*later, writes_schema) == (True, True, False)
 
 
-async def test_a_database_that_cannot_be_reached_may_come_later(settings: Settings) -> None:
-    [fault] = await faults(settings, "postgresql://nobody:hidden@127.0.0.1:1/app", DatabaseUnreachable)
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("postgresql://nobody:hidden@127.0.0.1:1/app", "127.0.0.1, port 1: "),
+        ("postgresql://nobody:hidden@no-such-host.invalid/app", "no-such-host.invalid: "),
+        ("postgresql://nobody:hidden@/app?host=/no/such/folder", "/no/such/folder: "),
+        ("postgresql://nobody:hidden@127.0.0.1:1,127.0.0.1:2/app", "127.0.0.1, port 1: "),
+    ],
+    ids=["port", "name", "socket", "several hosts"],
+)
+async def test_a_database_that_cannot_be_reached_is_named_and_may_come_later(
+    settings: Settings, url: str, cause: str
+) -> None:
+    [fault] = await faults(settings, url, DatabaseUnreachable)
 
-    assert fault.startswith("The database cannot be reached: ")
+    assert fault.startswith(f"The database cannot be reached: {cause}")
+    assert fault.count(cause) == 1
 
 
 async def test_a_read_only_database_prevents_neither_the_check_nor_the_start_and_each_logs_it_once(
