@@ -50,7 +50,7 @@ fuzz-connections *arguments: environment
 fuzz-sessions *arguments: environment
     @{{ python }} -m tests.session_walk "$@"
 
-# Compare the service with its peers (about ten minutes; --quick: under two); --help lists the options.
+# Compare the service with its peers (about 16 minutes; --quick: about three); --help lists the options.
 bench *arguments: environment
     @{{ python }} -m tests.bench compare "$@"
 

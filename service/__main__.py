@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from service import settings, usage
 from service.database import check as database
-from service.database import schema, signing_key
+from service.database import schema, search_language, signing_key
 from service.database.faults import DatabaseFault, DatabaseUnreachable, explained
 from service.observability import logs
 from service.server import server, supervisor
@@ -28,7 +28,7 @@ logger = logging.getLogger("service")
 def main(arguments: list[str]) -> None:
     command = usage.parser().parse_args(arguments).command
     handle_stop_signals(exit_on_signal)
-    run = {None: serve, "migrate": migrate, "check": check}[command]
+    run = {None: serve, "migrate": migrate, "check": check, "reindex-search": reindex_search}[command]
     with failures_as_records():
         run(load_settings())
 
@@ -76,6 +76,15 @@ def migrate(chosen: Settings) -> None:
         fail(str(error))
     if not applied:
         logger.info("schema: all files were applied before")
+
+
+def reindex_search(chosen: Settings) -> None:
+    try:
+        with explained(chosen.database_url):
+            asyncio.run(search_language.change(chosen.database_url, chosen.search_language))
+    except DatabaseFault as error:
+        fail(str(error))
+    logger.info("search: the index of the posts is in %s", chosen.search_language)
 
 
 def serve(chosen: Settings) -> None:

@@ -22,9 +22,10 @@ from service.http.routes import RouteRules
 from service.observability.database import database_class
 from service.security.cleanup import Cleanup
 from service.security.denylist import Denylist
-from service.security.keys import ACCESS_TOKEN, LOGIN_FAILURES, REFRESH_TOKEN, Keys, SecretKey
+from service.security.keys import ACCESS_TOKEN, LOGIN_FAILURES, REFRESH_TOKEN, SEARCH_POSITION, Keys, SecretKey
 from service.security.logins import Logins
 from service.security.passwords import Passwords
+from service.security.positions import SearchPositions
 from service.security.refresh_tokens import RefreshTokens
 from service.security.tokens import AccessTokens
 from service.settings import Settings
@@ -65,6 +66,7 @@ def create_app(given: Settings | None = None) -> Litestar:
         "logins": Logins(passwords, secrets[0].derive(LOGIN_FAILURES), rules, chosen.registrations_per_hour),
         "access_tokens": AccessTokens(Keys(secrets, ACCESS_TOKEN), lifetime=chosen.access_token_minutes * 60),
         "refresh_tokens": RefreshTokens(Keys(secrets, REFRESH_TOKEN)),
+        "search_positions": SearchPositions(Keys(secrets, SEARCH_POSITION)),
         "lifetimes": Lifetimes(
             idle=timedelta(days=chosen.refresh_token_days),
             longest=timedelta(days=chosen.session_days),

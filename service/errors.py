@@ -55,6 +55,16 @@ class InvalidRefreshToken(ServiceError):
     detail = "The refresh token is not valid"
 
 
+class MalformedPrecondition(ServiceError):
+    status, code = 400, "malformed_precondition"
+    detail = "If-Match and If-None-Match take * or a list of entity tags"  # RFC 9110, section 13.1
+
+
+class MalformedIdempotencyKey(ServiceError):
+    status, code = 400, "malformed_idempotency_key"
+    detail = "An Idempotency-Key has 1 to 255 visible ASCII characters, with or without quotes"
+
+
 class ClientDisconnected(ServiceError):
     status, code = 400, "client_disconnected"
     detail = "The client disconnected before its body was complete"
@@ -133,6 +143,21 @@ class UsernameOrEmailTaken(ServiceError):
     detail = "Username or email already exists"
 
 
+class KeyInProgress(ServiceError):
+    status, code = 409, "key_in_progress"
+    detail = "A request with this key is in progress"
+
+
+class ListChanged(ServiceError):
+    status, code = 412, "list_changed"
+    detail = "The list has changed"
+
+
+class PostChanged(ServiceError):
+    status, code = 412, "post_changed"
+    detail = "The post has changed"
+
+
 class BodyTooLarge(ServiceError):
     status, code = 413, "body_too_large"
     detail = "The body is over 1 MiB"
@@ -164,6 +189,12 @@ class InvalidFields(ServiceError):
         """``errors`` lists every faulty field, not only the first."""
         super().__init__(errors)
         self.errors = errors
+
+
+class KeyUsedWithAnotherBody(ServiceError):
+    status, code = 422, "key_used_with_another_body"
+    detail = "Idempotency-Key was used with another body"
+    errors = (FaultyField("", "differs from the body of the first request with this key"),)
 
 
 class TooManyAttempts(ServiceError):

@@ -123,6 +123,14 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         Literal["on", "off"],
         Meta(description="`on` refuses common passwords and those that contain the name of the user"),
     ] = "off"  # noqa: S105 - a switch
+    search_language: Annotated[
+        str,
+        Meta(
+            max_length=127,
+            pattern=r"^[A-Za-z0-9_.]+$",
+            description="the language of search, one of PostgreSQL's (`english`, …); see *Operate it*, *Search*",
+        ),
+    ] = "simple"
     database_connections: Annotated[int, Meta(ge=1, le=1000, description="the most connections, per worker")] = 10
     database_timeout_seconds: Annotated[
         Seconds, Meta(description="the wait for a connection, and then for a statement, before a 503")

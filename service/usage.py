@@ -14,6 +14,7 @@ from service.settings import Settings
 
 COMMANDS: Final = {
     "migrate": "apply the files of sql/ that the database lacks",
+    "reindex-search": "rebuild the search index in SEARCH_LANGUAGE; it blocks posts for minutes per million",
     "check": "check the settings, and that the service can serve on its database; exit with 0 or 1",
 }
 

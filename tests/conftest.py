@@ -22,7 +22,7 @@ from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.poolers import pgbouncer  # noqa: F401 - a fixture
 from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
-from tests.proxies import haproxy, nginx, nginx_tls, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
+from tests.proxies import haproxy, nginx, nginx_cache, nginx_tls, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 from tests.sandbox import sandbox_command  # noqa: F401 - a fixture
 from tests.serving import Share, SharedApp, address_of, open_client, serving, sharing
 
@@ -37,6 +37,7 @@ PROGRAMS = {
     "just": shutil.which("just"),
     "nginx": proxies.NGINX,
     "nginx_tls": proxies.NGINX and proxies.OPENSSL,
+    "nginx_cache": proxies.NGINX,
     "nginx_with_prefix": proxies.NGINX,
     "openssl": shutil.which("openssl"),
     "pgbouncer": poolers.PGBOUNCER,

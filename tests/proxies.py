@@ -48,6 +48,21 @@ PREFIX_SAMPLE = """
     }}
 """
 
+# A shared cache with nginx's own rules, which keeps responses for a minute unless they say otherwise.
+CACHE_SAMPLE = """
+    proxy_cache_path {directory}/cache keys_zone=cache:1m;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://{service};
+            proxy_cache cache;
+            proxy_cache_valid any 1m;
+            proxy_cache_revalidate on;
+            add_header X-Cache-Status $upstream_cache_status;
+        }}
+    }}
+"""
+
 
 class Proxy(Struct):
     """A running proxy."""
@@ -116,6 +131,28 @@ def nginx(run_proxy: RunProxy, tmp_path: Path) -> StartProxy:
         file = directory / "nginx.conf"
         file.write_text(NGINX_CONFIGURATION.format(directory=directory, sample=sample))
         return await run_proxy(port, [NGINX, "-e", "stderr", "-c", str(file)])
+
+    return start
+
+
+@pytest.fixture
+def nginx_cache(run_proxy: RunProxy, tmp_path: Path) -> StartPrefix:
+    """Runs nginx as a shared cache."""
+
+    async def start(address: str) -> str:
+        assert NGINX
+        port = free_port()
+        directory = tmp_path / f"nginx_{port}"
+        directory.mkdir()
+        # nginx started by root runs as a user who must be able to write to the cache.
+        (directory / "cache").mkdir()
+        (directory / "cache").chmod(0o777)
+        for parent in (directory, *tmp_path.parents[:2], tmp_path):
+            parent.chmod(parent.stat().st_mode | 0o011)
+        file = directory / "nginx.conf"
+        sample = CACHE_SAMPLE.format(directory=directory, service=urlsplit(address).netloc, port=port)
+        file.write_text(NGINX_CONFIGURATION.format(directory=directory, sample=sample))
+        return (await run_proxy(port, [NGINX, "-e", "stderr", "-c", str(file)])).address
 
     return start
 

@@ -25,7 +25,7 @@ def statements(*sources: ModuleType) -> Iterator[Statement]:
     """The text constants in capitals of the query modules, or of the given modules."""
     for module in sources or modules():
         for name, value in vars(module).items():
-            if name.isupper() and isinstance(value, str):
+            if name.isupper() and name[0] != "_" and isinstance(value, str):
                 yield Statement(f"{module.__name__.removeprefix('service.')}.{name}", value)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from typing import Any, get_args
 
 import asyncpg
 import httpx
@@ -13,8 +13,8 @@ from service.database.batching import MAX_BATCH_ROWS, MAX_QUEUED_WRITES
 from service.database.database import ConnectionLost, Database
 from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
-from service.queries import posts, users
-from service.structs.posts import Post, PostCreate, PostUpdate
+from service.queries import pages, posts, users
+from service.structs.posts import Post, PostCreate, PostUpdate, Sort
 from service.structs.sessions import Principal
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
@@ -39,12 +39,24 @@ def post(title: str = "T") -> PostCreate:
     return PostCreate(title, "C")
 
 
-async def test_reads_that_arrive_together_share_a_statement(recorder: Recorder, principal: Principal) -> None:
-    written = [await posts.insert(recorder, principal, post(str(n))) for n in range(5)]
+async def insert(db: Database, principal: Principal, new: PostCreate) -> Post:
+    return (await posts.insert(db, principal, new)).post
 
-    read = await asyncio.gather(
-        *(posts.select(recorder, one.id) for one in [*written, *written]), posts.select(recorder, 999)
-    )
+
+async def select(db: Database, post_id: int) -> Post | None:
+    found = await posts.select(db, post_id)
+    return found.post if found else None
+
+
+async def update(db: Database, post_id: int, principal: Principal, change: PostUpdate) -> Post | None:
+    changed = await posts.update(db, post_id, principal, change)
+    return changed.post if changed else None
+
+
+async def test_reads_that_arrive_together_share_a_statement(recorder: Recorder, principal: Principal) -> None:
+    written = [await insert(recorder, principal, post(str(n))) for n in range(5)]
+
+    read = await asyncio.gather(*(select(recorder, one.id) for one in [*written, *written]), select(recorder, 999))
 
     assert read == [*written, *written, None]
     assert recorder.count(posts.SELECT) == 1
@@ -53,7 +65,7 @@ async def test_reads_that_arrive_together_share_a_statement(recorder: Recorder, 
 
 
 async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recorder, principal: Principal) -> None:
-    written = await posts.insert(recorder, principal, post())
+    written = await insert(recorder, principal, post())
     sent, released = asyncio.Event(), asyncio.Event()
 
     async def hold(statement: str) -> None:
@@ -62,11 +74,11 @@ async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recor
             await released.wait()
 
     recorder.before = hold
-    first = asyncio.create_task(posts.select(recorder, written.id))
+    first = asyncio.create_task(select(recorder, written.id))
     await sent.wait()
-    await posts.update(recorder, written.id, principal, PostUpdate(title="New"))
+    await update(recorder, written.id, principal, PostUpdate(title="New"))
 
-    second = await posts.select(recorder, written.id)
+    second = await select(recorder, written.id)
 
     assert second
     assert second.title == "New"
@@ -76,16 +88,16 @@ async def test_a_read_never_joins_a_statement_that_has_been_sent(recorder: Recor
 
 
 async def test_blocked_reads_do_not_block_other_reads(recorder: Recorder, principal: Principal) -> None:
-    written = await posts.insert(recorder, principal, post())
+    written = await insert(recorder, principal, post())
     held, released = recorder.hold_statements()
     slow = []
     for _ in range(4):
-        slow.append(asyncio.create_task(posts.select(recorder, written.id)))
+        slow.append(asyncio.create_task(select(recorder, written.id)))
         await held.acquire()
     recorder.before = None
 
     async with asyncio.timeout(5):
-        read = await posts.select(recorder, written.id)
+        read = await select(recorder, written.id)
 
     assert read == written
     assert not any(task.done() for task in slow)
@@ -97,14 +109,14 @@ async def test_reads_keep_collecting_while_two_batches_are_in_flight(
     recorder: Recorder, principal: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batching, "_MAX_DELAY", 30)
-    written = await posts.insert(recorder, principal, post())
+    written = await insert(recorder, principal, post())
     held, released = recorder.hold_statements()
     reads = []
     for _ in range(2):
-        reads.append(asyncio.create_task(posts.select(recorder, written.id)))
+        reads.append(asyncio.create_task(select(recorder, written.id)))
         await held.acquire()
     for _ in range(3):
-        reads.append(asyncio.create_task(posts.select(recorder, written.id)))
+        reads.append(asyncio.create_task(select(recorder, written.id)))
         await asyncio.sleep(0)
     released.set()
 
@@ -143,8 +155,8 @@ async def test_a_client_reads_its_own_writes_on_another_connection_too(
 
 
 async def test_cancelling_one_reader_does_not_affect_the_others(recorder: Recorder, principal: Principal) -> None:
-    written = await posts.insert(recorder, principal, post())
-    readers = [asyncio.create_task(posts.select(recorder, written.id)) for _ in range(3)]
+    written = await insert(recorder, principal, post())
+    readers = [asyncio.create_task(select(recorder, written.id)) for _ in range(3)]
     pages = [asyncio.create_task(_page(recorder)) for _ in range(3)]
     await asyncio.sleep(0)
     readers[0].cancel()
@@ -158,11 +170,11 @@ async def test_cancelling_one_reader_does_not_affect_the_others(recorder: Record
 
 
 async def _page(db: Database) -> list[Any]:
-    return (await posts.select_page(db, 0, 50)).posts
+    return (await pages.select_page(db, 50)).posts
 
 
 async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, principal: Principal) -> None:
-    written = await posts.insert(recorder, principal, post())
+    written = await insert(recorder, principal, post())
 
     async def fail_posts(statement: str) -> None:
         if statement == posts.SELECT:
@@ -170,8 +182,8 @@ async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, pr
 
     recorder.before = fail_posts
     one, other, user = await asyncio.gather(
-        posts.select(recorder, written.id),
-        posts.select(recorder, 5),
+        select(recorder, written.id),
+        select(recorder, 5),
         users.select_own(recorder, principal),
         return_exceptions=True,
     )
@@ -180,27 +192,67 @@ async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, pr
     assert isinstance(other, ConnectionError)
     assert not isinstance(user, BaseException)
     recorder.before = None
-    assert await posts.select(recorder, written.id) == written
+    assert await select(recorder, written.id) == written
 
 
 async def test_equal_pages_requested_together_are_read_once(recorder: Recorder, principal: Principal) -> None:
-    written = [await posts.insert(recorder, principal, post()) for _ in range(3)]
+    written = [await insert(recorder, principal, post()) for _ in range(3)]
 
     first, again, other = await asyncio.gather(
-        posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 50), posts.select_page(recorder, 0, 2)
+        pages.select_page(recorder, 50), pages.select_page(recorder, 50), pages.select_page(recorder, 2)
     )
 
     assert first is again
     assert first.posts == written
     assert other.posts == written[:2]
-    assert recorder.count(posts.SELECT_PAGE) == 2
+    assert recorder.count(pages.SELECT_PAGE) == 2
+
+
+async def test_pages_requested_together_share_a_statement(
+    recorder: Recorder, db: asyncpg.Connection, principal: Principal
+) -> None:
+    other = await principal_of(db, "bob")
+    writers = (principal, other, principal, principal, other)
+    written = [(await posts.insert(recorder, writer, post())).post for writer in writers]
+    last, limit = written[-1].id, 2
+    # The starts before, at and after all posts.
+    wanted = [
+        (after, user_id, sort)
+        for after in (*range(last, -1, -1), last + 5)
+        for user_id in (None, principal.user_id, other.user_id)
+        for sort in get_args(Sort)
+    ]
+
+    read = await asyncio.gather(*(pages.select_page(recorder, limit, *page) for page in wanted))
+
+    for (after, user_id, sort), page in zip(wanted, read, strict=True):
+        of_user = [one for one in written if user_id in {None, one.user_id}]
+        if sort == "id":
+            following = [one for one in of_user if one.id > after]
+        else:
+            following = [one for one in reversed(of_user) if one.id < after]
+        assert page.posts == following[:limit]
+        assert page.after == (following[limit - 1].id if len(following) > limit else None)
+    assert recorder.count(pages.SELECT_PAGE) == recorder.count(pages.SELECT_PAGE_NEWEST_FIRST) == 1
+    assert recorder.count(pages.SELECT_PAGE_OF_USER) == recorder.count(pages.SELECT_PAGE_OF_USER_NEWEST_FIRST) == 1
+
+
+async def test_one_statement_reads_a_bounded_number_of_pages(recorder: Recorder, principal: Principal) -> None:
+    written = [(await posts.insert(recorder, principal, post())).post for _ in range(3)]
+    starts = range(2 * pages.MAX_PAGES + 1)
+
+    read = await asyncio.gather(*(pages.select_page(recorder, 50, after) for after in starts))
+
+    assert [page.posts for page in read] == [[one for one in written if one.id > after] for after in starts]
+    sizes = [len(arguments[0]) for statement, arguments in recorder.sent if statement == pages.SELECT_PAGE]
+    assert sizes == [pages.MAX_PAGES, pages.MAX_PAGES, 1]
 
 
 async def test_profiles_requested_together_share_a_statement(
     recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
     other_id = await db.fetchval(users.INSERT, "other", "other@example.com", "hash")
-    written = [await posts.insert(recorder, principal, post()) for _ in range(3)]
+    written = [await insert(recorder, principal, post()) for _ in range(3)]
 
     mine, again, other, nobody = await asyncio.gather(
         users.select_profile(recorder, principal.user_id, 2),
@@ -223,12 +275,12 @@ async def test_queued_writes_share_a_statement_and_each_returns_its_own_row(
 ) -> None:
     titles = [str(n) for n in range(2 * MAX_BATCH_ROWS + 5)]
 
-    written = await asyncio.gather(*(posts.insert(recorder, principal, post(title)) for title in titles))
+    written = await asyncio.gather(*(insert(recorder, principal, post(title)) for title in titles))
 
     assert [one.title for one in written] == titles
     assert len({one.id for one in written}) == len(titles)
-    assert await posts.select_page(recorder, 0, 1000) is not None
-    assert (await posts.select_page(recorder, 0, 1000)).posts == written
+    assert await pages.select_page(recorder, 1000) is not None
+    assert (await pages.select_page(recorder, 1000)).posts == written
     assert recorder.count(posts.INSERT_MANY) == 3
 
 
@@ -236,7 +288,7 @@ async def test_writes_over_the_limit_of_the_queue_are_refused(
     recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
     results = await asyncio.gather(
-        *(posts.insert(recorder, principal, post()) for _ in range(MAX_QUEUED_WRITES + 5)), return_exceptions=True
+        *(insert(recorder, principal, post()) for _ in range(MAX_QUEUED_WRITES + 5)), return_exceptions=True
     )
 
     assert [type(result) for result in results] == [Post] * MAX_QUEUED_WRITES + [Overloaded] * 5
@@ -249,7 +301,7 @@ async def test_a_write_is_acknowledged_only_after_its_commit(
     one_at_a_time = asyncio.Lock()
 
     async def write_and_read_back(number: int) -> int | None:
-        made = await posts.insert(recorder, principal, post(str(number)))
+        made = await insert(recorder, principal, post(str(number)))
         async with one_at_a_time:
             found: int | None = await db.fetchval("select id from posts where id = $1", made.id)
             return found
@@ -259,9 +311,9 @@ async def test_a_write_is_acknowledged_only_after_its_commit(
 
 async def test_an_invalid_row_fails_alone(recorder: Recorder, db: asyncpg.Connection, principal: Principal) -> None:
     results = await asyncio.gather(
-        posts.insert(recorder, principal, post("1")),
-        posts.insert(recorder, principal, post(title="")),
-        posts.insert(recorder, principal, post("2")),
+        insert(recorder, principal, post("1")),
+        insert(recorder, principal, post(title="")),
+        insert(recorder, principal, post("2")),
         return_exceptions=True,
     )
 
@@ -273,9 +325,9 @@ async def test_an_invalid_row_fails_alone(recorder: Recorder, db: asyncpg.Connec
 
 async def test_a_row_whose_session_has_ended_fails_alone(recorder: Recorder, principal: Principal) -> None:
     results = await asyncio.gather(
-        posts.insert(recorder, principal, post("1")),
-        posts.insert(recorder, Principal(principal.user_id, 999), post("of an ended session")),
-        posts.insert(recorder, principal, post("2")),
+        insert(recorder, principal, post("1")),
+        insert(recorder, Principal(principal.user_id, 999), post("of an ended session")),
+        insert(recorder, principal, post("2")),
         return_exceptions=True,
     )
 
@@ -291,9 +343,7 @@ async def test_a_write_whose_outcome_is_unknown_is_not_repeated(
             raise ConnectionResetError("the statement may have been applied")
 
     recorder.before = lose
-    results = await asyncio.gather(
-        *(posts.insert(recorder, principal, post()) for _ in range(3)), return_exceptions=True
-    )
+    results = await asyncio.gather(*(insert(recorder, principal, post()) for _ in range(3)), return_exceptions=True)
 
     assert [type(result) for result in results] == [ConnectionResetError] * 3
     assert await db.fetchval("select count(*) from posts") == 0
@@ -310,7 +360,7 @@ async def test_queued_writes_fail_with_the_batch_before_them_unless_it_only_lost
 
     recorder.before = fail_once
     results = await asyncio.gather(
-        *(posts.insert(recorder, principal, post()) for _ in range(MAX_BATCH_ROWS + 5)), return_exceptions=True
+        *(insert(recorder, principal, post()) for _ in range(MAX_BATCH_ROWS + 5)), return_exceptions=True
     )
 
     assert [type(result) for result in results[:MAX_BATCH_ROWS]] == [error] * MAX_BATCH_ROWS
@@ -321,12 +371,12 @@ async def test_queued_updates_share_a_statement(
     recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
     stranger = await principal_of(db, "stranger")
-    made = [await posts.insert(recorder, principal, post(str(n))) for n in range(6)]
+    made = [await insert(recorder, principal, post(str(n))) for n in range(6)]
 
     changed = await asyncio.gather(
-        *(posts.update(recorder, one.id, principal, PostUpdate(content=f"new {one.title}")) for one in made),
-        posts.update(recorder, made[0].id, stranger, PostUpdate(title="by a stranger")),
-        posts.update(recorder, 999, principal, PostUpdate(title="of no post")),
+        *(update(recorder, one.id, principal, PostUpdate(content=f"new {one.title}")) for one in made),
+        update(recorder, made[0].id, stranger, PostUpdate(title="by a stranger")),
+        update(recorder, 999, principal, PostUpdate(title="of no post")),
     )
 
     assert [(one.title, one.content) for one in changed[:6] if one] == [(str(n), f"new {n}") for n in range(6)]
@@ -335,11 +385,11 @@ async def test_queued_updates_share_a_statement(
 
 
 async def test_two_updates_of_one_row_never_share_a_statement(recorder: Recorder, principal: Principal) -> None:
-    made = await posts.insert(recorder, principal, post())
+    made = await insert(recorder, principal, post())
 
     changed = await asyncio.gather(
-        *(posts.update(recorder, made.id, principal, PostUpdate(title=str(number))) for number in range(5)),
-        posts.update(recorder, made.id, principal, PostUpdate(content="last")),
+        *(update(recorder, made.id, principal, PostUpdate(title=str(number))) for number in range(5)),
+        update(recorder, made.id, principal, PostUpdate(content="last")),
     )
 
     assert [one.title for one in changed if one] == ["0", "1", "2", "3", "4", "4"]
@@ -351,16 +401,14 @@ async def test_two_updates_of_one_row_never_share_a_statement(recorder: Recorder
 async def test_a_locked_row_does_not_block_updates_of_other_rows(
     recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
-    made = [await posts.insert(recorder, principal, post()) for _ in range(3)]
+    made = [await insert(recorder, principal, post()) for _ in range(3)]
     transaction = db.transaction()
     await transaction.start()
     await db.execute("select 1 from posts where id = $1 for update", made[1].id)
 
-    changes = [
-        asyncio.create_task(_await(posts.update(recorder, one.id, principal, PostUpdate(title="New")))) for one in made
-    ]
+    changes = [asyncio.create_task(update(recorder, one.id, principal, PostUpdate(title="New"))) for one in made]
     free = await asyncio.gather(changes[0], changes[2])
-    later = await posts.update(recorder, made[0].id, principal, PostUpdate(title="Newer"))
+    later = await update(recorder, made[0].id, principal, PostUpdate(title="Newer"))
 
     assert [one.title for one in free if one] == ["New", "New"]
     assert later
@@ -378,9 +426,9 @@ async def _await(work: Awaitable[Any]) -> Any:
 async def test_cancelling_one_writer_does_not_affect_the_others(
     recorder: Recorder, db: asyncpg.Connection, principal: Principal
 ) -> None:
-    first = asyncio.create_task(posts.insert(recorder, principal, post("first")))
+    first = asyncio.create_task(insert(recorder, principal, post("first")))
     await asyncio.sleep(0)
-    writers = [asyncio.create_task(posts.insert(recorder, principal, post(str(number)))) for number in range(3)]
+    writers = [asyncio.create_task(insert(recorder, principal, post(str(number)))) for number in range(3)]
     await asyncio.sleep(0)
     writers[1].cancel()
 
@@ -389,7 +437,7 @@ async def test_cancelling_one_writer_does_not_affect_the_others(
     assert isinstance(results[2], asyncio.CancelledError)
     titles = {row["title"] for row in await db.fetch("select title from posts")}
     assert titles == {"first", "0", "2"}
-    assert (await posts.insert(recorder, principal, post("after"))).title == "after"
+    assert (await insert(recorder, principal, post("after"))).title == "after"
 
 
 async def test_waiting_callers_get_connections_in_the_order_of_their_requests(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Expired sessions, failed logins and known addresses are deleted, and nothing else is."""
+"""Expired sessions, failed logins, known addresses and idempotency keys are deleted, and nothing else is."""
 
 import asyncio
 from datetime import timedelta
@@ -19,7 +19,8 @@ COUNTS = """
 select
     (select count(*) from sessions) as sessions,
     (select count(*) from login_failures) as failures,
-    (select count(*) from known_addresses) as addresses
+    (select count(*) from known_addresses) as addresses,
+    (select count(*) from idempotency_keys) as keys
 """
 
 
@@ -42,6 +43,12 @@ async def expire(db: asyncpg.Connection, user_id: int, rows: int) -> None:
         user_id,
         rows,
     )
+    await db.execute(
+        "insert into idempotency_keys (user_id, key, digest, created_at) "
+        "select $1, n::text, '', now() - interval '24 hours' from generate_series(1, $2) as n",
+        user_id,
+        rows,
+    )
 
 
 async def test_what_has_expired_is_deleted_in_bounded_batches(
@@ -49,6 +56,7 @@ async def test_what_has_expired_is_deleted_in_bounded_batches(
 ) -> None:
     await client.post("/auth/token", data={"username": "nobody", "password": "x"})
     await db.execute("insert into login_failures values ('new', array[now()], now() - interval '59 minutes')")
+    await db.execute("insert into idempotency_keys values ($1, 'new', '', now() - interval '1439 minutes')", alice.id)
     before = tuple(await db.fetchrow(COUNTS) or ())
     rows = 2 * BATCH_ROWS + 7
     await expire(db, alice.id, rows)
@@ -57,8 +65,8 @@ async def test_what_has_expired_is_deleted_in_bounded_batches(
     async with recorder.lifespan():
         await Cleanup(recorder, RULES).run()
 
-    assert tuple(await db.fetchrow(COUNTS) or ()) == before == (1, 1, 1)
-    assert len(recorder.sent) == 3 * 3
+    assert tuple(await db.fetchrow(COUNTS) or ()) == before == (1, 1, 1, 1)
+    assert len(recorder.sent) == 4 * 3
     assert (await client.get("/users/me", headers=alice.headers)).status_code == 200
 
 
@@ -71,7 +79,7 @@ async def test_processes_that_clean_up_together_do_not_wait_for_each_other(
         await asyncio.gather(*(Cleanup(one, RULES).run() for one in databases))
         await Cleanup(databases[0], RULES).run()  # rows that were locked at the end of all others
 
-    assert tuple(await db.fetchrow(COUNTS) or ()) == (1, 0, 1)
+    assert tuple(await db.fetchrow(COUNTS) or ()) == (1, 0, 1, 0)
 
 
 async def test_a_row_that_is_locked_does_not_stop_the_cleanup(
@@ -94,7 +102,7 @@ async def test_the_service_cleans_up_by_itself_and_survives_a_database_that_is_a
     async with asyncio.timeout(20), database.lifespan(), Cleanup(database, RULES).lifespan():
         for _ in range(2):
             await expire(db, alice.id, 5)
-            while tuple(await db.fetchrow(COUNTS) or ()) != (1, 0, 1):
+            while tuple(await db.fetchrow(COUNTS) or ()) != (1, 0, 1, 0):
                 await asyncio.sleep(0.01)
             await db.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity "

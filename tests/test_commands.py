@@ -367,3 +367,43 @@ async def test_just_up_uses_database_url(
     assert count == 1
     assert "Database  DATABASE_URL" in text
     assert not (tmp_path / "data").exists()
+
+
+async def test_the_search_index_is_rebuilt_in_another_language(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
+) -> None:
+    german = {"DATABASE_URL": database_url, "SEARCH_LANGUAGE": "german"}
+    process = await start("service", **german)
+    await read_until(
+        process, "SEARCH_LANGUAGE is german, but the index of the posts is in simple", "Application startup complete"
+    )
+    await wait_until_serving(process_client)
+    alice = await Person.register(process_client, "alice")
+    post = await alice.publish("Zwei Häuser")
+    assert (await process_client.get("/posts?q=haus")).json() == []
+
+    rebuilding = await start("service", "reindex-search", **german)
+    assert "the index of the posts is in german" in await read_output(rebuilding)
+
+    # The process that serves uses the new language, without a restart.
+    assert (await process_client.get("/posts?q=haus")).json() == [post]
+    assert rebuilding.returncode == 0
+
+
+@pytest.mark.parametrize("command", [[], ["reindex-search"]], ids=["serve", "reindex-search"])
+async def test_an_unknown_search_language_is_refused(start: Start, database_url: str, command: list[str]) -> None:
+    process = await start("service", *command, DATABASE_URL=database_url, SEARCH_LANGUAGE="klingon")
+
+    text = await read_output(process)
+
+    assert process.returncode == 1
+    assert 'SEARCH_LANGUAGE: text search configuration "klingon" does not exist' in text
+
+
+async def test_a_search_index_is_not_rebuilt_before_the_schema_is_applied(start: Start, empty_database: str) -> None:
+    process = await start("service", "reindex-search", DATABASE_URL=empty_database)
+
+    text = await read_output(process)
+
+    assert process.returncode == 1
+    assert "the database has no search yet: run `python -m service migrate` first" in text

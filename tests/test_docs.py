@@ -10,6 +10,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from service.app import create_app
+from service.security import positions
 from service.settings import Settings
 from tests.people import Json
 
@@ -19,11 +20,11 @@ EXPECTED = {
     "POST /auth/revoke": {"200", "400", "413", "415", "422", "503"},
     "GET /users/me": {"200", "401", "503"},
     "GET /users/{user_id}": {"200", "404", "503"},
-    "POST /posts": {"201", "400", "401", "413", "415", "422", "503"},
-    "GET /posts": {"200", "422", "503"},
-    "GET /posts/{post_id}": {"200", "404", "503"},
-    "PATCH /posts/{post_id}": {"200", "400", "401", "403", "404", "413", "415", "422", "503"},
-    "DELETE /posts/{post_id}": {"204", "401", "403", "404", "503"},
+    "POST /posts": {"201", "400", "401", "409", "413", "415", "422", "503"},
+    "GET /posts": {"200", "304", "400", "412", "422", "503"},
+    "GET /posts/{post_id}": {"200", "304", "400", "404", "412", "503"},
+    "PATCH /posts/{post_id}": {"200", "400", "401", "403", "404", "412", "413", "415", "422", "503"},
+    "DELETE /posts/{post_id}": {"204", "400", "401", "403", "404", "412", "503"},
     "GET /users/me/sessions": {"200", "401", "503"},
     "DELETE /users/me/sessions": {"204", "401", "503"},
     "DELETE /users/me/sessions/{session_id}": {"204", "401", "404", "503"},
@@ -131,8 +132,12 @@ async def test_headers_and_bounds_conform_to_openapi(document: Json) -> None:
             assert all("schema" in header or "$ref" in header for header in response["headers"].values())
             assert response["headers"]["X-Request-ID"] == {"$ref": "#/components/headers/X-Request-ID"}
     assert all("schema" in header for header in document["components"]["headers"].values())
-    _, after, user_id = operations(document)["GET /posts"]["parameters"]
-    assert after["schema"]["maximum"] == user_id["schema"]["maximum"] == 2**63 - 1
+    _, after, user_id, *_ = operations(document)["GET /posts"]["parameters"]
+    number, position = after["schema"]["oneOf"]
+    assert number["maximum"] == user_id["schema"]["maximum"] == 2**63 - 1
+    assert (number["type"], number["minimum"], number["format"]) == ("integer", 0, "int64")
+    assert re.fullmatch(position["pattern"], "A" * positions.LENGTH)
+    assert "not for following new posts" in after["description"]
     refused = document["components"]["schemas"]["UserCreate"]["properties"]["email"]["not"]["pattern"]
     assert [address for address in ("a@b.test", "a@b.example") if re.search(refused, address)] == ["a@b.test"]
 
@@ -157,12 +162,23 @@ async def test_limits_examples_and_headers_are_documented(document: Json) -> Non
     for name in ("UserCreate", "PostCreate", "PostUpdate", "User", "Post"):
         assert all("examples" in field for field in schemas[name]["properties"].values())
     described = operations(document)
-    limit, after, user_id = described["GET /posts"]["parameters"]
+    limit, after, user_id, sort, q, *of_list = described["GET /posts"]["parameters"]
+    assert sort["schema"] == {"type": "string", "enum": ["id", "-id"], "default": "id"}
+    assert (q["schema"]["minLength"], q["schema"]["maxLength"]) == (1, 200)
     assert (limit["schema"]["minimum"], limit["schema"]["maximum"], limit["schema"]["default"]) == (1, 100, 50)
     assert (after["name"], user_id["name"]) == ("after", "user_id")
     assert "Link" in described["GET /posts"]["responses"]["200"]["headers"]
     assert "Location" in described["POST /posts"]["responses"]["201"]["headers"]
-    [post_id] = described["GET /posts/{post_id}"]["parameters"]
+    post_id, *conditions = described["GET /posts/{post_id}"]["parameters"]
+    assert [header["name"] for header in conditions] == ["If-Match", "If-None-Match"]
+    for name in ("PATCH /posts/{post_id}", "DELETE /posts/{post_id}"):
+        assert described[name]["parameters"][1:] == conditions
+    assert of_list == conditions
+    assert [header["name"] for header in described["POST /posts"]["parameters"]] == ["Idempotency-Key"]
+    assert "Idempotency-Replayed" in described["POST /posts"]["responses"]["201"]["headers"]
+    for name, status in [("GET", "200"), ("GET", "304"), ("PATCH", "200")]:
+        assert "ETag" in described[f"{name} /posts/{{post_id}}"]["responses"][status]["headers"]
+    assert "content" not in described["GET /posts/{post_id}"]["responses"]["304"]
     assert (post_id["schema"]["type"], post_id["schema"]["minimum"], post_id["example"]) == ("integer", 1, 1)
     for name in ("POST /auth/register", "POST /auth/token", "GET /users/me", "GET /health/live"):
         [success] = [answer for status, answer in described[name]["responses"].items() if status < "400"]
@@ -203,10 +219,10 @@ async def test_operations_come_in_the_order_of_a_session(document: Json) -> None
 
 async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -> None:
     named = {
-        name: [fault["pointer"] for fault in example["value"]["errors"]]
+        name + ", key" * code.startswith("key_"): [fault["pointer"] for fault in example["value"]["errors"]]
         for name, operation in operations(document).items()
         if "422" in operation["responses"]
-        for example in operation["responses"]["422"]["content"]["application/problem+json"]["examples"].values()
+        for code, example in operation["responses"]["422"]["content"]["application/problem+json"]["examples"].items()
     }
 
     assert named == {
@@ -217,7 +233,8 @@ async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -
         "POST /users/me/password": ["/new_password"],
         "POST /users/me/deletion": ["/current_password"],
         "POST /posts": ["/title", "/content"],
-        "GET /posts": ["/limit", "/after", "/user_id"],
+        "POST /posts, key": [""],
+        "GET /posts": ["/limit", "/user_id", "/sort", "/after"],
         "PATCH /posts/{post_id}": ["/title", "/content"],
     }
 

@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.database.database import Database
 from service.errors import DatabaseUnavailable
-from service.queries.posts import SELECT_PAGE_OF_USER
+from service.queries.pages import SELECT_PAGE_OF_USER
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person
@@ -36,7 +36,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     async def record(db: Database, statement: str, *arguments: Any) -> Any:
         if statement == SELECT_PAGE_OF_USER:
-            read.append(arguments[1])
+            read.extend(arguments[1])
         return await run(db, statement, *arguments)
 
     monkeypatch.setattr(Database, "run", record)
@@ -68,7 +68,7 @@ async def test_clients_that_do_not_read_their_export_hold_no_connection(
                 await asyncio.sleep(0.5)
         read = await asyncio.gather(*(client.get(f"/posts?after={number}") for number in range(10)))
 
-        assert 10 <= len(pages) < 10 * 40
+        assert 0 < len(pages) < 10 * 40  # fewer than 10 if the exports of the same pages have shared statements
         assert {response.status_code for response in read} == {200}
         [first, *others] = exports
         for _, writer in others:
@@ -119,7 +119,7 @@ async def test_an_export_that_the_database_interrupts_is_not_complete(
     run = Database.run
 
     async def fail(database: Database, statement: str, *arguments: Any) -> Any:
-        if statement == SELECT_PAGE_OF_USER and arguments[1]:
+        if statement == SELECT_PAGE_OF_USER and any(arguments[1]):  # not the first page
             raise DatabaseUnavailable
         return await run(database, statement, *arguments)
 

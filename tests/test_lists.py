@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from service.database.connecting import SESSION_SETTINGS
-from service.queries import posts, users
+from service.queries import matches, pages, search, users
 from tests.people import Json, Person, assert_problem, next_page, pointers
 from tests.plans import scans
 from tests.tables import INSERT_POSTS, INSERT_USERS, fill
@@ -115,6 +115,18 @@ async def test_a_profile_contains_the_first_page_and_links_to_the_next(
         ("user_id=0", ["/user_id"]),
         ("user_id=99999999999999999999", ["/user_id"]),
         ("limit=x&after=x&user_id=x", ["/limit", "/after", "/user_id"]),
+        ("limit=x&after=,&user_id=x&sort=x&q=", ["/limit", "/after", "/user_id", "/sort", "/q"]),
+        ("sort=", ["/sort"]),
+        ("sort=ID", ["/sort"]),
+        ("q=", ["/q"]),
+        (f"q={'a' * 201}", ["/q"]),
+        ("q=%00", ["/q"]),
+        ("q=a&sort=id", ["/sort"]),
+        ("q=a&sort=nonsense&limit=0", ["/sort", "/limit"]),
+        ("q=a&after=5&sort=-id&limit=101", ["/after", "/sort", "/limit"]),
+        (f"q=a&limit=0&after={'A' * 87}", ["/after", "/limit"]),
+        (f"after={'A' * 87}", ["/after"]),
+        ("after=-5&sort=-id", ["/after"]),
     ],
 )
 async def test_an_invalid_query_is_refused_with_all_invalid_parameters(
@@ -134,14 +146,55 @@ async def test_unknown_parameters_are_ignored(client: httpx.AsyncClient, alice: 
     assert response.json() == [post]
 
 
+async def test_the_last_of_a_repeated_parameter_counts(client: httpx.AsyncClient, alice: Person) -> None:
+    posts = [await alice.publish("apple"), await alice.publish("pear")]
+
+    response = await client.get("/posts?sort=x&sort=-id&limit=0&limit=1&after=x&after=9")
+    searched = await client.get("/posts?q=&q=pear&q=apple")
+
+    assert response.json() == [posts[1]]
+    assert searched.json() == [posts[0]]
+
+
+async def test_posts_are_listed_newest_first(client: httpx.AsyncClient, alice: Person, mallory: Person) -> None:
+    posts = [await alice.publish("1"), await mallory.publish("2"), await alice.publish("3"), await alice.publish("4")]
+
+    response = await client.get("/posts?sort=-id&limit=3")
+
+    assert response.json() == posts[:0:-1]
+    assert response.headers["link"] == f'<posts?limit=3&after={posts[1]["id"]}&sort=-id>; rel="next"'
+    assert (await client.get(next_page(response) or "")).json() == posts[:1]
+    hers = await follow(client, f"/posts?sort=-id&limit=2&user_id={alice.id}")
+    assert hers == [[posts[3], posts[2]], [posts[0]]]
+    assert (await client.get("/posts?sort=-id&after=0")).json() == []
+
+
 @pytest.mark.parametrize(
     ("statement", "indexes"),
     [
-        (posts.SELECT_PAGE, {"posts_id_pkey"}),
-        (posts.SELECT_PAGE_OF_USER, {"posts_user_id_id_idx"}),
+        (pages.SELECT_PAGE, {"posts_id_pkey"}),
+        (pages.SELECT_PAGE_NEWEST_FIRST, {"posts_id_pkey"}),
+        (pages.SELECT_PAGE_OF_USER, {"posts_user_id_id_idx"}),
+        (pages.SELECT_PAGE_OF_USER_NEWEST_FIRST, {"posts_user_id_id_idx"}),
         (users.SELECT_PROFILE, {"users_id_pkey", "posts_user_id_id_idx"}),
+        (matches.SEARCH_INDEX, {"posts_search_idx", "posts_id_pkey"}),
+        (matches.SCAN, {"posts_id_pkey"}),
+        (matches.SCAN_OF_USER, {"posts_user_id_id_idx", "posts_id_pkey"}),
+        (search.SELECT_SAMPLE, {"posts_id_pkey"}),
+        (search.SELECT_END_OF_SCAN, {"posts_user_id_id_idx"}),
     ],
-    ids=["page", "page of a user", "profile"],
+    ids=[
+        "by id",
+        "newest first",
+        "of a user by id",
+        "of a user newest first",
+        "profile",
+        "search in the index",
+        "scan",
+        "scan of a user",
+        "sample",
+        "end of a scan",
+    ],
 )
 async def test_every_list_is_read_from_its_index(database_url: str, statement: str, indexes: set[str]) -> None:
     connection = await asyncpg.connect(database_url, server_settings=SESSION_SETTINGS)
@@ -153,4 +206,5 @@ async def test_every_list_is_read_from_its_index(database_url: str, statement: s
 
     await connection.close()
     assert {scan.name for scan in found if scan.condition} == indexes
-    assert [scan for scan in found if "Index" not in scan.type] == []
+    # The rows that a bitmap of an index names.
+    assert [scan for scan in found if "Index" not in scan.type and scan.type != "Bitmap Heap Scan"] == []

@@ -134,10 +134,10 @@ async def test_the_statement_itself_does_not_change_a_post_of_another_user(
     session_id = await db.fetchval("select id from sessions where user_id = $1", mallory.id)
 
     if write.method == "PATCH":
-        changed = await db.fetch(posts.UPDATE, post["id"], session_id, "Changed", None)
-        changed += await db.fetch(posts.UPDATE_MANY, [post["id"]], [session_id], ["Changed"], [None])
+        changed = await db.fetch(posts.UPDATE, post["id"], session_id, "Changed", None, None, None)
+        changed += await db.fetch(posts.UPDATE_MANY, [post["id"]], [session_id], ["Changed"], [None], [None], [None])
     else:
-        changed = await db.fetch(posts.DELETE, post["id"], session_id)
+        changed = await db.fetch(posts.DELETE, post["id"], session_id, None, None)
 
     assert changed == []
     assert await all_posts(db) == before

@@ -14,8 +14,8 @@ async def authorize(page: Page, username: str, password: str) -> Locator:
     """Log in with the dialog, and leave it open."""
     await page.get_by_role("button", name="Authorize").first.click()
     await expect(page.locator(".auth-container")).to_be_visible()
-    if await page.get_by_role("button", name="Logout").is_visible():  # of the last login
-        await page.get_by_role("button", name="Logout").click()
+    if await page.get_by_role("button", name="Remove authorization").is_visible():  # of the last login
+        await page.get_by_role("button", name="Remove authorization").click()
     await page.get_by_label("username:").fill(username)
     await page.get_by_label("password:").fill(password)
     await page.get_by_role("button", name="Apply given OAuth2 credentials").click()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Awaitable, Callable
@@ -14,14 +15,27 @@ from tests.people import Person
 
 SECONDS = 300
 
+# A valid If-Match need not match: the default has no 412.
+CONFIGURATION = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 429, "5xx"]
+"""
+
 
 @pytest.fixture
-def run_schemathesis(tmp_path: Path) -> Callable[..., Awaitable[str]]:
+def run_schemathesis(tmp_path: Path, repository: Path) -> Callable[..., Awaitable[str]]:
     """Runs schemathesis with command-line arguments, and returns its output."""
 
     async def run(*arguments: str) -> str:
+        (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
         process = await asyncio.create_subprocess_exec(
-            Path(sys.executable).with_name("schemathesis"), "run", *arguments, cwd=tmp_path, stdout=PIPE, stderr=STDOUT
+            Path(sys.executable).with_name("schemathesis"),
+            "run",
+            *arguments,
+            cwd=tmp_path,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks", "PYTHONPATH": str(repository)},
+            stdout=PIPE,
+            stderr=STDOUT,
         )
         try:
             async with asyncio.timeout(SECONDS):

@@ -339,6 +339,7 @@ EVERY_PRIVATE_ROUTE: list[tuple[str, str, Any]] = [
     ("GET", "/users/me/export", None),
     ("GET", "/users/me/sessions", None),
     ("DELETE", "/users/me/sessions", None),
+    ("DELETE", "/users/me/sessions/{session}", None),
     ("DELETE", "/users/me/sessions/1", None),
     ("DELETE", "/users/me/sessions/abc", None),
     ("POST", "/posts", NEW_POST),
@@ -395,7 +396,8 @@ async def test_an_ended_session_has_no_access_to_any_route(
     before = [tuple(row) for row in await db.fetch("select * from posts order by id")]
     sessions_before = await db.fetchval("select count(*) from sessions")
 
-    url = path.format(mine=mine["id"], theirs=theirs["id"])
+    other = await db.fetchval("select max(id) from sessions where user_id = $1 and expires_at > now()", alice.id)
+    url = path.format(mine=mine["id"], theirs=theirs["id"], session=other)
     response = await client.request(method, url, json=body, headers=tokens.headers)
 
     assert_problem(response, 401, "invalid_token", "Could not validate credentials")

@@ -1,5 +1,6 @@
 """Every statement is prepared on the real schema, and its columns are compared with the fields of its struct."""
 
+import math
 import re
 from datetime import timedelta
 from types import NoneType, UnionType
@@ -11,16 +12,16 @@ import pytest
 
 from service.database import schema
 from service.database.connecting import SESSION_SETTINGS
-from service.queries import auth, expired, posts, sessions, users
+from service.queries import auth, expired, idempotency_keys, matches, pages, posts, search, sessions, users
 from service.structs.auth import Credentials, FailureCount
 from service.structs.fields import Timestamp
-from service.structs.posts import Post
+from service.structs.posts import Post, StoredPost
 from service.structs.sessions import Principal, RefreshTokenContent, Session
 from service.structs.users import KnownAddress, User, UserProfile
 from tests.statements import Statement, all_statements, statements
 from tests.tables import principal_of
 
-PYTHON_TYPES = {"int4": int, "int8": int, "text": str, "bool": bool, "bytea": bytes}
+PYTHON_TYPES = {"int4": int, "int8": int, "text": str, "bool": bool, "bytea": bytes, "float4": float}
 
 # The struct that each statement's rows are converted to: its fields are the columns, in the same order.
 STRUCTS: dict[str, type[msgspec.Struct] | None] = {
@@ -29,18 +30,29 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.auth.SELECT_LOGIN": None,  # the fields of two structs: see below
     "queries.auth.SELECT_WAIT": None,
     "queries.auth.UPDATE_HASH": None,
+    "queries.expired.DELETE_IDEMPOTENCY_KEYS": None,
     "queries.expired.DELETE_KNOWN_ADDRESSES": None,
     "queries.expired.DELETE_LOGIN_FAILURES": None,
     "queries.expired.DELETE_SESSIONS": None,
+    "queries.idempotency_keys.INSERT": None,
+    "queries.idempotency_keys.SELECT": None,
+    "queries.idempotency_keys.UPDATE": None,
+    "queries.matches.SCAN": None,  # the fields of Post, and the position: see below
+    "queries.matches.SCAN_OF_USER": None,
+    "queries.matches.SEARCH_INDEX": None,
+    "queries.pages.SELECT_PAGE": None,  # the key, and the fields of StoredPost: see below
+    "queries.pages.SELECT_PAGE_NEWEST_FIRST": None,  # the same
+    "queries.pages.SELECT_PAGE_OF_USER": None,  # the same
+    "queries.pages.SELECT_PAGE_OF_USER_NEWEST_FIRST": None,  # the same
     "queries.posts.DELETE": None,
-    "queries.posts.INSERT": Post,
-    "queries.posts.INSERT_MANY": Post,
-    "queries.posts.SELECT": Post,
+    "queries.posts.INSERT": StoredPost,
+    "queries.posts.INSERT_MANY": StoredPost,
+    "queries.posts.SELECT": StoredPost,
     "queries.posts.SELECT_OWNER": None,
-    "queries.posts.SELECT_PAGE": Post,
-    "queries.posts.SELECT_PAGE_OF_USER": Post,
-    "queries.posts.UPDATE": Post,
-    "queries.posts.UPDATE_MANY": Post,
+    "queries.posts.UPDATE": StoredPost,
+    "queries.posts.UPDATE_MANY": StoredPost,
+    "queries.search.SELECT_END_OF_SCAN": None,
+    "queries.search.SELECT_SAMPLE": None,
     "queries.sessions.DELETE": None,
     "queries.sessions.DELETE_ANY": None,
     "queries.sessions.DELETE_OF_USER": None,
@@ -71,6 +83,8 @@ def python_type(annotation: Any) -> Any:
 
 
 def columns_of(struct: type[msgspec.Struct]) -> list[tuple[str, Any]]:
+    if struct is StoredPost:  # the post's own fields, and its version
+        return [*columns_of(Post), ("version", int)]
     return [(field.name, python_type(field.type)) for field in msgspec.structs.fields(struct)]
 
 
@@ -104,8 +118,30 @@ async def test_the_rows_of_a_profile_fit_a_user_and_posts(db: asyncpg.Connection
     assert columns_of(UserProfile)[:3] == columns_of(User)
 
 
+@pytest.mark.parametrize(
+    ("statement", "keys"),
+    [
+        (pages.SELECT_PAGE, ["bound"]),
+        (pages.SELECT_PAGE_NEWEST_FIRST, ["bound"]),
+        (pages.SELECT_PAGE_OF_USER, ["wanted_user_id", "bound"]),
+        (pages.SELECT_PAGE_OF_USER_NEWEST_FIRST, ["wanted_user_id", "bound"]),
+    ],
+)
+async def test_the_row_of_a_page_is_the_key_and_a_stored_post(
+    db: asyncpg.Connection, statement: str, keys: list[str]
+) -> None:
+    assert await prepared_columns(db, statement) == [*((key, int) for key in keys), *columns_of(StoredPost)]
+
+
 async def test_the_row_of_an_own_account_is_the_key_and_a_user(db: asyncpg.Connection) -> None:
     assert await prepared_columns(db, users.SELECT_OWN) == [("session_id", int), *columns_of(User)]
+
+
+@pytest.mark.parametrize("statement", [matches.SEARCH_INDEX, matches.SCAN, matches.SCAN_OF_USER])
+async def test_the_row_of_a_search_is_a_post_and_its_position(db: asyncpg.Connection, statement: str) -> None:
+    columns = await prepared_columns(db, statement)
+
+    assert columns == [*columns_of(StoredPost), ("rank", float), ("newest_id", int), ("oldest_id", int)]
 
 
 async def test_the_row_of_a_login_is_what_two_structs_need(db: asyncpg.Connection) -> None:
@@ -133,7 +169,8 @@ def test_a_statement_follows_the_house_style(statement: Statement) -> None:
     assert "*" not in statement.text
     assert not re.search(r"\b[A-Z]{2,}\b", re.sub(r"'[^']*'", "", statement.text))
     if "\nlimit" in statement.text or " limit" in statement.text:
-        assert re.search(r"order by (\w+, )*[\w.]*(id|subject|address)\n *limit", statement.text)
+        total_order = r"order by ([\w.]+( desc)?, )*[\w.]*(id|subject|address|key)( \+ 0)?( desc)?\n *(offset|limit)"
+        assert re.search(total_order, statement.text)
 
 
 @pytest.mark.parametrize("statement", [posts.UPDATE, posts.DELETE])
@@ -177,20 +214,33 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(users.UPDATE_CREDENTIALS, user_id, "other", session_id, "hash")
     await db.fetch(posts.SELECT, [post_id])
     await db.fetch(posts.SELECT_OWNER, [post_id], [session_id])
-    await db.fetch(posts.SELECT_PAGE, 0, 51)
-    await db.fetch(posts.SELECT_PAGE_OF_USER, user_id, 0, 51)
+    for page, of_user in (
+        (pages.SELECT_PAGE, []),
+        (pages.SELECT_PAGE_NEWEST_FIRST, []),
+        (pages.SELECT_PAGE_OF_USER, [[user_id]]),
+        (pages.SELECT_PAGE_OF_USER_NEWEST_FIRST, [[user_id]]),
+    ):
+        await db.fetch(page, *of_user, [0], 51)
+    for found, user in ((matches.SCAN, []), (matches.SCAN_OF_USER, [user_id]), (matches.SEARCH_INDEX, [None])):
+        await db.fetch(found, "word", 0, 9, 1001, math.inf, 9, 51, *user)
+    await db.fetch(search.SELECT_SAMPLE, "word", 9)
+    await db.fetch(search.SELECT_END_OF_SCAN, user_id, 9, 100)
     await db.fetch(posts.INSERT_MANY, ["1", "2"], ["C", "C"], [session_id, session_id])
-    await db.fetch(posts.UPDATE_MANY, [post_id], [session_id], ["New"], [None])
-    await db.fetch(posts.UPDATE, post_id, session_id, "New", None)
-    await db.fetch(posts.DELETE, post_id, session_id)
+    await db.fetch(posts.UPDATE_MANY, [post_id], [session_id], ["New"], [None], [None], ["{7}"])
+    await db.fetch(posts.UPDATE, post_id, session_id, "New", None, "{2}", None)
+    await db.fetch(posts.DELETE, post_id, session_id, None, None)
+    await db.fetch(idempotency_keys.INSERT, session_id, "key", b"digest")
+    await db.fetch(idempotency_keys.UPDATE, user_id, "key", post_id, "tag", b"{}")
+    await db.fetch(idempotency_keys.SELECT, [session_id], ["key"])
     await db.fetch(users.DELETE_OTHER_SESSIONS, user_id, session_id)
     await db.fetch(sessions.DELETE_SURPLUS, user_id, 1)
     await db.fetch(sessions.DELETE, session_id, session_id)
     await db.fetch(sessions.DELETE_ANY, session_id)
     await db.fetch(sessions.DELETE_OF_USER, session_id)
-    await db.fetch(expired.DELETE_SESSIONS, 10)
-    await db.fetch(expired.DELETE_LOGIN_FAILURES, 10, day)
-    await db.fetch(expired.DELETE_KNOWN_ADDRESSES, 10, day)
+    for deletion in (expired.DELETE_LOGIN_FAILURES, expired.DELETE_KNOWN_ADDRESSES):
+        await db.fetch(deletion, 10, day)
+    for deletion in (expired.DELETE_SESSIONS, expired.DELETE_IDEMPOTENCY_KEYS):
+        await db.fetch(deletion, 10)
     await db.fetch(users.DELETE, user_id, "hash", session_id)
 
     assert await state() == before

@@ -13,7 +13,7 @@ from service.http.headers import NO_STORE
 from service.http.requests import Request
 from service.http.responses import JSON
 from service.http.routes import get, patch, post
-from service.queries import posts, sessions, users
+from service.queries import pages, sessions, users
 from service.security import events
 from service.security.guards import requires_session
 from service.structs.users import AccountDeletion, AccountUpdate, PasswordChange, User
@@ -87,13 +87,14 @@ class AccountController(Controller):
         # No connection is held while the client reads, and only one page is in memory.
         async def pieces() -> AsyncIterator[bytes]:
             yield msgspec.json.encode(parts)[:-1] + b',"posts":['
-            after, more, separator = 0, request.method == "GET", b""  # the body of HEAD is not sent
-            while more:
-                page = await posts.select_page_of_user(request.db, principal.user_id, after, PAGE)
+            after = 0 if request.method == "GET" else None  # the body of HEAD is not sent
+            separator = b""
+            while after is not None:
+                page = await pages.select_page(request.db, PAGE, after, principal.user_id)
                 if page.posts:
                     yield separator + msgspec.json.encode(page.posts)[1:-1]
-                    after, separator = page.posts[-1].id, b","
-                more = page.more
+                    separator = b","
+                after = page.after
             yield b"]}"
 
         disposition = {"Content-Disposition": 'attachment; filename="export.json"'}

@@ -35,5 +35,5 @@ class UserController(Controller):
         if (found := await users.select_profile(request.db, user_id, PROFILE_POSTS)) is None:
             raise UserNotFound
         profile, more = found
-        link = next_page(request.scope, profile.posts, more=more, limit=PROFILE_POSTS, user_id=profile.id)
+        link = next_page(request.scope, profile.posts[-1].id if more else None, limit=PROFILE_POSTS, user_id=user_id)
         return JSONResponse(profile, headers=link)

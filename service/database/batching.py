@@ -68,13 +68,17 @@ class BatchLoader(Generic[K, V]):
     """Collects reads by key during one iteration of the event loop, and sends them as one batch.
 
     While two batches are in flight, the next one keeps collecting: a larger batch costs less per key. It waits for a
-    bounded time only, because a statement that is blocked need not block the next one.
+    bounded time only, because a statement that is blocked need not block the next one. A batch of ``max_keys`` is sent
+    at once.
     """
 
-    def __init__(self, send: Callable[[dict[K, list["Future[V]"]]], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, send: Callable[[dict[K, list["Future[V]"]]], Coroutine[Any, Any, None]], max_keys: int | None = None
+    ) -> None:
         """``send`` settles the futures of a batch and handles its own errors. Requires a running event loop."""
         self._loop = asyncio.get_running_loop()  # kept, because looking it up is a system call each time
         self._send = send
+        self._max_keys = max_keys
         self._in_flight = 0
         self._batch: dict[K, list[Future[V]]] = {}
         self._requests: dict[Future[V], Requests] = {}  # that wait for each future of the batch
@@ -93,7 +97,14 @@ class BatchLoader(Generic[K, V]):
             futures.append(future)
         else:
             self._batch[key] = [future]
+            if len(self._batch) == self._max_keys:
+                self._dispatch_now()
         return future
+
+    def _dispatch_now(self) -> None:
+        if self._batch and self._dispatch_handle:
+            self._dispatch_handle.cancel()
+            self._dispatch()
 
     def _dispatch(self) -> None:
         batch, self._batch = self._batch, {}
@@ -105,9 +116,7 @@ class BatchLoader(Generic[K, V]):
         current_requests.set(requests)
         await self._send(batch)
         self._in_flight -= 1
-        if self._batch and self._dispatch_handle:
-            self._dispatch_handle.cancel()
-            self._dispatch()
+        self._dispatch_now()
 
 
 class WriteBatcher(Generic[V]):

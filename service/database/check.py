@@ -4,7 +4,7 @@ import logging
 
 from asyncpg import Connection
 
-from service.database import pooler, schema
+from service.database import pooler, schema, search_language
 from service.database.address import parse
 from service.database.connecting import connect
 from service.database.faults import DatabaseFault, explained
@@ -34,6 +34,13 @@ async def check(settings: Settings) -> str:
             await connection.close(timeout=timeout)
         await pooler.check(url, timeout)
         await schema.verify(url, timeout=timeout)
+        if other := await search_language.find_other(url, settings.search_language, timeout):
+            logger.warning(
+                "SEARCH_LANGUAGE is %s, but the index of the posts is in %s, which is used: "
+                "`python -m service reindex-search` rebuilds it",
+                settings.search_language,
+                other,
+            )
     return read_only
 
 

@@ -14,6 +14,7 @@ from service.database.batching import BatchLoader, Row, WriteBatcher, reject, re
 from service.database.pool import ConnectionPool, Usage
 from service.database.pooled_connection import PooledConnection
 from service.database.pooler import SHARED_SESSION_ERRORS
+from service.database.single_flight import SingleFlight
 from service.database.statement_errors import ROW_ERRORS, UNAVAILABLE
 from service.database.transaction import Transaction
 from service.errors import DatabaseUnavailable
@@ -26,7 +27,7 @@ V = TypeVar("V")
 P = ParamSpec("P")
 
 Rows = list[asyncpg.Record]
-Key = int | tuple[int, ...]
+Key = int | tuple[int | str, ...]
 Call = tuple[Callable[..., Awaitable[Any]], Row]
 
 
@@ -50,6 +51,7 @@ class Database:
         self._loaders: dict[tuple[str, Row], BatchLoader[Any, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
+        self.single_flight = SingleFlight(timeout)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -136,8 +138,10 @@ class Database:
         else:
             self._pool.release_after(failure, pooled)
 
-    def fetch_by_key(self, statement: str, build: Callable[..., V], key: Key, *arguments: Any) -> "Future[V]":
-        """Read the rows of one key, together with the other keys that are requested now.
+    def fetch_by_key(
+        self, statement: str, build: Callable[..., V], key: Key, *arguments: Any, max_keys: int | None = None
+    ) -> "Future[V]":
+        """Read the rows of one key, together with up to ``max_keys`` - 1 other keys that are requested now.
 
         The statement takes an array of keys as its first parameter and returns the key as its first column. A key of
         several values has an array and a column for each. ``build`` gets the rows of one key, in their order and
@@ -146,7 +150,7 @@ class Database:
         """
         kind = (statement, arguments)
         if (loader := self._loaders.get(kind)) is None:
-            loader = self._loaders[kind] = BatchLoader(partial(self._fetch_keys, statement, build, arguments))
+            loader = self._loaders[kind] = BatchLoader(partial(self._fetch_keys, statement, build, arguments), max_keys)
         return loader.load(key)
 
     async def _fetch_keys(

@@ -5,8 +5,8 @@ from typing import Final
 from asyncpg import Connection
 
 # With the rights to select, insert, update and delete. The table schema_files is only read.
-TABLES: Final = ("users", "posts", "signing_key", "sessions", "login_failures", "known_addresses")
-FUNCTIONS: Final = ("rfc3339(timestamptz)",)
+TABLES: Final = ("users", "posts", "signing_key", "sessions", "login_failures", "known_addresses", "idempotency_keys")
+FUNCTIONS: Final = ("rfc3339(timestamptz)", "search_language()")
 
 # A table is invisible if the role must not use its schema, or if the schema is not in its search_path.
 SELECT_INVISIBLE_SCHEMA: Final = """

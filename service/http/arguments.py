@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from service.errors import FaultyField, InvalidFields, NotForm, ServiceError
 from service.http.decoding import Decoder, is_struct
-from service.http.parameters import FINDERS, AnyRequest, Parameters, declaration_of
+from service.http.parameters import FINDERS, AnyRequest, Parameters, Rule, declaration_of
 from service.http.requests import FORM, JSON, MULTIPART, check_content, check_encodable, read_form, read_json
 from service.structs.fields import PostId, SessionId, UserId, parse_id
 
@@ -42,7 +42,8 @@ class Arguments:
             for name, field in signature.items()
             if name in in_path and field.annotation in {*_ID_TYPES, str} and not declaration_of(field).is_constrained
         }
-        self._places = self._places_of(signature, handler.signature_model)
+        # A route may name a rule for several parameters of its query.
+        self._places = self._places_of(signature, handler.signature_model, handler.opt.get("query_rule"))
         self._places_of_dependencies = [
             place
             for provide in self._dependencies_of(signature)
@@ -58,14 +59,19 @@ class Arguments:
         read = {name for place in self._places for name in place.arguments} | self.ids.keys()
         self.left = signature.keys() - read - {"request"} - ({"data"} if self.reads_body else set())
 
-    def _places_of(self, signature: Mapping[str, FieldDefinition], model: type[Struct]) -> list[Parameters]:
+    def _places_of(
+        self, signature: Mapping[str, FieldDefinition], model: type[Struct], query_rule: Rule | None = None
+    ) -> list[Parameters]:
         types = {field.name: field.type for field in msgspec.structs.fields(model)}
         places: dict[ParamType, dict[str, FieldDefinition]] = {}
         for name, field in signature.items():
             place = declaration_of(field).param_type
             if name not in self._reserved and not field.is_di_field and place in FINDERS:
                 places.setdefault(place, {})[name] = field
-        return [Parameters(place, fields, types, self._type_decoder) for place, fields in places.items()]
+        return [
+            Parameters(place, fields, types, self._type_decoder, query_rule if place == ParamType.QUERY else None)
+            for place, fields in places.items()
+        ]
 
     def _dependencies_of(self, signature: Iterable[str]) -> list[Provide]:
         """The dependencies of a function, direct and indirect."""

@@ -1,12 +1,10 @@
 """Links to other resources: references that hold behind any path prefix and under any host name."""
 
-from collections.abc import Sequence
 from typing import Final
+from urllib.parse import quote
 
 from litestar.datastructures import ResponseHeader
 from litestar.types import Scope
-
-from service.structs.posts import Post
 
 LOCATION: Final = ResponseHeader(
     name="Location",
@@ -30,11 +28,13 @@ def relative(scope: Scope, path: str) -> str:
     return "../" * (scope["raw_path"].count(b"/") - 1) + path
 
 
-def next_page(
-    scope: Scope, posts: Sequence[Post], *, more: bool, limit: int, user_id: int | None = None
-) -> dict[str, str]:
-    """The ``Link`` header that leads from a page of posts to the next; empty on the last page."""
-    if not more:
+def next_page(scope: Scope, after: object, **parameters: object) -> dict[str, str]:
+    """The ``Link`` header that leads to the page of posts after ``after``; empty if there is none.
+
+    A parameter that is ``None`` is left out.
+    """
+    if after is None:
         return {}
-    of_user = "" if user_id is None else f"&user_id={user_id}"
-    return {"Link": f'<{relative(scope, "posts")}?limit={limit}&after={posts[-1].id}{of_user}>; rel="next"'}
+    parameters = {"limit": parameters.pop("limit"), "after": after, **parameters}
+    query = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in parameters.items() if value is not None)
+    return {"Link": f'<{relative(scope, "posts")}?{query}>; rel="next"'}

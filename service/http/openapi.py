@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Controller, Litestar
+from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, OAuthFlow, OAuthFlows, SecurityScheme, Server, Tag
@@ -15,6 +16,7 @@ from litestar.routes import HTTPRoute
 from service.http.headers import REQUEST_ID
 from service.http.openapi_errors import describe_errors
 from service.http.openapi_types import FIELD_TYPES, FieldTypes
+from service.http.preconditions import IF_NONE_MATCH, NOT_MODIFIED
 from service.http.problems import TOKEN_PATH, Problem, TokenProblem
 from service.http.requests import Request
 from service.http.routes import BEARER, Route
@@ -63,6 +65,11 @@ _HEADERS: Final = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
         "example": "1",
     },
+    "ETag": {
+        "description": "The tag of this version, for `If-Match` and `If-None-Match` (RFC 9110, section 8.8.3).",
+        "schema": {"type": "string", "pattern": '^"[!#-~]*"$'},
+        "example": '"1-1-1"',
+    },
     "Accept-Encoding": {
         "description": "The content codings that a body may have (RFC 9110, section 12.5.3).",
         "schema": {"type": "string"},
@@ -80,7 +87,7 @@ _HEADERS: Final = {
 def document(controllers: tuple[type[Controller], ...]) -> bytes:
     """Describe the routes in the order in which the controllers declare them, as JSON.
 
-    A route names its own errors as ``fails_with``.
+    A route names its own errors as ``fails_with``, and the header fields that it reads by itself as ``reads_headers``.
     """
     # References are relative: to the address of the document, and the token's URL to the server.
     login = OAuthFlow(token_url=TOKEN_PATH.removeprefix("/"), scopes={})
@@ -122,6 +129,7 @@ def document(controllers: tuple[type[Controller], ...]) -> bytes:
                 operation["parameters"] = [_parameter(given, handler) for given in operation["parameters"]]
             _describe_ids((given["name"], given["schema"]) for given in operation.get("parameters", ()))
             operation["responses"].pop("400", None)  # Litestar's guess, with its own body
+            _describe_request_headers(operation, handler)
             scope = {"method": method.upper(), "path": path, "headers": [(REQUEST_ID, _EXAMPLE_ID.encode())]}
             operation["responses"] |= describe_errors(operation, handler, scope)
             for response in operation["responses"].values():
@@ -160,8 +168,16 @@ def _in_order(paths: Json, names: Sequence[str]) -> Json:
 def _describe_ids(schemas: Iterable[tuple[str, Json]]) -> None:
     """Say of ids that they need 64 bits: without a format some generators of clients take 32."""
     for name, schema in schemas:
-        if name in {"id", "user_id", "post_id", "session_id", "after"}:
+        if name in {"id", "user_id", "post_id", "session_id"}:
             schema["format"] = "int64"
+
+
+def _describe_request_headers(operation: Json, handler: Route) -> None:
+    """Describe the header fields that a route reads by itself."""
+    if headers := handler.opt.get("reads_headers"):
+        operation["parameters"] = [*operation.get("parameters", ()), *headers]
+        if IF_NONE_MATCH in headers and HttpMethod.GET in handler.http_methods:
+            operation["responses"]["304"] = dict(NOT_MODIFIED)
 
 
 def _describe_headers(headers: Json) -> Json:
@@ -181,6 +197,8 @@ def _parameter(given: Json, handler: HTTPRouteHandler) -> Json:
     schema = given["schema"]
     if len(types := [one for one in schema.get("oneOf", ()) if one != {"type": "null"}]) == 1:
         schema = types[0] | {name: value for name, value in schema.items() if name != "oneOf"}
+    elif types:
+        schema["oneOf"] = types
     schema.pop("description", None)
     for name, field in handler.parsed_fn_signature.parameters.items():
         declared = field.kwarg_definition

@@ -11,9 +11,11 @@ from litestar.enums import ParamType
 from litestar.params import ParameterKwarg
 from litestar.typing import FieldDefinition
 
+from service.errors import FaultyField, InvalidFields
 from service.http.decoding import Decoder, Texts, TypeDecoder, parse_query
 
 AnyRequest = litestar.Request[Any, Any, Any]
+Rule = Callable[[AnyRequest, Texts], list[FaultyField]]
 
 
 def _find_in_query(request: AnyRequest, names: Collection[str], lists: Collection[str]) -> Texts:
@@ -59,19 +61,34 @@ class Parameters:
         declared: Mapping[str, FieldDefinition],
         types: Mapping[str, Any],
         type_decoder: TypeDecoder,
+        rule: Rule | None = None,
     ) -> None:
-        """``types`` are the types of the arguments with their limits, as msgspec takes them."""
+        """``types`` are the types of the arguments with their limits, as msgspec takes them.
+
+        ``rule`` finds the faults that concern several parameters.
+        """
         names = {argument: declaration_of(field).name or argument for argument, field in declared.items()}
         fields = [_struct_field(argument, types[argument], field) for argument, field in declared.items()]
         self.arguments = tuple(names)
         self._names = frozenset(names.values())
         self._decoder = Decoder(msgspec.defstruct("Parameters", fields, rename=names, kw_only=True), type_decoder)
         self._find = FINDERS[place]
+        self._rule = rule
 
     def read(self, request: AnyRequest) -> dict[str, Any]:
         """Return the arguments. Raises ``InvalidFields`` with all faulty parameters."""
         texts = self._find(request, self._names, self._decoder.lists)
-        return msgspec.structs.asdict(self._decoder.decode_texts(texts))
+        if self._rule is None:
+            return msgspec.structs.asdict(self._decoder.decode_texts(texts))
+        faults = self._rule(request, texts)
+        try:
+            decoded = self._decoder.decode_texts(texts)
+        except InvalidFields as error:
+            invalid = {fault.pointer for fault in error.errors}
+            raise InvalidFields(error.errors + [fault for fault in faults if fault.pointer not in invalid]) from None
+        if faults:
+            raise InvalidFields(faults)
+        return msgspec.structs.asdict(decoded)
 
 
 def _struct_field(argument: str, kind: Any, declared: FieldDefinition) -> tuple[Any, ...]:

@@ -15,7 +15,6 @@ from service.errors import (
     FaultyField,
     IncorrectCredentials,
     InternalError,
-    InvalidFields,
     InvalidRefreshToken,
     ServiceError,
     UnsupportedGrantType,
@@ -78,7 +77,7 @@ def phrase(status: int) -> str:
 
 def describe(error: ServiceError | type[ServiceError], scope: Scope) -> Problem:
     """The body of one of the errors of ``errors.py``, for the request of ``scope``."""
-    errors = error.errors if isinstance(error, InvalidFields) else None
+    errors = [*getattr(error, "errors", ())]
     return _problem(scope, error.status, error.code, error.detail, errors)
 
 

@@ -26,6 +26,7 @@ from service.security import events
 from service.security.denylist import Denylist
 from service.security.logins import Logins
 from service.security.passwords import Passwords
+from service.security.positions import SearchPositions
 from service.security.refresh_tokens import RefreshTokens
 from service.security.tokens import AccessTokens
 from service.structs.auth import Credentials
@@ -67,6 +68,10 @@ class Request(litestar.Request[Principal, None, State]):
     @property
     def refresh_tokens(self) -> RefreshTokens:
         return self.app.state["refresh_tokens"]  # type: ignore[no-any-return]
+
+    @property
+    def search_positions(self) -> SearchPositions:
+        return self.app.state["search_positions"]  # type: ignore[no-any-return]
 
     @property
     def lifetimes(self) -> Lifetimes:

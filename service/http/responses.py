@@ -45,6 +45,12 @@ def head_of(media_type: str | None, headers: Mapping[str, str]) -> Head:
 
 
 @lru_cache
+def _field_name(name: str) -> bytes:
+    """The name of a header field as ASGI has it."""
+    return name.lower().encode()
+
+
+@lru_cache
 def _shared_head(media_type: str | None, headers: tuple[tuple[str, str], ...]) -> tuple[Head, frozenset[bytes]]:
     """The header fields that all responses of a route have, and their names."""
     head = head_of(media_type, dict(headers))
@@ -63,8 +69,11 @@ class JSONResponse(litestar.Response[T]):
     """Litestar's response, encoded as JSON, and without a body if the status allows none.
 
     Unless it has cookies, a background task or type encoders, it is sent without the mutable mapping of headers that
-    Litestar builds for every response.
+    Litestar builds for every response. If it has only a content and headers, a fast route sends it itself.
     """
+
+    background: BackgroundTask | BackgroundTasks | None = None
+    encoding = "utf-8"
 
     def __init__(  # noqa: PLR0913 - Litestar's parameters
         self,
@@ -92,9 +101,7 @@ class JSONResponse(litestar.Response[T]):
         self.status_code = status_code
         self.headers = headers or {}
         self.media_type = media_type
-        self.background = None
         self.cookies = []
-        self.encoding = "utf-8"
         self.response_type_encoders = {}
 
     def render(self, content: Any, media_type: str, enc_hook: Serializer = default_serializer) -> bytes:  # noqa: ARG002
@@ -119,15 +126,32 @@ class JSONResponse(litestar.Response[T]):
             return super().to_asgi_response(
                 app, request, headers=headers, media_type=media_type, status_code=status_code, **more
             )
-        head, names = _shared_head(self.media_type if has_body else None, tuple(headers.items()) if headers else ())
-        if self.headers:
-            own = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
-            if replaced := names.intersection(name for name, _ in own):
-                head = [field for field in head if field[0] not in replaced]
-            head = [*head, *own]
-        body = self.content if isinstance(self.content, bytes) else encode(self.content)
+        shared = _shared_head(self.media_type if has_body else None, tuple(headers.items()) if headers else ())
+        head, body = self.complete(*shared), self.encode()
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
             await send_whole(send, status, head, body)
 
         return respond
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it has only a content and headers, so that the status and the media type are those of its route."""
+        return (
+            self.status_code is None
+            and self.media_type is JSON
+            and not (self.cookies or self.background or self.response_type_encoders)
+        )
+
+    def complete(self, head: Head, names: frozenset[bytes]) -> Head:
+        """``head`` with the headers of the response, which replace those of the same name."""
+        completed = head.copy()
+        for name, value in self.headers.items():
+            field = _field_name(name)
+            if field in names:
+                completed = [given for given in completed if given[0] != field]
+            completed.append((field, value.encode()))
+        return completed
+
+    def encode(self) -> bytes:
+        return self.content if isinstance(self.content, bytes) else encode(self.content)

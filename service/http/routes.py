@@ -18,7 +18,7 @@ from litestar.utils.predicates import is_async_callable
 from service.errors import ServiceError
 from service.http.arguments import Arguments, LitestarArguments
 from service.http.requests import Request
-from service.http.responses import JSON, WITHOUT_BODY, encode, head_of, send_whole
+from service.http.responses import JSON, WITHOUT_BODY, JSONResponse, encode, head_of, send_whole
 from service.security.guards import requires_session
 from service.security.middleware import BearerAuthentication
 
@@ -50,6 +50,7 @@ class Route(HTTPRouteHandler):
             if not header.documentation_only
         }
         self._head = head_of(None if self.status_code in WITHOUT_BODY else JSON, self._headers)
+        self._head_names = frozenset(name for name, _ in self._head)
 
     @property
     def is_public(self) -> bool:
@@ -142,7 +143,10 @@ class Route(HTTPRouteHandler):
             await self._check_session(request or Request(scope, receive, send))
             raise
         returned = await self.fn(**arguments)
-        if isinstance(returned, litestar.Response):
+        if isinstance(returned, JSONResponse) and returned.is_simple:
+            head = returned.complete(self._head, self._head_names)
+            await send_whole(send, self.status_code, head, returned.encode())
+        elif isinstance(returned, litestar.Response):
             respond = returned.to_asgi_response(
                 None,
                 request or Request(scope, receive, send),

@@ -68,3 +68,25 @@ returning user_id
 async def delete_known_addresses(db: Database, limit: int, known_for: timedelta) -> int:
     """Delete up to ``limit`` addresses whose last login is older than ``known_for``. Returns how many."""
     return len(await db.run(DELETE_KNOWN_ADDRESSES, limit, known_for))
+
+
+DELETE_IDEMPOTENCY_KEYS: Final = """
+delete from idempotency_keys
+where
+    (user_id, key) in (
+        select
+            user_id,
+            key
+        from idempotency_keys
+        where created_at <= now() - interval '24 hours'
+        order by created_at, user_id, key
+        limit $1
+        for update skip locked
+    )
+returning user_id
+"""
+
+
+async def delete_idempotency_keys(db: Database, limit: int) -> int:
+    """Delete up to ``limit`` idempotency keys that have expired. Returns how many."""
+    return len(await db.run(DELETE_IDEMPOTENCY_KEYS, limit))

@@ -1,4 +1,4 @@
-"""Deletes expired sessions, failed logins and known addresses in the background."""
+"""Deletes expired sessions, failed logins, known addresses and idempotency keys in the background."""
 
 import asyncio
 import random
@@ -31,6 +31,7 @@ class Cleanup:
             partial(expired.delete_sessions, db, BATCH_ROWS),
             partial(expired.delete_login_failures, db, BATCH_ROWS, window),
             partial(expired.delete_known_addresses, db, BATCH_ROWS, rules.address_known_for),
+            partial(expired.delete_idempotency_keys, db, BATCH_ROWS),
         )
 
     @asynccontextmanager

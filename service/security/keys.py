@@ -9,6 +9,7 @@ from msgspec import Struct
 ACCESS_TOKEN: Final = b"access token"
 REFRESH_TOKEN: Final = b"refresh token"
 LOGIN_FAILURES: Final = b"login failures"
+SEARCH_POSITION: Final = b"search position"
 _ID: Final = b"id"
 
 

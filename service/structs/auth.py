@@ -31,7 +31,8 @@ class RevokeRequest(Struct):
     """A token to revoke (RFC 7009, section 2.1)."""
 
     token: Annotated[
-        str, Meta(pattern=WITHOUT_NUL, description="A refresh token or an access token, also an expired one.")
+        str,
+        Meta(min_length=1, pattern=WITHOUT_NUL, description="A refresh token or an access token, also an expired one."),
     ]
 
 

@@ -12,7 +12,7 @@ from tests.bench import chart, database, machine, processes, responses, routes, 
 from tests.bench.options import Options, progress, table
 from tests.bench.rounds import in_turn
 from tests.bench.routes import Route
-from tests.bench.servers import BARE, FASTIFY_PG, SERVICE, Kind, Server
+from tests.bench.servers import BARE, SERVICE, Kind, Server
 from tests.bench.wrk import Figures
 
 
@@ -51,20 +51,28 @@ def measure(options: Options) -> None:
 
 
 def _install(kinds: Sequence[Kind]) -> list[Kind]:
-    installable = list(kinds)
-    if FASTIFY_PG in installable and not processes.has("node", "npm"):
-        progress(f"skipped: {FASTIFY_PG.label}; it needs node and npm (Debian packages nodejs and npm)")
-        installable.remove(FASTIFY_PG)
+    installable = []
+    for kind in kinds:
+        if missing := servers.missing_for(kind):
+            progress(f"skipped: {kind.label}; it needs {missing}")
+        else:
+            installable.append(kind)
     progress(f"installing the peers into {servers.DIRECTORY}")
     servers.install(installable)
     return installable
 
 
 def _measure_route(route: Route, running: Sequence[Server], url: str, options: Options) -> dict[str, Figures]:
-    measured = [server for server in running if server.kind is not BARE or BARE in route.targets]
+    measured = [server for server in running if _has(server.kind, route)]
     responses.compare(measured, route)
     runs = {server.kind.label: partial(_run, route, server, url) for server in measured}
     return in_turn(route.name, runs, options)
+
+
+def _has(kind: Kind, route: Route) -> bool:
+    if kind is BARE:
+        return BARE in route.targets
+    return kind.command == SERVICE.command or not route.service_only
 
 
 def _run(route: Route, server: Server, url: str, seconds: int) -> Figures:

@@ -45,13 +45,17 @@ def loads(size: int) -> dict[str, Load]:
         "GET /posts, the first page": Load(path="/posts"),
         "GET /posts, a page in the middle": Load(path=f"/posts?after={size // 2}"),
         "GET /posts, the last page": Load(path=f"/posts?after={size - PAGE}"),
-        "GET /users/{id}, 20 posts": Load(path="/users/%d", numbers=_spread(size // POSTS_PER_USER)),
+        "GET /posts, another page each": Load(path="/posts?after=%d", numbers=_spread(size - PAGE, FEW - PAGE)),
+        "GET /posts?q=, a word of one post": Load(path="/posts?q=%d", numbers=_spread(size, FEW)),
+        "GET /users/{id}, 20 posts": Load(
+            path="/users/%d", numbers=_spread(size // POSTS_PER_USER, FEW // POSTS_PER_USER)
+        ),
     }
 
 
-def _spread(users: int) -> range:
-    """As many users as with ``FEW`` posts, evenly spread over the table."""
-    return range(1, users + 1, users * POSTS_PER_USER // FEW)
+def _spread(ids: int, count: int) -> range:
+    """``count`` ids, evenly spread over the table."""
+    return range(1, ids + 1, ids // count)
 
 
 def _row(name: str, services: Mapping[int, Server], options: Options) -> tuple[str, ...]:

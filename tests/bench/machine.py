@@ -31,6 +31,8 @@ def describe(postgres: Postgres) -> dict[str, str]:
         ),
         "node": _first_line("node", "--version"),
         "node peer": ", ".join(f"{name} {pinned}" for name, pinned in packages.items()),
+        "go": _first_line("go", "version"),
+        "go peer": _first_line("dpkg-query", "--show", "golang-github-jackc-pgx-v4-dev").replace("\t", " "),
         "wrk": _first_line("wrk", "--version"),
     }
 

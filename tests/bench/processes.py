@@ -50,9 +50,21 @@ def pinned(cores: str, command: Sequence[str | Path]) -> list[str]:
     return [find("taskset"), "--cpu-list", cores, *map(str, command)]
 
 
-def output(command: Sequence[str | Path], *, seconds: float, directory: Path | None = None) -> str:
-    """Run a command and return its output. Raises the errors of ``subprocess.run``."""
-    done = subprocess.run(command, cwd=directory, timeout=seconds, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own commands
+def output(
+    command: Sequence[str | Path],
+    *,
+    seconds: float,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command, with more variables in its environment, and return its output.
+
+    Raises the errors of ``subprocess.run``.
+    """
+    variables = os.environ | (environment or {})
+    done = subprocess.run(  # noqa: S603 - our own commands
+        command, cwd=directory, env=variables, timeout=seconds, check=True, stdout=subprocess.PIPE, text=True
+    )
     return done.stdout
 
 

@@ -5,7 +5,7 @@ from typing import Final
 from msgspec import Struct
 
 from tests.bench.database import CONTENT
-from tests.bench.servers import BARE, FASTAPI, FASTIFY_PG, Kind
+from tests.bench.servers import BARE, FASTAPI, FASTIFY_PG, GO_PGX, Kind
 from tests.bench.wrk import Load
 
 USERS: Final = 200
@@ -20,6 +20,8 @@ class Route(Struct, frozen=True, kw_only=True):
     # The service's requests per second divided by those of another server: the target.
     targets: dict[Kind, float]
     writes: bool = False
+    # The peers have no such route.
+    service_only: bool = False
 
 
 ROOT: Final = Route(name="GET /", load=Load(path="/"), targets={BARE: 0.6})
@@ -40,7 +42,18 @@ ROUTES: Final = (
     Route(
         name="GET /posts, 50, another page each",
         load=Load(path="/posts?after=%d", numbers=range(POSTS - PAGE)),
-        targets={FASTAPI: 7, FASTIFY_PG: 1.25},
+        targets={FASTAPI: 7, FASTIFY_PG: 1.25, GO_PGX: 1},
+    ),
+    Route(
+        name="GET /posts, 50, another page each, at the end of the list",
+        load=Load(path="/posts?after=%d", numbers=range(POSTS - 10 * PAGE, POSTS - PAGE)),
+        targets={GO_PGX: 1},
+    ),
+    Route(
+        name="GET /posts?q=, a word of one post",
+        load=Load(path="/posts?q=%d", numbers=range(1, POSTS + 1)),
+        targets={},
+        service_only=True,
     ),
     Route(
         name="GET /users/{random id}, 20 posts",

@@ -27,6 +27,8 @@ CHECKOUT: Final = PEERS.parents[2]
 DIRECTORY: Final = CHECKOUT / ".data" / "bench"
 PYTHON: Final = DIRECTORY / "python" / "bin" / "python"
 FASTIFY: Final = DIRECTORY / "fastify"
+# Where Debian's packages put the sources of Go libraries.
+GOPATH: Final = Path("/usr/share/gocode")
 
 UVICORN: Final = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
 
@@ -46,6 +48,8 @@ class Kind(Struct, frozen=True):
 
 
 SERVICE: Final = Kind("service", "this service", (sys.executable, "-m", "service"))
+# On one core, as all servers are: Go's scheduler then has one thread that runs Go code.
+GO_PGX: Final = Kind("go", "Go net/http + pgx", (DIRECTORY / "go" / "server",))
 FASTIFY_PG: Final = Kind("fastify", "Fastify + node-postgres", ("node", FASTIFY / "server.js"))
 STARLETTE: Final = Kind(
     "starlette", "Starlette + asyncpg", (PYTHON, "-m", "uvicorn", "tests.bench.peers.starlette_asyncpg:app", *UVICORN)
@@ -56,7 +60,7 @@ FASTAPI: Final = Kind(
 # In the project's own environment: the cost of uvicorn and asyncpg alone.
 BARE: Final = Kind("bare", "bare ASGI, one connection", (sys.executable, "-m", "tests.bench.peers.bare_asgi"))
 
-ALL: Final = (SERVICE, FASTIFY_PG, STARLETTE, FASTAPI, BARE)
+ALL: Final = (SERVICE, GO_PGX, FASTIFY_PG, STARLETTE, FASTAPI, BARE)
 
 
 class Server(Struct, frozen=True):
@@ -85,12 +89,24 @@ def _simple_token(user_id: int) -> str:
     return jwt.encode({"iss": ISSUER, "sub": str(user_id), "iat": now, "exp": now + 86_400}, SECRET_KEY, ALGORITHM)
 
 
+def missing_for(kind: Kind) -> str:
+    """The programs that a peer needs and that are not installed, with their Debian packages; empty if none is."""
+    if kind is FASTIFY_PG and not processes.has("node", "npm"):
+        return "node and npm (Debian packages nodejs and npm)"
+    if kind is GO_PGX and not (processes.has("go") and (GOPATH / "src/github.com/jackc/pgx/v4").is_dir()):
+        libraries = "golang-github-jackc-pgx-v4-dev and golang-github-golang-jwt-jwt-dev"
+        return f"go and its libraries (Debian packages golang-go, {libraries})"
+    return ""
+
+
 def install(kinds: Sequence[Kind]) -> None:
     """Install the pinned versions of the peers' packages. Raises ``MissingProgram``."""
     if FASTAPI in kinds or STARLETTE in kinds:
         _install_python()
     if FASTIFY_PG in kinds:
         _install_fastify()
+    if GO_PGX in kinds:
+        _build_go()
 
 
 def _install_python() -> None:
@@ -110,6 +126,12 @@ def _install_fastify() -> None:
     if not _same(lock, installed):
         processes.output([processes.find("npm"), "ci", "--loglevel=error"], seconds=600, directory=FASTIFY)
         shutil.copy(lock, installed)
+
+
+def _build_go() -> None:
+    # Debian's libraries are no modules: `go` finds them below GOPATH, without a download.
+    command = ["go", "build", "-o", *GO_PGX.command, PEERS / "go" / "server.go"]
+    processes.output(command, seconds=600, environment={"GO111MODULE": "off", "GOPATH": str(GOPATH)})
 
 
 def _same(file: Path, other: Path) -> bool:

@@ -1,0 +1,49 @@
+"""The language of full-text search: the one of the index, and the one that ``SEARCH_LANGUAGE`` names."""
+
+from typing import Final
+
+import asyncpg
+
+from service.database.connecting import connect
+from service.database.faults import DatabaseFault, in_one_line
+
+SELECT_LANGUAGE: Final = """
+select
+    search_language()::text as current,
+    search_language() = $1::text::regconfig as is_wanted
+"""
+
+# See sql/008_posts_search.sql.
+SET_LANGUAGE: Final = """
+select set_search_language($1::text::regconfig)
+"""
+
+
+async def find_other(url: str, wanted: str, timeout: float) -> str | None:  # noqa: ASYNC109 - passed to asyncpg
+    """The language of the index, unless it is the wanted one. Raises ``DatabaseFault``, or an error of asyncpg."""
+    connection = await connect(url, timeout=timeout)
+    try:
+        [(current, is_wanted)] = await connection.fetch(SELECT_LANGUAGE, wanted)
+    except asyncpg.UndefinedObjectError as error:
+        raise _unknown(error) from error
+    finally:
+        await connection.close(timeout=timeout)
+    return None if is_wanted else str(current)
+
+
+async def change(url: str, wanted: str) -> None:
+    """Rebuild the column and the index. Raises ``DatabaseFault``, or an error of asyncpg."""
+    connection = await asyncpg.connect(url, statement_cache_size=0)
+    try:
+        await connection.execute("set statement_timeout = 0")  # a role may have one, and this takes minutes
+        await connection.fetch(SET_LANGUAGE, wanted)
+    except asyncpg.UndefinedObjectError as error:
+        raise _unknown(error) from error
+    except asyncpg.UndefinedFunctionError as error:
+        raise DatabaseFault("the database has no search yet: run `python -m service migrate` first") from error
+    finally:
+        await connection.close()
+
+
+def _unknown(error: Exception) -> DatabaseFault:
+    return DatabaseFault(f"SEARCH_LANGUAGE: {in_one_line(error)}; `\\dF` in psql lists those that exist")
