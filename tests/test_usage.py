@@ -78,8 +78,11 @@ def test_the_example_has_the_variables_of_compose(repository: Path) -> None:
     assert {name for name in variables if f"\n# {name}=" not in documents.example()} == set()
 
 
-def test_a_file_of_settings_is_not_committed(repository: Path) -> None:
-    assert ".env" in (repository / ".gitignore").read_text(encoding="utf-8").splitlines()
+def test_what_the_newcomer_creates_is_not_committed(repository: Path) -> None:
+    """The file of settings, and the folders that README.md's first commands create."""
+    ignored = (repository / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+    assert {".env", ".tools/", ".venv/", ".data/"} - {*ignored} == set()
 
 
 @pytest.mark.parametrize(
