@@ -132,21 +132,21 @@ async def test_data_are_replaced_only_on_demand(
         await mallory.publish(title.upper())
     # As a newer release would.
     await db.execute(
-        "create table sessions (user_id bigint references users (id)); create view v as select id from users"
+        "create table notes (user_id bigint references users (id)); create view v as select id from users"
     )
     await db.execute("create type mood as enum ('good'); create function f(mood) returns mood return $1")
-    await db.execute("insert into sessions select id from users")
+    await db.execute("insert into notes select id from users")
 
     refused = await fails(await recipe("restore", str(backup), DATABASE_URL=database_url))
 
     assert "ERROR:  the table users holds data, which `just restore --overwrite FILE` would replace" in refused
     assert len((await client.get("/posts")).json()) == 2 * len(POSTS)
-    assert await db.fetchval("select count(*) from sessions") == 2
+    assert await db.fetchval("select count(*) from notes") == 2
 
     await succeeds(await recipe("restore", "--overwrite", str(backup), DATABASE_URL=database_url))
 
     await assert_served(client)
-    assert await db.fetchval("select to_regclass('sessions')") is None
+    assert await db.fetchval("select to_regclass('notes')") is None
     assert await db.fetchval("select to_regtype('mood')") is None
 
 

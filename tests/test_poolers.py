@@ -104,20 +104,20 @@ async def test_a_read_never_executes_the_statement_of_another_process(
     await db.execute(INSERT_POSTS, 4, "C", 2)
     bouncer = pgbouncer(database_url, pool_mode="transaction")
     # Its parameters have the types of the delete's, so PostgreSQL would take them for it.
-    read = "select id from posts where id > $1 order by id limit $2"
+    read = "select id from posts where id > $1 and $3::text is null and $4::text is null order by id limit $2"
     reader, writer = (Database(bouncer.url, connections=1, timeout=5) for _ in range(2))
     holder = await asyncpg.connect(bouncer.url)
     async with reader.lifespan(), writer.lifespan():
         # asyncpg's numbers of statements start from the same number in each process.
         monkeypatch.setattr(asyncpg.connection, "_uid", 0)
-        await reader.fetch(read, 1, 2)
+        await reader.fetch(read, 1, 2, None, None)
         async with holder.transaction():  # it holds the reader's session
             monkeypatch.setattr(asyncpg.connection, "_uid", 0)
-            await writer.write_row(posts.DELETE, 99, 99)
+            await writer.write_row(posts.DELETE, 99, 99, None, None)
 
             # In the session in which the delete has been prepared.
             with suppress(DatabaseUnavailable):  # PgBouncer 1.21 and newer would find the reader's statement
-                await reader.fetch(read, 2, 2)
+                await reader.fetch(read, 2, 2, None, None)
     await holder.close()
     monkeypatch.undo()
 

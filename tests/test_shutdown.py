@@ -97,7 +97,7 @@ async def test_a_request_that_takes_too_long_gets_a_503(
 async def test_it_stops_while_passwords_are_hashed(
     start: Start, process_client: httpx.AsyncClient, environment: dict[str, str], database_url: str
 ) -> None:
-    environment |= {"PASSWORD_MEMORY_KIB": "19456", "PASSWORD_PASSES": "2"}
+    environment |= {"PASSWORD_MEMORY_KIB": "19456", "PASSWORD_PASSES": "2", "LOGIN_FAILURES_PER_ACCOUNT": "0"}
     process = await start("service", DATABASE_URL=database_url)
     await wait_until_serving(process_client)
     form = {"username": "nobody", "password": "not the right one"}
