@@ -116,7 +116,9 @@ async def _compare_signing_key(chosen: Settings) -> None:
     url, timeout = chosen.database_url, chosen.database_timeout_seconds
     try:
         with explained(url):
-            differs = await signing_key.replaces_another(url, chosen.secret_key, timeout=timeout)
+            differs = await signing_key.replaces_another(
+                url, chosen.secret_key, chosen.secret_key_previous, timeout=timeout
+            )
     except DatabaseFault as error:
         logger.warning("SECRET_KEY cannot be compared with the one that was used before: %s", error)
         return

@@ -131,9 +131,7 @@ async def test_data_are_replaced_only_on_demand(
     for title in POSTS:
         await mallory.publish(title.upper())
     # As a newer release would.
-    await db.execute(
-        "create table notes (user_id bigint references users (id)); create view v as select id from users"
-    )
+    await db.execute("create table notes (user_id bigint references users (id)); create view v as select id from users")
     await db.execute("create type mood as enum ('good'); create function f(mood) returns mood return $1")
     await db.execute("insert into notes select id from users")
 
