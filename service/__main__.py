@@ -10,7 +10,8 @@ import asyncio
 import logging.config
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from service import settings, usage
@@ -28,7 +29,25 @@ def main(arguments: list[str]) -> None:
     command = usage.parser().parse_args(arguments).command
     handle_stop_signals(exit_on_signal)
     run = {None: serve, "migrate": migrate, "check": check, "reindex-search": reindex_search}[command]
-    run(load_settings())
+    with failures_as_records():
+        run(load_settings())
+
+
+@contextmanager
+def failures_as_records() -> Iterator[None]:
+    """Log why the process ends if ``LOG_FORMAT`` is ``json``. Otherwise Python writes it as text."""
+    try:
+        yield
+    except Exception:
+        if not logs.as_json():
+            raise
+        logger.critical("the service ends because of a bug", exc_info=True)
+        raise SystemExit(1) from None
+    except SystemExit as end:
+        if not (logs.as_json() and isinstance(end.code, str)):
+            raise
+        logger.critical(end.code)
+        raise SystemExit(1) from None
 
 
 def load_settings() -> Settings:
@@ -36,7 +55,7 @@ def load_settings() -> Settings:
     try:
         chosen = settings.load()
     except settings.SettingsError as error:
-        logging.config.dictConfig(logs.configuration())
+        logging.config.dictConfig(logs.configuration(os.environ.get("LOG_FORMAT", "").strip().lower()))
         _warn_of_misspelt()
         fail(f"The settings are not valid:\n{error}")
     logging.config.dictConfig(logs.configuration(chosen.log_format, chosen.log_level))
@@ -55,7 +74,8 @@ def migrate(chosen: Settings) -> None:
             applied = asyncio.run(schema.migrate(chosen.database_url))
     except DatabaseFault as error:
         fail(str(error))
-    logger.info("schema: %s", f"applied {', '.join(applied)}" if applied else "all files were applied before")
+    if not applied:
+        logger.info("schema: all files were applied before")
 
 
 def reindex_search(chosen: Settings) -> None:
@@ -87,7 +107,7 @@ def check_database(chosen: Settings) -> None:
 
 
 async def _check_at_start(chosen: Settings) -> None:
-    await database.check(chosen)
+    await database.check(chosen)  # the pool logs a warning if the server is read-only
     await _compare_signing_key(chosen)
 
 
@@ -96,7 +116,9 @@ async def _compare_signing_key(chosen: Settings) -> None:
     url, timeout = chosen.database_url, chosen.database_timeout_seconds
     try:
         with explained(url):
-            differs = await signing_key.replaces_another(url, chosen.secret_key, timeout=timeout)
+            differs = await signing_key.replaces_another(
+                url, chosen.secret_key, chosen.secret_key_previous, timeout=timeout
+            )
     except DatabaseFault as error:
         logger.warning("SECRET_KEY cannot be compared with the one that was used before: %s", error)
         return
@@ -110,9 +132,11 @@ async def _compare_signing_key(chosen: Settings) -> None:
 
 def check(chosen: Settings) -> None:
     try:
-        asyncio.run(database.check(chosen))
+        read_only = asyncio.run(database.check(chosen))
     except DatabaseFault as error:
         fail(str(error))
+    if read_only:
+        logger.warning(read_only)
     print("The settings are valid, and the service can serve on its database.")  # noqa: T201
 
 
@@ -127,8 +151,7 @@ def exit_on_signal(number: int, _: object) -> NoReturn:
 
 
 def fail(message: str) -> NoReturn:
-    print(message, file=sys.stderr)  # noqa: T201 - for the person at the terminal
-    raise SystemExit(1)
+    raise SystemExit(message)
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ class HashingFailed(ServiceError):
 
 class DatabaseUnavailable(ServiceError):
     status, code = 503, "database_unavailable"
-    detail = "The database does not answer"
+    detail = "The database cannot serve this now"
     headers = _RETRY
 
 

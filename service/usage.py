@@ -19,7 +19,12 @@ COMMANDS: Final = {
 }
 
 # How alike two names are that differ by a letter or two: DATABASE_URI has 0.92, DATABASE_USER, a common variable, 0.88.
+# OpenTelemetry's own variables are more alike: OTEL_EXPORTER_OTLP_LOGS_ENDPOINT has 0.92.
 _ALIKE: Final = 0.9
+_ALIKE_OF_OPENTELEMETRY: Final = 0.95
+
+# A likely mistake that differs by more.
+_SINGULAR: Final = {"TRUSTED_PROXY": "TRUSTED_PROXIES"}
 
 
 class Variable(Struct, frozen=True):
@@ -84,7 +89,9 @@ def misspelt(names: Iterable[str]) -> dict[str, str]:
     """The variables that look like misspelt settings, with the settings that were probably meant."""
     known = Settings.__struct_encode_fields__
     found = {}
-    for name in names:
-        if name not in known and (alike := difflib.get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)):
+    for name in sorted({*names} - {*known}):
+        cutoff = _ALIKE_OF_OPENTELEMETRY if name.startswith("OTEL_") else _ALIKE
+        wanted = _SINGULAR.get(name.upper(), name.upper())
+        if alike := difflib.get_close_matches(wanted, known, n=1, cutoff=cutoff):
             found[name] = alike[0]
     return found

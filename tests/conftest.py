@@ -16,7 +16,7 @@ from litestar import Litestar
 from service.app import create_app
 from service.database import schema
 from service.settings import Settings
-from tests import browser, compose, denied, poolers, postgres, proxies, sandbox
+from tests import browser, compose, denied, poolers, postgres, proxies, sandbox, system_calls
 from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
@@ -44,7 +44,7 @@ PROGRAMS = {
     "prlimit": shutil.which("prlimit"),
     "promtool": shutil.which("promtool"),
     "root": str(os.geteuid() == 0 or ""),
-    "sandbox_command": sandbox.SYSTEMD_ANALYZE and sandbox.LIBSECCOMP,
+    "sandbox_command": sandbox.SYSTEMD_ANALYZE and system_calls.LIBSECCOMP,
     "seccomp": denied.MODULE,
     "systemd_analyze": sandbox.SYSTEMD_ANALYZE,
 }

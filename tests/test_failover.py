@@ -217,7 +217,9 @@ async def test_a_read_only_database_serves_reads_but_is_not_ready_and_recovers_b
     await set_read_only(postgres.primary.url(), on=True)
 
     for _ in range(5):
-        assert_problem(await client.patch(f"/posts/{post['id']}", **change), 503, "database_unavailable")
+        refused = await client.patch(f"/posts/{post['id']}", **change)
+        assert_problem(refused, 503, "database_unavailable")
+        assert refused.json()["detail"] == "The database cannot serve this now"
         assert await alice.read(post["id"]) == post
         assert not await is_ready(client)
     await set_read_only(postgres.primary.url(), on=False)

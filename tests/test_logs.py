@@ -1,5 +1,6 @@
 """What the service writes: the access log, request ids, security events, and no secret."""
 
+import logging
 import re
 import signal
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
+from service.observability.logs import TextFormatter
 from tests.people import Person
 from tests.processes import Start, read_output, read_until, wait_until_serving
 from tests.raw_http import Client, exchange, get, post
@@ -115,6 +117,46 @@ async def test_without_the_access_log_a_request_writes_nothing(
     process.terminate()
 
     assert "/posts" not in await read_output(process)
+
+
+async def test_the_lines_of_uvicorn_do_not_look_like_errors(
+    start: Start, process_client: httpx.AsyncClient, database_url: str
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, **JSON_LOG)
+    await wait_until_serving(process_client)
+    records = await stop(process)
+
+    assert {record["logger"] for record in records} >= {"uvicorn"}
+    assert [record for record in records if "error" in record["logger"] or "Draining" in record["message"]] == []
+
+
+@pytest.mark.parametrize("module", ["service", "service.development"])
+@pytest.mark.parametrize(
+    ("variables", "cause"),
+    [
+        ({"PORT": "none"}, "The settings are not valid:\nPORT: must be a whole number from 0 to 65535"),
+        ({"HOST": "192.0.2.1"}, "Cannot listen on 192.0.2.1, port "),
+        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/app", "WORKER": "2"}, "The database cannot be reached: "),
+        ({"SECRET_KEY": "", "DATA_DIRECTORY": "/dev/null/data"}, "The settings are not valid:\n"),
+    ],
+    ids=["setting", "port", "database", "directory"],
+)
+async def test_a_start_that_fails_is_one_record(
+    start: Start, database_url: str, module: str, variables: dict[str, str], cause: str
+) -> None:
+    arguments = [module] if module != "service" or "WORKER" not in variables else [module, "check"]
+    process = await start(*arguments, **JSON_LOG | {"DATABASE_URL": database_url} | variables)
+    records = parse(await read_output(process))
+
+    assert process.returncode == 1
+    assert [record["level"] for record in records if record["level"] != "warning"] == ["critical"]
+    assert records[-1]["message"].startswith(cause)
+
+
+def test_a_record_has_the_request_id_although_its_message_contains_the_same_letters() -> None:
+    record = logging.makeLogRecord({"msg": "a statement failed", "request_id": "a"})
+
+    assert TextFormatter().format(record).endswith("a statement failed request_id=a")
 
 
 async def test_a_traceback_is_one_record_with_the_request_id(

@@ -16,6 +16,7 @@ from service.observability.families import FAMILIES
 from tests.people import Person
 from tests.processes import Start, free_port, read_output, read_until, wait_for_workers, wait_until_serving
 from tests.raw_http import Client, exchange, get
+from tests.records import stop
 from tests.waiting import until, wait_for_blocked_session
 
 OPERATIONS = Path("service/operations")
@@ -248,3 +249,16 @@ def named(query: str) -> set[str]:
         "min",
         "on",
     }
+
+
+async def test_a_client_of_the_metrics_that_resets_its_connection_writes_nothing(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, page: Page
+) -> None:
+    process = await start("service", DATABASE_URL=database_url, LOG_FORMAT="json")
+    await wait_until_serving(process_client)
+    with Client(page.url) as client:
+        await client.send(b"GET /met")
+        client.reset()
+    await page.text()
+
+    assert [record for record in await stop(process) if record["level"] != "info"] == []

@@ -37,7 +37,7 @@ ADDRESS = "alice.o'neil+news@mail.example.com"
         ("to ünï@exämple.com,", "to [removed],"),
         ('relation "posts" does not exist', 'relation "posts" does not exist'),
         ("no token was sent, 3 passwords wait", "no token was sent, 3 passwords wait"),
-        ("GET /posts/7 failed, request id a-1", "GET /posts/7 failed, request id a-1"),
+        ("GET /posts/7 failed request_id=a-1", "GET /posts/7 failed request_id=a-1"),
         ("Set POSTGRES at db.example:5432", "Set POSTGRES at db.example:5432"),
     ],
 )

@@ -24,6 +24,19 @@ async def test_a_second_service_with_another_key_logs_a_warning(start: Start, da
     assert WARNING in await read_until(second, "Application startup complete")
 
 
+async def test_a_service_that_accepts_the_tokens_of_the_key_before_logs_none(start: Start, database_url: str) -> None:
+    old, new = new_key(), new_key()
+    first = await start("service", DATABASE_URL=database_url, SECRET_KEY=old, PORT="0")
+    await read_until(first, "Application startup complete")
+
+    second = await start("service", DATABASE_URL=database_url, SECRET_KEY=new, SECRET_KEY_PREVIOUS=old, PORT="0")
+    said = await read_until(second, "Application startup complete")
+    third = await start("service", DATABASE_URL=database_url, SECRET_KEY=old, SECRET_KEY_PREVIOUS=new_key(), PORT="0")
+
+    assert WARNING not in said
+    assert WARNING in await read_until(third, "Application startup complete")
+
+
 async def test_several_workers_and_machines_with_one_key_log_none(start: Start, database_url: str) -> None:
     key = new_key()
     for workers in ("2", "1"):

@@ -140,6 +140,16 @@ async def test_the_service_does_not_start_without_rights_and_migrate_names_them(
     assert (service.returncode, migrate.returncode) == (1, 1)
 
 
+async def test_migrate_with_nothing_to_apply_needs_no_more_rights_than_the_service(
+    start: Start, db: asyncpg.Connection, role: str, role_url: str
+) -> None:
+    await grant_all(db, role)
+    migrate = await start("service", "migrate", DATABASE_URL=role_url)
+
+    assert "all files were applied before" in await read_output(migrate)
+    assert migrate.returncode == 0
+
+
 async def test_the_rights_are_those_on_all_tables_and_functions_of_the_schema(db: asyncpg.Connection) -> None:
     tables = await db.fetch(
         "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'"
@@ -240,23 +250,41 @@ async def test_a_role_with_the_rights_of_the_readme_serves_every_route(
     assert (*later, writes_schema) == (True, True, False)
 
 
-async def test_a_database_that_cannot_be_reached_may_come_later(settings: Settings) -> None:
-    [fault] = await faults(settings, "postgresql://nobody:hidden@127.0.0.1:1/app", DatabaseUnreachable)
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("postgresql://nobody:hidden@127.0.0.1:1/app", "127.0.0.1, port 1: "),
+        ("postgresql://nobody:hidden@no-such-host.invalid/app", "no-such-host.invalid: "),
+        ("postgresql://nobody:hidden@/app?host=/no/such/folder", "/no/such/folder: "),
+        ("postgresql://nobody:hidden@127.0.0.1:1,127.0.0.1:2/app", "127.0.0.1, port 1: "),
+    ],
+    ids=["port", "name", "socket", "several hosts"],
+)
+async def test_a_database_that_cannot_be_reached_is_named_and_may_come_later(
+    settings: Settings, url: str, cause: str
+) -> None:
+    [fault] = await faults(settings, url, DatabaseUnreachable)
 
-    assert fault.startswith("The database cannot be reached: ")
+    assert fault.startswith(f"The database cannot be reached: {cause}")
+    assert fault.count(cause) == 1
 
 
-async def test_a_read_only_database_is_only_logged(
-    settings: Settings, db: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+async def test_a_read_only_database_prevents_neither_the_check_nor_the_start_and_each_logs_it_once(
+    settings: Settings, start: Start, db: asyncpg.Connection
 ) -> None:
     database = await db.fetchval("select current_database()")
     await db.execute(f'alter database "{database}" set default_transaction_read_only = on')
 
-    await check(settings)
+    checked = await start("service", "check", DATABASE_URL=settings.database_url)
+    said = await read_output(checked)
+    served = await start("service", DATABASE_URL=settings.database_url)
+    logged = await read_until(served, "the database is read-only: ")
     url = extended(settings.database_url, "target_session_attrs=read-write")
     [fault] = await faults(settings, url, DatabaseUnreachable)
 
-    assert "the database is read-only (default_transaction_read_only)" in caplog.text
+    assert checked.returncode == 0
+    assert said.count("the database is read-only (default_transaction_read_only)") == 1
+    assert logged.count("the database is read-only") == 1
     assert fault.endswith(": it is a standby or read-only")
 
 

@@ -298,5 +298,6 @@ def test_the_statements_of_the_migrations_are_found() -> None:
     assert {statement.name for statement in statements(schema)} == {
         "database.schema.CREATE_SCHEMA_FILES",
         "database.schema.INSERT_SCHEMA_FILE",
+        "database.schema.SELECT_LACKS_SCHEMA_FILES",
         "database.schema.SELECT_SCHEMA_FILES",
     }

@@ -125,3 +125,20 @@ def test_traces_without_their_packages_are_a_fault_of_the_settings(
                 "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
             }
         )
+
+
+async def test_opentelemetrys_own_endpoint_of_traces_takes_precedence(
+    start: Start, process_client: httpx.AsyncClient, database_url: str, collector: Collector
+) -> None:
+    process = await start(
+        "service",
+        DATABASE_URL=database_url,
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1",
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces",
+    )
+    await wait_until_serving(process_client)
+    await process_client.get("/posts")
+    process.terminate()
+    await read_output(process)
+
+    assert len(collector.named("GET /posts")) == 1

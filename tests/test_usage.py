@@ -29,7 +29,8 @@ DATABASE_SERVICE_HOST DATABASE_SERVICE_PORT DATABASE_PORT_5432_TCP WORKERS_SERVI
 CI GITHUB_TOKEN AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY DJANGO_SECRET_KEY FLASK_SECRET_KEY ACCESS_TOKEN REFRESH_TOKEN
 HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy WEB_CONCURRENCY FORWARDED_ALLOW_IPS MAX_REQUESTS_JITTER
 PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTEST_CURRENT_TEST VIRTUAL_ENV UV_CACHE_DIR OTEL_SERVICE_NAME
-OTEL_EXPORTER_OTLP_ENDPOINT SENTRY_DSN
+OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_TRACES_ENDPOINT OTEL_EXPORTER_OTLP_METRICS_ENDPOINT
+OTEL_EXPORTER_OTLP_LOGS_ENDPOINT OTEL_EXPORTER_OTLP_HEADERS OTEL_TRACES_SAMPLER SENTRY_DSN
 """
 
 
@@ -70,8 +71,18 @@ def test_compose_passes_on_every_setting(repository: Path) -> None:
     assert set(NAMES) - NOT_OF_COMPOSE - passed == set()
 
 
-def test_a_file_of_settings_is_not_committed(repository: Path) -> None:
-    assert ".env" in (repository / ".gitignore").read_text(encoding="utf-8").splitlines()
+def test_the_example_has_the_variables_of_compose(repository: Path) -> None:
+    compose = (repository / "compose.yaml").read_text(encoding="utf-8")
+    variables = set(re.findall(r"\$\{(\w+)", compose)) - {"PWD"}
+
+    assert {name for name in variables if f"\n# {name}=" not in documents.example()} == set()
+
+
+def test_what_the_newcomer_creates_is_not_committed(repository: Path) -> None:
+    """The file of settings, and the folders that README.md's first commands create."""
+    ignored = (repository / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+    assert {".env", ".tools/", ".venv/", ".data/"} - {*ignored} == set()
 
 
 @pytest.mark.parametrize(
@@ -84,6 +95,8 @@ def test_a_file_of_settings_is_not_committed(repository: Path) -> None:
         ("WORKER", "WORKERS"),
         ("ACCESS_TOKEN_MINUTE", "ACCESS_TOKEN_MINUTES"),
         ("PASSWORD_MEMORY_KB", "PASSWORD_MEMORY_KIB"),
+        ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
+        ("OTEL_EXPORTER_OLTP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     ],
 )
 def test_a_misspelt_setting_is_recognised(name: str, meant: str) -> None:

@@ -14,11 +14,11 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-async def check(settings: Settings) -> None:
+async def check(settings: Settings) -> str:
     """Check that the service can serve on its database.
 
     Raises ``DatabaseFault``, and its subclass ``DatabaseUnreachable`` if waiting may resolve the fault. What is dropped
-    from the URL, and a server that is read-only now, are only logged.
+    from the URL is only logged. Returns why the server is read-only now, which may pass during a failover; else ``""``.
     """
     url, timeout = settings.database_url, settings.database_timeout_seconds
     for sentence in parse(url).dropped:
@@ -29,7 +29,7 @@ async def check(settings: Settings) -> None:
             schema.check_server(connection)
             if faults := await missing_rights(connection):
                 raise DatabaseFault("\n".join(faults))
-            _warn_if_read_only(connection)
+            read_only = _why_read_only(connection)
         finally:
             await connection.close(timeout=timeout)
         await pooler.check(url, timeout)
@@ -41,12 +41,13 @@ async def check(settings: Settings) -> None:
                 settings.search_language,
                 other,
             )
+    return read_only
 
 
-def _warn_if_read_only(connection: Connection) -> None:
-    """During a failover this passes, so it does not prevent the start."""
+def _why_read_only(connection: Connection) -> str:
     reported = connection.get_settings()
     if getattr(reported, "in_hot_standby", "off") == "on":
-        logger.warning("the database is a standby: writes get a 503 until DATABASE_URL leads to a primary")
-    elif getattr(reported, "default_transaction_read_only", "off") == "on":
-        logger.warning("the database is read-only (default_transaction_read_only): writes get a 503 until it is not")
+        return "the database is a standby: writes get a 503 until DATABASE_URL leads to a primary"
+    if getattr(reported, "default_transaction_read_only", "off") == "on":
+        return "the database is read-only (default_transaction_read_only): writes get a 503 until it is not"
+    return ""

@@ -72,6 +72,9 @@ def _explain(error: Exception, url: str) -> DatabaseFault:
         return DatabaseUnreachable(f"The database is read-only: {reason}: let DATABASE_URL lead to the primary")
     if isinstance(error, TimeoutError):
         reason = "it does not respond in time"
+    hosts = parse(url).hosts
+    if isinstance(error, OSError) and len(hosts) == 1 and hosts[0].name:  # of several, each is named already
+        reason = f"{hosts[0]}: {reason.removeprefix(f'{hosts[0]}: ')}"
     state = "cannot serve now" if isinstance(error, asyncpg.PostgresError) else "cannot be reached"
     return DatabaseUnreachable(f"The database {state}: {reason}")
 

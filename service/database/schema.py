@@ -24,8 +24,10 @@ CONNECT_TIMEOUT: Final = 60  # seconds
 
 OLDEST_POSTGRESQL: Final = 17
 
+SELECT_LACKS_SCHEMA_FILES: Final = "select to_regclass('schema_files') is null"
+
 CREATE_SCHEMA_FILES: Final = """
-create table if not exists schema_files (
+create table schema_files (
     name text not null,
     checksum text not null,
     applied_at timestamptz not null default now(),
@@ -92,7 +94,9 @@ async def _apply_next(connection: Connection, files: list[SchemaFile], lock_time
     try:
         async with connection.transaction():
             await _lock(connection, lock_timeout)
-            await connection.execute(CREATE_SCHEMA_FILES)
+            # Without "if not exists", which would need the right to create tables in any case.
+            if await connection.fetchval(SELECT_LACKS_SCHEMA_FILES):
+                await connection.execute(CREATE_SCHEMA_FILES)
             if missing := await _missing(connection, files):
                 file = missing[0]
                 await connection.execute(file.statements)

@@ -10,7 +10,8 @@ from service.database.connecting import connect
 _MESSAGE: Final = b"fingerprint of the signing key"
 
 # The new fingerprint replaces the old one, so a rotation of the key is reported once. The statement decides, also
-# between services that start at the same time. It returns no row if the key is the same.
+# between services that start at the same time. It returns no row if the key is the same, and false if the old
+# fingerprint is that of SECRET_KEY_PREVIOUS, whose tokens are accepted.
 UPSERT: Final = """
 insert into signing_key as stored (fingerprint)
 values ($1)
@@ -19,7 +20,13 @@ on conflict (is_only_row) do update
         fingerprint = excluded.fingerprint,
         changed_at = now()
     where stored.fingerprint <> excluded.fingerprint
-returning changed_at is not null
+returning
+    changed_at is not null
+    -- This reads the row as it was before the statement.
+    and (
+        select replaced.fingerprint
+        from signing_key as replaced
+    ) is distinct from $2
 """
 
 
@@ -27,10 +34,21 @@ def fingerprint(secret_key: bytes) -> str:
     return hmac.digest(secret_key, _MESSAGE, hashlib.sha256).hex()
 
 
-async def replaces_another(url: str, secret_key: bytes, *, timeout: float) -> bool:  # noqa: ASYNC109 - as asyncpg
-    """Store the fingerprint of the key; returns whether it replaced that of another key. Raises asyncpg's errors."""
+async def replaces_another(
+    url: str,
+    secret_key: bytes,
+    previous: bytes = b"",
+    *,
+    timeout: float,  # noqa: ASYNC109 - as asyncpg
+) -> bool:
+    """Store the fingerprint of the key; returns whether it replaced that of another key than ``previous``.
+
+    Raises asyncpg's errors.
+    """
     connection = await connect(url, timeout=timeout)
     try:
-        return bool(await connection.fetchval(UPSERT, fingerprint(secret_key)))
+        return bool(
+            await connection.fetchval(UPSERT, fingerprint(secret_key), fingerprint(previous) if previous else None)
+        )
     finally:
         await connection.close()

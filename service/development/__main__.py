@@ -69,4 +69,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with commands.failures_as_records():
+        main()

@@ -21,6 +21,10 @@ EXAMPLE: Final = """\
 
 # Docker Compose only: the password of a new database.
 # POSTGRES_PASSWORD=app_password
+
+# Docker Compose only: the memory limits of the containers.
+# SERVICE_MEMORY=512m
+# DATABASE_MEMORY=1g
 """
 
 

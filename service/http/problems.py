@@ -113,9 +113,7 @@ def respond(request: Request[object, object, object], error: Exception) -> JSONR
         problem, headers = _problem(scope, status, status.name.lower(), error.detail), error.headers or {}
     else:
         problem, headers = describe(InternalError, scope), {}
-        logger.error(
-            "%s %s failed, request id %s", request.method, request.url.path, problem.request_id, exc_info=error
-        )
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return JSONResponse(
         problem,
         status_code=problem.status,

@@ -1,6 +1,7 @@
 """The page of metrics, by Prometheus's own client, on a port of its own."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -43,15 +44,21 @@ def _metric(name: str, family: Family, cells: dict[Labels, Numbers]) -> Metric:
     return metric
 
 
+def _log_error(*_: object) -> None:
+    """Called in place of a method that writes a traceback to standard error, also if a client resets its connection."""
+    logger.debug("a request for the metrics failed: %r", sys.exception())
+
+
 def expose(settings: Settings, snapshots: Snapshots) -> None:
     """Serve the page in a thread; ends the process with a line if the port cannot be used."""
     registry = CollectorRegistry()
     registry.register(Totals(snapshots))
     try:
-        start_http_server(settings.metrics_port, settings.host, registry)
+        server, _ = start_http_server(settings.metrics_port, settings.host, registry)
     except OSError as error:
         raise SystemExit(
             f"Cannot listen on {settings.host}, port {settings.metrics_port} (METRICS_PORT): {error.strerror}"
         ) from error
+    server.handle_error = _log_error  # type: ignore[method-assign,assignment]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     logger.info("Metrics on http://%s:%d/metrics", host, settings.metrics_port)

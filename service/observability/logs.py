@@ -41,6 +41,11 @@ def configuration(log_format: str = "text", log_level: str = "info") -> dict[str
     }
 
 
+def as_json() -> bool:
+    """Whether the records of this process are JSON."""
+    return any(isinstance(handler.formatter, JSONFormatter) for handler in logging.getLogger().handlers)
+
+
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC, with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -59,6 +64,11 @@ class RequestIds(logging.Filter):
         return True
 
 
+def _logger(record: LogRecord) -> str:
+    """The name of the logger. uvicorn logs everything as ``uvicorn.error``, which would look like an error."""
+    return "uvicorn" if record.name == "uvicorn.error" else record.name
+
+
 def _id(scope: Any) -> str:
     return request_id(scope).decode()
 
@@ -70,9 +80,7 @@ class TextFormatter(logging.Formatter):
         text = redact(record.getMessage())
         fields = record.__dict__
         named = [f"{name}={_value(fields[name])}" for name in _FIELDS if name in fields]
-        # Some messages contain the id already.
-        named = [field for field in named if field.partition("request_id=")[2] not in text or "request_id" not in field]
-        line = f"{timestamp(record.created)} {record.levelname:7} {record.name}: {' '.join([text, *named])}"
+        line = f"{timestamp(record.created)} {record.levelname:7} {_logger(record)}: {' '.join([text, *named])}"
         if record.exc_info:
             line += "\n" + redact(self.formatException(record.exc_info))
         if record.stack_info:
@@ -101,7 +109,7 @@ class JSONFormatter(JsonFormatter):
         log_data |= {
             "timestamp": timestamp(record.created),
             "level": record.levelname.lower(),
-            "logger": record.name,
+            "logger": _logger(record),
         }
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:

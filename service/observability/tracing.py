@@ -42,7 +42,9 @@ class Tracing:
 
     def __init__(self, endpoint: str) -> None:
         named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "accounts-and-posts"}
-        exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")
+        exporter = OTLPSpanExporter(
+            os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or f"{endpoint.rstrip('/')}/v1/traces"
+        )
         self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         trace.set_tracer_provider(self._provider)

@@ -112,8 +112,7 @@ class Exchange:
         try:
             await self._app(self.scope, self.receive, self.send)
         except Exception:
-            request = self.scope["method"], self.scope.get("path"), self.request_id.decode()
-            logger.exception("%s %s failed, request id %s", *request)
+            logger.exception("%s %s failed", self.scope["method"], self.scope.get("path"))
             await self._replace(InternalError)
         else:
             if not self.ended and not self._disconnected:

@@ -114,7 +114,8 @@ class Server(uvicorn.Server):
         self.observers.on_tick(counter)
         self.server_state.default_headers = [Field(*field) for field in self.server_state.default_headers]
         if stop and not self.server_state.closing:
-            logger.info("Draining for %d s", self.settings.drain_seconds)
+            if self.settings.drain_seconds:
+                logger.info("Draining for %g s", self.settings.drain_seconds)
             self.server_state.closing = True
             self.lifespan.state["stopping"] = True  # for the app, in the state of every request
         return stop and time.monotonic() >= self._drain_until
