@@ -12,7 +12,7 @@ from litestar.routes import HTTPRoute
 from service.app import create_app
 from service.security import positions
 from service.settings import Settings
-from tests.people import Json
+from tests.people import Json, Person
 
 EXPECTED = {
     "POST /auth/register": {"201", "400", "409", "413", "415", "422", "429", "503"},
@@ -219,6 +219,20 @@ async def test_the_pattern_of_a_name_refuses_the_characters_that_the_service_ref
 
         assert bool(pattern.fullmatch(f"a{character}b")) != hidden, hex(code)
         assert bool(pattern.fullmatch(f"a{character}")) != (hidden or character.isspace()), hex(code)
+
+
+async def test_an_export_has_the_fields_that_the_document_names(document: Json, alice: Person) -> None:
+    described = operations(document)["GET /users/me/export"]["responses"]["200"]["content"]
+    assert described == {"application/json": {"schema": {"$ref": "#/components/schemas/Export"}}}
+    schema = document["components"]["schemas"]["Export"]
+
+    exported = (await alice.client.get("/users/me/export", headers=alice.headers)).json()
+
+    assert exported.keys() == schema["properties"].keys() == set(schema["required"])
+    for name in ("sessions", "known_addresses"):
+        item = document["components"]["schemas"][schema["properties"][name]["items"]["$ref"].rpartition("/")[2]]
+        assert exported[name]
+        assert all(one.keys() == item["properties"].keys() for one in exported[name])
 
 
 async def test_the_login_is_described_as_a_form(document: Json) -> None:

@@ -6,17 +6,16 @@ from typing import Final
 import msgspec
 from litestar import Controller
 from litestar.params import JSONBody
-from litestar.response import Stream
 
 from service.errors import HashingFailed, IncorrectPassword, TooManyAttempts, TooManyPasswords, UsernameOrEmailTaken
 from service.http.headers import NO_STORE
 from service.http.requests import Request
-from service.http.responses import JSON
+from service.http.responses import JSON, JSONStream
 from service.http.routes import get, patch, post
 from service.queries import pages, sessions, users
 from service.security import events
 from service.security.guards import requires_session
-from service.structs.users import AccountDeletion, AccountUpdate, PasswordChange, User
+from service.structs.users import AccountDeletion, AccountUpdate, Export, PasswordChange, User
 
 PAGE: Final = 50  # posts that an export reads at a time
 _ACCOUNT: Final = ("Account",)
@@ -75,7 +74,7 @@ class AccountController(Controller):
         summary="Export your data",
         response_description="Everything that is stored about you.",
     )
-    async def export(self, request: Request) -> Stream:
+    async def export(self, request: Request) -> JSONStream[Export]:
         """A JSON file with your account, sessions, known addresses and posts. It has no secrets."""
         principal = request.user
         parts = {
@@ -98,7 +97,7 @@ class AccountController(Controller):
             yield b"]}"
 
         disposition = {"Content-Disposition": 'attachment; filename="export.json"'}
-        return Stream(pieces(), media_type=JSON, headers=disposition)
+        return JSONStream(pieces(), media_type=JSON, headers=disposition)
 
     @post(
         "/deletion",

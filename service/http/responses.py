@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import litestar
 import msgspec
 from litestar.background_tasks import BackgroundTask, BackgroundTasks
 from litestar.datastructures import Cookie
 from litestar.enums import MediaType
+from litestar.response import Stream
 from litestar.serialization import default_serializer
 from litestar.types import ASGIApp, Receive, Scope, Send, Serializer
 
@@ -63,6 +64,12 @@ async def send_whole(send: Send, status: int, head: Head, body: bytes) -> None:
         body = b""
     await send({"type": "http.response.start", "status": status, "headers": head.copy()})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class JSONStream(Stream, Generic[T]):
+    """Litestar's stream, of JSON that the OpenAPI document describes as a ``T``."""
+
+    __slots__ = ()
 
 
 class JSONResponse(litestar.Response[T]):

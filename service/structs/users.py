@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.structs.fields import Email, LoginPassword, Password, Timestamp, Username
 from service.structs.posts import Post
+from service.structs.sessions import Session
 
 
 class UserCreate(Struct):
@@ -64,8 +65,8 @@ class AccountDeletion(Struct):
 class KnownAddress(Struct, frozen=True, gc=False):
     """An address that the user has logged in from."""
 
-    address: str
-    last_login_at: Timestamp
+    address: Annotated[str, Meta(examples=["203.0.113.7"])]
+    last_login_at: Annotated[Timestamp, Meta(examples=["2026-11-22T12:25:55.978298Z"])]
 
 
 class User(Struct, frozen=True, gc=False):
@@ -82,4 +83,13 @@ class UserProfile(Struct, frozen=True):
     id: Annotated[int, Meta(examples=[1])]
     username: Annotated[str, Meta(examples=["maria"])]
     email: Annotated[str, Meta(examples=["maria@example.com"])]
+    posts: list[Post]
+
+
+class Export(Struct, frozen=True, gc=False):
+    """Everything that is stored about a user. It is not built: its JSON is sent a page of posts at a time."""
+
+    account: User
+    sessions: list[Session]
+    known_addresses: list[KnownAddress]
     posts: list[Post]
