@@ -28,13 +28,19 @@ def relative(scope: Scope, path: str) -> str:
     return "../" * (scope["raw_path"].count(b"/") - 1) + path
 
 
-def next_page(scope: Scope, after: object, **parameters: object) -> dict[str, str]:
+def next_page(scope: Scope, after: object, *, limit: int, **others: object) -> dict[str, str]:
     """The ``Link`` header that leads to the page of posts after ``after``; empty if there is none.
 
     A parameter that is ``None`` is left out.
     """
     if after is None:
         return {}
-    parameters = {"limit": parameters.pop("limit"), "after": after, **parameters}
-    query = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in parameters.items() if value is not None)
+    query = f"limit={limit}&after={_encode(after)}"
+    for name, value in others.items():
+        if value is not None:
+            query += f"&{name}={_encode(value)}"
     return {"Link": f'<{relative(scope, "posts")}?{query}>; rel="next"'}
+
+
+def _encode(value: object) -> object:
+    return value if isinstance(value, int) else quote(str(value), safe="")

@@ -74,10 +74,21 @@ class Parameters:
         self._decoder = Decoder(msgspec.defstruct("Parameters", fields, rename=names, kw_only=True), type_decoder)
         self._find = FINDERS[place]
         self._rule = rule
+        self._defaults = self._read_defaults()
+
+    def _read_defaults(self) -> dict[str, Any] | None:
+        """The arguments of a request without any of the parameters; ``None`` if that is not valid, or not constant."""
+        try:
+            defaults = msgspec.structs.asdict(self._decoder.decode_texts({}))
+        except InvalidFields:
+            return None
+        return defaults if all(value.__hash__ for value in defaults.values()) else None
 
     def read(self, request: AnyRequest) -> dict[str, Any]:
         """Return the arguments. Raises ``InvalidFields`` with all faulty parameters."""
         texts = self._find(request, self._names, self._decoder.lists)
+        if not texts and self._defaults is not None:
+            return self._defaults.copy()
         if self._rule is None:
             return msgspec.structs.asdict(self._decoder.decode_texts(texts))
         faults = self._rule(request, texts)
