@@ -83,7 +83,7 @@ async def client(postgres: Replicated, serve: Serve) -> AsyncIterator[httpx.Asyn
 
 async def open_connections(client: httpx.AsyncClient) -> None:
     """Let the service open several connections."""
-    await asyncio.gather(*(client.get(f"/posts?after={number}") for number in range(20)))
+    await asyncio.gather(*(client.get(f"/posts?limit={number + 1}") for number in range(20)))
 
 
 async def sessions(server: Cluster) -> int:

@@ -65,7 +65,7 @@ async def client(forwarder: Forwarder, serve: Serve) -> AsyncIterator[httpx.Asyn
 
 async def drop_all(client: httpx.AsyncClient, forwarder: Forwarder, idle_for: float = 2 * MAX_UNCHECKED) -> None:
     """Let the service open several connections, which are then idle, and drop them."""
-    await asyncio.gather(*(client.get(f"/posts?after={number}") for number in range(40)))
+    await asyncio.gather(*(client.get(f"/posts?limit={number + 1}") for number in range(40)))
     await asyncio.sleep(idle_for)
     assert forwarder.drop() > 1
 
@@ -167,7 +167,7 @@ async def test_no_request_of_a_burst_after_a_silent_drop_fails(client: httpx.Asy
 
     begun = time.perf_counter()
     responses = await asyncio.gather(
-        *(client.get(f"/posts?after={number}") for number in range(20)),
+        *(client.get(f"/posts?limit={number + 1}") for number in range(20)),
         *(client.get("/users/me", headers=alice.headers) for _ in range(20)),
         *(
             client.post("/posts", json={"title": str(number), "content": "C"}, headers=alice.headers)
