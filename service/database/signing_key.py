@@ -22,11 +22,13 @@ on conflict (is_only_row) do update
     where stored.fingerprint <> excluded.fingerprint
 returning
     changed_at is not null
-    -- This reads the row as it was before the statement.
-    and (
-        select replaced.fingerprint
-        from signing_key as replaced
-    ) is distinct from $2
+    -- This reads the row as it was before the statement: none if another service inserts it at the same time.
+    and coalesce(
+        (
+            select replaced.fingerprint
+            from signing_key as replaced
+        ) <> $2, true
+    )
 """
 
 
