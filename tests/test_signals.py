@@ -16,6 +16,9 @@ import psutil
 import pytest
 
 from service import __main__ as commands
+from service.app import create_app
+from service.server import server
+from service.settings import Settings
 from tests.people import Person
 from tests.processes import Start, read_output, read_until, wait_for_clean_exit, wait_until_serving
 from tests.waiting import wait_for_blocked_session
@@ -98,6 +101,26 @@ def test_a_signal_is_not_lost_where_python_ignores_exceptions(fails: bool) -> No
 
     assert caught.value.code == 130
     assert handler is commands.exit_on_signal
+
+
+def test_a_signal_while_the_event_loop_is_made_stops_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/app", secret_key=b"k" * 32, port=0)
+    config = server.Config(settings, create_app(settings), log_config=None)
+    make_loop = config.get_loop_factory()
+    assert make_loop
+
+    def make_loop_and_signal() -> asyncio.AbstractEventLoop:
+        SignalsOnDeletion()
+        return make_loop()
+
+    monkeypatch.setattr(config, "get_loop_factory", lambda: make_loop_and_signal)
+    before = {number: signal.getsignal(number) for number in server.STOP_SIGNALS}
+    commands.handle_stop_signals(commands.exit_on_signal)
+    try:
+        server.Server(config).run([server.listen(settings)])  # it would serve until the test times out
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("made", ["postgres.new-*/PG_VERSION", "postgres.new-*/base/4", "postgres/postmaster.pid"])

@@ -90,6 +90,11 @@ class Server(uvicorn.Server):
         self._drain_until = 0.0
         self.opening: set[asyncio.Task[Any]] = set()  # accepted connections before connection_made
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve in this process. Signals are captured first: what a handler raises in the event loop could be lost."""
+        with self.capture_signals():
+            super().run(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on a signal. uvicorn would raise it again at the end, and the exit code would not be 0."""
