@@ -65,7 +65,7 @@ async def test_the_statements_of_a_transaction_are_committed_together(
 
     async with database.transaction() as transaction:
         inserted = [await transaction.write_row(INSERT, name) for name in ("alice", "bob")]
-        inside = await transaction.fetch("select username from users order by id")
+        inside = await transaction.run("select username from users order by id")
         outside = await db.fetchval(COUNT)
 
     assert all(inserted)

@@ -31,15 +31,7 @@ class Transaction:
             self.failure = error
             raise
 
-    async def fetch(self, statement: str, *arguments: Any) -> Rows:
-        """Read all rows of a statement that writes nothing."""
-        return await self.run(statement, *arguments)
-
-    async def fetch_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
-        """Read the first row of a statement that writes nothing."""
-        rows = await self.run(statement, *arguments)
-        return rows[0] if rows else None
-
     async def write_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
         """Run a statement that writes, and return its first row."""
-        return await self.fetch_row(statement, *arguments)
+        rows = await self.run(statement, *arguments)
+        return rows[0] if rows else None
