@@ -39,7 +39,7 @@ async def insert_again(transaction: Transaction) -> None:
     await transaction.write_row(INSERT, "alice")
 
 
-async def pid(database: Database | Transaction) -> int:
+async def pid(database: Database) -> int:
     row = await database.fetch_row("select pg_backend_pid()")
     assert row
     found: int = row[0]
