@@ -59,6 +59,6 @@ async def replaces_another(
             return False
         replaced = await connection.fetchval(UPDATE, fingerprint(secret_key))
     finally:
-        await connection.close()
+        await connection.close(timeout=timeout)
     # The tokens of the previous key are accepted.
     return replaced not in {None, fingerprint(previous)}

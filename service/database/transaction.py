@@ -19,7 +19,7 @@ class Transaction:
         self.failure: Exception | None = None
 
     async def commit(self) -> None:
-        """Commit, or raise the error of the statement that failed: PostgreSQL would roll back without a word."""
+        """Commit, or raise the error of the statement that failed: PostgreSQL would roll back without an error."""
         if self.failure:
             raise self.failure
         await self.run("commit")
