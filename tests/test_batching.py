@@ -13,7 +13,7 @@ from service.database.batching import MAX_BATCH_ROWS, MAX_QUEUED_WRITES
 from service.database.database import ConnectionLost, Database
 from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable, InvalidToken, Overloaded
-from service.queries import pages, posts, users
+from service.queries import account, pages, posts, users
 from service.structs.posts import Post, PostCreate, PostUpdate, Sort
 from service.structs.sessions import Principal
 from tests.people import Person, assert_problem
@@ -184,7 +184,7 @@ async def test_a_failed_batch_fails_only_its_own_requests(recorder: Recorder, pr
     one, other, user = await asyncio.gather(
         select(recorder, written.id),
         select(recorder, 5),
-        users.select_own(recorder, principal),
+        account.select(recorder, principal),
         return_exceptions=True,
     )
 

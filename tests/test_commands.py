@@ -372,7 +372,8 @@ async def test_just_up_uses_database_url(
 async def test_the_search_index_is_rebuilt_in_another_language(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    german = {"DATABASE_URL": database_url, "SEARCH_LANGUAGE": "german"}
+    # A parameter that asyncpg does not know.
+    german = {"DATABASE_URL": f"{database_url}&keepalives=1", "SEARCH_LANGUAGE": "german"}
     process = await start("service", **german)
     await read_until(
         process, "SEARCH_LANGUAGE is german, but the index of the posts is in simple", "Application startup complete"

@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from service.app import create_app
-from service.database import schema
+from service.database import maintenance, schema
 from service.database.batching import MAX_QUEUED_WRITES
 from service.database.database import Database
+from service.database.pooled_connection import PooledConnection
 from service.errors import DatabaseUnavailable
 from service.queries import posts
 from service.settings import Settings
@@ -80,6 +81,35 @@ async def test_terminated_idle_connections_are_replaced_without_an_error(db: asy
     await alice.publish("afterwards")
 
     assert read == made
+
+
+async def test_a_connection_that_the_server_closes_before_the_pool_has_it_is_replaced(
+    database_url: str, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    class TerminatedAtFirst(PooledConnection):
+        async def open(self, url: str, timeout: float) -> None:  # noqa: ASYNC109 - as in the class
+            await super().open(url, timeout)
+            opened.append(self.pid)
+            if len(opened) == 1:
+                await db.execute(TERMINATE)
+                async with asyncio.timeout(10):
+                    while not self.connection.is_closed():
+                        await asyncio.sleep(0)
+
+    monkeypatch.setattr(maintenance, "PooledConnection", TerminatedAtFirst)
+    database = Database(database_url, connections=1, timeout=TIMEOUT)
+
+    async def has_the_first() -> bool:
+        return database.usage().open == 1
+
+    async with database.lifespan():
+        await until(has_the_first, 10)
+
+        assert await database.fetch("select 1 as one")
+
+    assert len(opened) == 2
 
 
 async def test_a_read_that_loses_its_connection_is_repeated_and_a_write_is_not(

@@ -22,6 +22,7 @@ from tests.people import Json, Person, Tokens, assert_problem, login, pointers
 from tests.processes import Start, free_port, read_until, wait_until_serving
 from tests.recorder import Recorder
 from tests.tables import principal_of
+from tests.waiting import wait_for_blocked_session
 
 BODY = {"title": "T", "content": "C"}
 REPLAYED = "idempotency-replayed"
@@ -273,9 +274,7 @@ async def test_fifty_requests_that_wait_hold_one_connection(
 ) -> None:
     async with locked(database_url, "lock table posts in share mode"):
         requests = [asyncio.create_task(send(alice, "key")) for _ in range(50)]
-        async with asyncio.timeout(10):
-            while not await db.fetchval("select count(*) from pg_locks where not granted"):
-                await asyncio.sleep(0.01)
+        await wait_for_blocked_session(db)
         busy = "select count(*) from pg_stat_activity where datname = current_database() and state = 'active'"
         assert (await client.get("/posts")).json() == []
         assert await db.fetchval(busy) == 2  # this statement, and one request

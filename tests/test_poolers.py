@@ -14,6 +14,7 @@ import pytest
 
 from service.app import create_app
 from service.database import connecting, pooler, schema
+from service.database.check import check
 from service.database.connecting import SESSION_SETTINGS
 from service.database.database import Database
 from service.database.pooler import REMEDY, SharedSession
@@ -203,6 +204,22 @@ async def test_a_pooler_that_shares_sessions_is_refused_while_others_use_it(
     for task in using:
         task.cancel()
     await asyncio.gather(*using, return_exceptions=True)
+
+
+async def test_a_refused_start_leaves_no_setting_in_a_session_that_other_clients_use(
+    pgbouncer: StartPgBouncer, settings: Settings, database_url: str
+) -> None:
+    bouncer = pgbouncer(database_url, pool_mode="transaction", default_pool_size=1)
+    other = await asyncpg.connect(bouncer.url, statement_cache_size=0)
+    names = [*SESSION_SETTINGS, "statement_timeout"]
+    select = "select pg_backend_pid(), name, current_setting(name) as value from unnest($1::text[]) as name"
+    before = await other.fetch(select, names)
+
+    with pytest.raises(SharedSession):
+        await check(msgspec.structs.replace(settings, database_url=bouncer.url))
+
+    assert await other.fetch(select, names) == before
+    await other.close()
 
 
 async def test_the_start_behind_a_pooler_in_transaction_mode_is_refused_in_one_line(

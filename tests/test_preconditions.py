@@ -18,6 +18,7 @@ from service.structs.posts import Post, PostCreate, PostUpdate, StoredPost, Vers
 from tests.people import Json, Person, Tokens, assert_problem
 from tests.recorder import Recorder
 from tests.tables import all_rows, principal_of
+from tests.waiting import wait_for_blocked_session
 
 CHANGED = (412, "post_changed", "The post has changed")
 
@@ -330,8 +331,7 @@ async def test_a_write_that_waited_for_another_one_sees_its_version(
             asyncio.create_task(posts.update(recorder, one.post.id, principal, PostUpdate(title="Mine"), condition))
             for one in made
         ]
-        while not await db.fetchval("select count(*) from pg_locks where not granted"):
-            await asyncio.sleep(0.01)
+        await wait_for_blocked_session(db)
         assert not writes[0].done()
         await transaction.commit()
 

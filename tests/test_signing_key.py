@@ -4,9 +4,11 @@ import asyncio
 import secrets
 
 import asyncpg
+import pytest
 
-from service.database.signing_key import fingerprint, replaces_another
+from service.database.signing_key import INSERT, UPDATE, fingerprint, replaces_another
 from tests.processes import Start, read_until
+from tests.waiting import wait_for_blocked_session
 
 WARNING = "SECRET_KEY is not the one that this database was used with before"
 
@@ -50,6 +52,30 @@ async def test_a_rotation_is_reported_once(database_url: str) -> None:
     reported = [await replaces_another(database_url, key, timeout=5) for key in keys]
 
     assert reported == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("statement", [INSERT, UPDATE], ids=["new database", "used database"])
+@pytest.mark.parametrize(
+    ("key", "previous", "reported"),
+    [
+        (b"theirs", b"", False),
+        (b"ours", b"", True),
+        (b"ours", b"theirs", False),
+        (b"ours", b"old", True),
+    ],
+)
+async def test_a_service_compares_its_key_with_that_of_a_service_that_starts_at_the_same_time(
+    db: asyncpg.Connection, database_url: str, statement: str, key: bytes, previous: bytes, *, reported: bool
+) -> None:
+    if statement is UPDATE:
+        await replaces_another(database_url, b"old", timeout=5)
+    async with db.transaction():
+        assert await db.fetchval(statement, fingerprint(b"theirs"))
+        ours = asyncio.create_task(replaces_another(database_url, key, previous, timeout=20))
+        await wait_for_blocked_session(db)
+
+    assert await ours is reported
+    assert await db.fetchval("select fingerprint from signing_key") == fingerprint(key)
 
 
 async def test_of_services_that_start_at_once_all_but_the_first_are_told(database_url: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from service.database import schema
 from service.database.connecting import SESSION_SETTINGS
-from service.queries import auth, expired, idempotency_keys, matches, pages, posts, search, sessions, users
+from service.queries import account, auth, expired, idempotency_keys, matches, pages, posts, search, sessions, users
 from service.structs.auth import Credentials, FailureCount
 from service.structs.fields import Timestamp
 from service.structs.posts import Post, StoredPost
@@ -25,6 +25,12 @@ PYTHON_TYPES = {"int4": int, "int8": int, "text": str, "bool": bool, "bytea": by
 
 # The struct that each statement's rows are converted to: its fields are the columns, in the same order.
 STRUCTS: dict[str, type[msgspec.Struct] | None] = {
+    "queries.account.DELETE": None,
+    "queries.account.DELETE_OTHER_SESSIONS": None,
+    "queries.account.SELECT": None,  # the key, and the fields of User: see below
+    "queries.account.SELECT_KNOWN_ADDRESSES": KnownAddress,
+    "queries.account.UPDATE": User,
+    "queries.account.UPDATE_CREDENTIALS": None,
     "queries.auth.INSERT_FAILURES": None,
     "queries.auth.INSERT_REGISTRATION": None,
     "queries.auth.SELECT_LOGIN": None,  # the fields of two structs: see below
@@ -62,13 +68,7 @@ STRUCTS: dict[str, type[msgspec.Struct] | None] = {
     "queries.sessions.REFRESH": None,  # the fields of two structs, and a flag: see below
     "queries.sessions.SELECT_ALIVE": None,
     "queries.sessions.SELECT_OF_USER": Session,
-    "queries.users.DELETE": None,
-    "queries.users.DELETE_OTHER_SESSIONS": None,
     "queries.users.INSERT": User,
-    "queries.users.SELECT_KNOWN_ADDRESSES": KnownAddress,
-    "queries.users.UPDATE": User,
-    "queries.users.UPDATE_CREDENTIALS": None,
-    "queries.users.SELECT_OWN": None,  # the key, and the fields of User: see below
     "queries.users.SELECT_PROFILE": None,  # rows of two kinds: see below
 }
 
@@ -134,7 +134,7 @@ async def test_the_row_of_a_page_is_the_key_and_a_stored_post(
 
 
 async def test_the_row_of_an_own_account_is_the_key_and_a_user(db: asyncpg.Connection) -> None:
-    assert await prepared_columns(db, users.SELECT_OWN) == [("session_id", int), *columns_of(User)]
+    assert await prepared_columns(db, account.SELECT) == [("session_id", int), *columns_of(User)]
 
 
 @pytest.mark.parametrize("statement", [matches.SEARCH_INDEX, matches.SCAN, matches.SCAN_OF_USER])
@@ -207,11 +207,11 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(sessions.REFRESH, session_id, 1, day, day, day, "", "")
     await db.fetch(sessions.SELECT_ALIVE, [session_id])
     await db.fetch(sessions.SELECT_OF_USER, session_id)
-    await db.fetch(users.SELECT_OWN, [session_id])
+    await db.fetch(account.SELECT, [session_id])
     await db.fetch(users.SELECT_PROFILE, [user_id], 51)
-    await db.fetch(users.SELECT_KNOWN_ADDRESSES, user_id)
-    await db.fetch(users.UPDATE, user_id, "other", session_id, "maria", None)
-    await db.fetch(users.UPDATE_CREDENTIALS, user_id, "other", session_id, "hash")
+    await db.fetch(account.SELECT_KNOWN_ADDRESSES, user_id)
+    await db.fetch(account.UPDATE, user_id, "other", session_id, "maria", None)
+    await db.fetch(account.UPDATE_CREDENTIALS, user_id, "other", session_id, "hash")
     await db.fetch(posts.SELECT, [post_id])
     await db.fetch(posts.SELECT_OWNER, [post_id], [session_id])
     for page, of_user in (
@@ -232,7 +232,7 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
     await db.fetch(idempotency_keys.INSERT, session_id, "key", b"digest")
     await db.fetch(idempotency_keys.UPDATE, user_id, "key", post_id, "tag", b"{}")
     await db.fetch(idempotency_keys.SELECT, [session_id], ["key"])
-    await db.fetch(users.DELETE_OTHER_SESSIONS, user_id, session_id)
+    await db.fetch(account.DELETE_OTHER_SESSIONS, user_id, session_id)
     await db.fetch(sessions.DELETE_SURPLUS, user_id, 1)
     await db.fetch(sessions.DELETE, session_id, session_id)
     await db.fetch(sessions.DELETE_ANY, session_id)
@@ -241,7 +241,7 @@ async def test_the_statements_leave_no_session_state_behind(database_url: str) -
         await db.fetch(deletion, 10, day)
     for deletion in (expired.DELETE_SESSIONS, expired.DELETE_IDEMPOTENCY_KEYS):
         await db.fetch(deletion, 10)
-    await db.fetch(users.DELETE, user_id, "hash", session_id)
+    await db.fetch(account.DELETE, user_id, "hash", session_id)
 
     assert await state() == before
     assert not db.is_in_transaction()

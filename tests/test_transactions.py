@@ -39,7 +39,7 @@ async def insert_again(transaction: Transaction) -> None:
     await transaction.write_row(INSERT, "alice")
 
 
-async def pid(database: Database | Transaction) -> int:
+async def pid(database: Database) -> int:
     row = await database.fetch_row("select pg_backend_pid()")
     assert row
     found: int = row[0]
@@ -65,7 +65,7 @@ async def test_the_statements_of_a_transaction_are_committed_together(
 
     async with database.transaction() as transaction:
         inserted = [await transaction.write_row(INSERT, name) for name in ("alice", "bob")]
-        inside = await transaction.fetch("select username from users order by id")
+        inside = await transaction.run("select username from users order by id")
         outside = await db.fetchval(COUNT)
 
     assert all(inserted)

@@ -14,12 +14,20 @@ async def until(holds: Callable[[], Awaitable[bool]], seconds: float) -> None:
             await asyncio.sleep(0.01)
 
 
-# How many sessions wait for a lock in this database. Tests in parallel use other databases of the same server.
+# How many sessions wait for a lock in this database. Tests in parallel use other databases of the same server. The lock
+# of a row names no database, but a session that waits for it has locked the table. pg_stat_activity would not do: in a
+# transaction, it is read once.
 WAITERS: Final = """
 select count(*)
-from pg_locks
-join pg_database on pg_database.oid = pg_locks.database
-where not granted and datname = current_database()
+from pg_locks as awaited
+where
+    not granted
+    and exists (
+        select
+        from pg_locks
+        join pg_database on pg_database.oid = pg_locks.database
+        where pg_locks.pid = awaited.pid and datname = current_database()
+    )
 """
 
 

@@ -12,7 +12,7 @@ from service.http.headers import NO_STORE
 from service.http.requests import Request
 from service.http.responses import JSON, JSONStream
 from service.http.routes import get, patch, post
-from service.queries import pages, sessions, users
+from service.queries import account, pages, sessions
 from service.security import events
 from service.security.guards import requires_session
 from service.structs.users import AccountDeletion, AccountUpdate, Export, PasswordChange, User
@@ -29,7 +29,7 @@ class AccountController(Controller):
     @get("/", tags=("Users",), summary="Read your own account", response_description="Your account.")
     async def read_own_account(self, request: Request) -> User:
         """The account of the user whose access token is sent."""
-        return await users.select_own(request.db, request.user)
+        return await account.select(request.db, request.user)
 
     @patch(
         "/",
@@ -42,7 +42,7 @@ class AccountController(Controller):
     async def update_own_account(self, request: Request, data: JSONBody[AccountUpdate]) -> User:
         """A field that is left out keeps its value. No session ends."""
         verified = await request.verify_password(data.current_password)
-        if (changed := await users.update(request.db, request.user, verified, data)) is None:
+        if (changed := await account.update(request.db, request.user, verified, data)) is None:
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword  # it has been changed since it was verified
         events.user_updated(request, changed.id)
@@ -59,11 +59,11 @@ class AccountController(Controller):
     )
     async def change_password(self, request: Request, data: JSONBody[PasswordChange]) -> None:
         """Ends all of your other sessions."""
-        account = await users.select_own(request.db, request.user)
-        request.denylist.check("/new_password", data.new_password, username=account.username, email=account.email)
+        user = await account.select(request.db, request.user)
+        request.denylist.check("/new_password", data.new_password, username=user.username, email=user.email)
         verified = await request.verify_password(data.current_password)
         new_hash = await request.passwords.hash(data.new_password)
-        if not await users.update_password(request.db, request.user, verified, new_hash):
+        if not await account.update_password(request.db, request.user, verified, new_hash):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
         events.password_changed(request, verified.id)
@@ -78,9 +78,9 @@ class AccountController(Controller):
         """A JSON file with your account, sessions, known addresses and posts. It has no secrets."""
         principal = request.user
         parts = {
-            "account": await users.select_own(request.db, principal),
+            "account": await account.select(request.db, principal),
             "sessions": await sessions.select_of_user(request.db, principal),
-            "known_addresses": await users.select_known_addresses(request.db, principal.user_id),
+            "known_addresses": await account.select_known_addresses(request.db, principal.user_id),
         }
 
         # No connection is held while the client reads, and only one page is in memory.
@@ -111,7 +111,7 @@ class AccountController(Controller):
     async def delete_own_account(self, request: Request, data: JSONBody[AccountDeletion]) -> None:
         """Deletes your posts and ends all of your sessions, too. This cannot be undone."""
         verified = await request.verify_password(data.current_password)
-        if not await users.delete(request.db, request.user, verified):
+        if not await account.delete(request.db, request.user, verified):
             await sessions.require_alive(request.db, request.user)
             raise IncorrectPassword
         events.user_deleted(request, verified.id)

@@ -24,23 +24,24 @@ async def check(settings: Settings) -> str:
     for sentence in parse(url).dropped:
         logger.warning("DATABASE_URL: %s", sentence)
     with explained(url):
+        await pooler.check(url, timeout)  # first, because `connect` sets what would remain in a shared session
         connection = await connect(url, timeout=timeout)
         try:
             schema.check_server(connection)
             if faults := await missing_rights(connection):
                 raise DatabaseFault("\n".join(faults))
+            await schema.verify(connection)
+            other = await search_language.find_other(connection, settings.search_language)
             read_only = _why_read_only(connection)
         finally:
             await connection.close(timeout=timeout)
-        await pooler.check(url, timeout)
-        await schema.verify(url, timeout=timeout)
-        if other := await search_language.find_other(url, settings.search_language, timeout):
-            logger.warning(
-                "SEARCH_LANGUAGE is %s, but the index of the posts is in %s, which is used: "
-                "`python -m service reindex-search` rebuilds it",
-                settings.search_language,
-                other,
-            )
+    if other:
+        logger.warning(
+            "SEARCH_LANGUAGE is %s, but the index of the posts is in %s, which is used: "
+            "`python -m service reindex-search` rebuilds it",
+            settings.search_language,
+            other,
+        )
     return read_only
 
 

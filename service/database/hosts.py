@@ -27,13 +27,13 @@ async def connect_to_any(
     server_settings: Mapping[str, str] = MappingProxyType({}),
     **options: Any,
 ) -> Any:
-    """Open a connection. ``timeout`` is in seconds; ``options`` are those of ``asyncpg.connect``, with the class of it.
+    """Open a connection. ``timeout`` is in seconds; ``options`` are those of ``asyncpg.connect``.
 
     asyncpg would give the whole time to the first host, and never try the others if that one does not respond. The
     settings of the URL take precedence over ``server_settings``. Unless the URL or ``options`` say otherwise, the
     server is a primary, because the service writes.
 
-    Raises asyncpg's errors. If a server is not of the kind, or there are several hosts and none accepts, this is a
+    Raises asyncpg's errors. If the server is of another kind, or there are several hosts and none accepts, this is a
     ``ConnectionError`` that names the reason of each.
     """
     address = parse(url)

@@ -84,7 +84,8 @@ class ConnectionPool:
         while self._idle:
             pooled = self._idle.pop()
             if pooled.connection.is_closed():
-                continue  # ``_on_terminated`` follows
+                self.close(pooled)  # ``_on_terminated`` follows, unless it was closed before it was added
+                continue
             pooled.state = State.IN_USE
             if begun - pooled.last_response < MAX_UNCHECKED or await self._check(pooled):
                 return pooled

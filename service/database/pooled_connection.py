@@ -41,7 +41,7 @@ CHECK_TIMEOUT: Final = 0.5
 # A statement without a response. A normal one takes milliseconds, but one that waits for a lock may take longer.
 MAX_SILENCE: Final = 0.5
 
-# It bounds the time on a server that the address no longer leads to and that says nothing of it.
+# After a failover, a server that is no longer the primary may not report it. This bounds the time of its use.
 MAX_AGE: Final = 900
 
 # The search for a server that accepts writes while a read-only one can serve reads.

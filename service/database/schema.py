@@ -9,7 +9,6 @@ import asyncpg
 from asyncpg import Connection
 from msgspec import Struct
 
-from service.database.connecting import connect
 from service.database.faults import DatabaseFault, in_one_line
 from service.database.hosts import connect_to_any
 
@@ -118,14 +117,9 @@ async def _lock(connection: Connection, lock_timeout: float) -> None:
         ) from None
 
 
-async def verify(url: str, timeout: float, directory: Path = DIRECTORY) -> None:  # noqa: ASYNC109 - passed to asyncpg
-    """Check that all files are applied unchanged. Raises ``SchemaError``, or an error of ``asyncpg.connect``."""
-    connection = await connect(url, timeout=timeout)
-    try:
-        check_server(connection)
-        missing = await _missing(connection, read_files(directory))
-    finally:
-        await connection.close()
+async def verify(connection: Connection, directory: Path = DIRECTORY) -> None:
+    """Check that all files are applied unchanged. Raises ``SchemaError``, or an error of asyncpg."""
+    missing = await _missing(connection, read_files(directory))
     if missing:
         names = ", ".join(file.name for file in missing)
         raise SchemaError(f"the database lacks {names}: run `python -m service migrate` first")

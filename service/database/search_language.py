@@ -3,9 +3,11 @@
 from typing import Final
 
 import asyncpg
+from asyncpg import Connection
 
-from service.database.connecting import connect
 from service.database.faults import DatabaseFault, in_one_line
+from service.database.hosts import connect_to_any
+from service.database.schema import CONNECT_TIMEOUT
 
 SELECT_LANGUAGE: Final = """
 select
@@ -19,21 +21,18 @@ select set_search_language($1::text::regconfig)
 """
 
 
-async def find_other(url: str, wanted: str, timeout: float) -> str | None:  # noqa: ASYNC109 - passed to asyncpg
+async def find_other(connection: Connection, wanted: str) -> str | None:
     """The language of the index, unless it is the wanted one. Raises ``DatabaseFault``, or an error of asyncpg."""
-    connection = await connect(url, timeout=timeout)
     try:
         [(current, is_wanted)] = await connection.fetch(SELECT_LANGUAGE, wanted)
     except asyncpg.UndefinedObjectError as error:
         raise _unknown(error) from error
-    finally:
-        await connection.close(timeout=timeout)
     return None if is_wanted else str(current)
 
 
 async def change(url: str, wanted: str) -> None:
     """Rebuild the column and the index. Raises ``DatabaseFault``, or an error of asyncpg."""
-    connection = await asyncpg.connect(url, statement_cache_size=0)
+    connection = await connect_to_any(url, timeout=CONNECT_TIMEOUT, statement_cache_size=0)
     try:
         await connection.execute("set statement_timeout = 0")  # a role may have one, and this takes minutes
         await connection.fetch(SET_LANGUAGE, wanted)

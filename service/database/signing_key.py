@@ -9,26 +9,32 @@ from service.database.connecting import connect
 # Not the beginning of a token, so the fingerprint is never the signature of one.
 _MESSAGE: Final = b"fingerprint of the signing key"
 
-# The new fingerprint replaces the old one, so a rotation of the key is reported once. The statement decides, also
-# between services that start at the same time. It returns no row if the key is the same, and false if the old
-# fingerprint is that of SECRET_KEY_PREVIOUS, whose tokens are accepted.
-UPSERT: Final = """
-insert into signing_key as stored (fingerprint)
+# Of services that start at once on a new database, one inserts the row.
+INSERT: Final = """
+insert into signing_key (fingerprint)
 values ($1)
-on conflict (is_only_row) do update
-    set
-        fingerprint = excluded.fingerprint,
-        changed_at = now()
-    where stored.fingerprint <> excluded.fingerprint
-returning
-    changed_at is not null
-    -- This reads the row as it was before the statement: none if another service inserts it at the same time.
-    and coalesce(
-        (
-            select replaced.fingerprint
-            from signing_key as replaced
-        ) <> $2, true
-    )
+on conflict do nothing
+returning is_only_row
+"""
+
+# The new fingerprint replaces the old one, so a rotation of the key is reported once. The lock makes this the old one
+# also between services that start at once. There is no row if the key is the same.
+UPDATE: Final = """
+update signing_key
+set
+    fingerprint = $1,
+    changed_at = now()
+from (
+    select
+        is_only_row,
+        fingerprint
+    from signing_key
+    for update
+) as replaced
+where
+    signing_key.is_only_row = replaced.is_only_row
+    and signing_key.fingerprint <> $1
+returning replaced.fingerprint
 """
 
 
@@ -49,8 +55,10 @@ async def replaces_another(
     """
     connection = await connect(url, timeout=timeout)
     try:
-        return bool(
-            await connection.fetchval(UPSERT, fingerprint(secret_key), fingerprint(previous) if previous else None)
-        )
+        if await connection.fetchval(INSERT, fingerprint(secret_key)):
+            return False
+        replaced = await connection.fetchval(UPDATE, fingerprint(secret_key))
     finally:
-        await connection.close()
+        await connection.close(timeout=timeout)
+    # The tokens of the previous key are accepted.
+    return replaced not in {None, fingerprint(previous)}

@@ -11,7 +11,7 @@ class SingleFlight:
     """Runs one call for each key. Others with its key wait for it to end, without a connection."""
 
     def __init__(self, timeout: float) -> None:
-        """``timeout`` in seconds bounds the wait for a call of somebody else."""
+        """``timeout`` in seconds bounds the wait for the call in flight."""
         self._timeout = timeout
         self._in_flight: dict[Hashable, asyncio.Task[Any]] = {}
 

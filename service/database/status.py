@@ -6,7 +6,7 @@ from typing import Final
 
 from service.database.pooler import REMEDY, SHARED_SESSION_ERRORS
 
-# The pool's: operators and tests look for its lines under this name.
+# The name of the pool's module: operators and tests search the log for it.
 logger = logging.getLogger("service.database.pool")
 
 # Seconds before the same failure is logged again. During an outage every request would log it.

@@ -19,7 +19,7 @@ class Transaction:
         self.failure: Exception | None = None
 
     async def commit(self) -> None:
-        """Commit, or raise the error of the statement that failed: PostgreSQL would roll back without a word."""
+        """Commit, or raise the error of the statement that failed: PostgreSQL would roll back without an error."""
         if self.failure:
             raise self.failure
         await self.run("commit")
@@ -31,15 +31,7 @@ class Transaction:
             self.failure = error
             raise
 
-    async def fetch(self, statement: str, *arguments: Any) -> Rows:
-        """Read all rows of a statement that writes nothing."""
-        return await self.run(statement, *arguments)
-
-    async def fetch_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
-        """Read the first row of a statement that writes nothing."""
-        rows = await self.run(statement, *arguments)
-        return rows[0] if rows else None
-
     async def write_row(self, statement: str, *arguments: Any) -> asyncpg.Record | None:
         """Run a statement that writes, and return its first row."""
-        return await self.fetch_row(statement, *arguments)
+        rows = await self.run(statement, *arguments)
+        return rows[0] if rows else None

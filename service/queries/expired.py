@@ -1,6 +1,6 @@
-"""SQL that deletes what no longer counts, a bounded number of rows at a time.
+"""SQL that deletes expired rows, a bounded number at a time.
 
-Rows that another process is deleting are left to it, so any number of processes may do this.
+Rows that are locked are skipped, so any number of processes may do this.
 """
 
 from datetime import timedelta

@@ -227,6 +227,6 @@ returning user_id
 
 
 async def delete_any(db: Database, session_id: int) -> int | None:
-    """End a session, whoever it belongs to. Returns the id of its user, or ``None`` if there is no such session."""
+    """End a session of any user. Returns the id of its user, or ``None`` if there is no such session."""
     row = await db.write_row(DELETE_ANY, session_id)
     return row["user_id"] if row else None

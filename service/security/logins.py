@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from service.database.database import Database
 from service.errors import IncorrectPassword, TooManyAttempts, TooManyPasswords
-from service.queries import auth, users
+from service.queries import account, auth
 from service.security.passwords import Passwords
 from service.structs.auth import Credentials, LoginAddress, LoginRules, LoginSubjects
 from service.structs.sessions import Principal
@@ -85,8 +85,8 @@ class Logins:
 
         Raises ``IncorrectPassword``, ``InvalidToken``, ``TooManyAttempts`` or ``TooManyPasswords``.
         """
-        account = await users.select_own(db, principal)
-        verified, is_correct = await self.verify(db, account.username, password, address)
+        user = await account.select(db, principal)
+        verified, is_correct = await self.verify(db, user.username, password, address)
         if verified is None or not is_correct or verified.id != principal.user_id:
             raise IncorrectPassword
         return verified
