@@ -199,6 +199,16 @@ class Manual(Controller):
     ) -> Json:
         return {"given": (text, mode, is_on, day, flags, names)}
 
+    @get("/visitors")
+    async def visitors(self) -> list[str]:
+        done.append("visitor")
+        return done
+
+    @get("/json-visitors")
+    async def json_visitors(self) -> JSONResponse[list[str]]:
+        done.append("visitor")
+        return JSONResponse(done)
+
     @get("/one-of-two", query_rule=require_one)
     async def one_of_two(self, name: FromQuery[str | None] = None, email: FromQuery[str | None] = None) -> Json:
         return {"given": (name, email)}

@@ -435,6 +435,15 @@ async def test_headers_that_a_layer_declares_are_sent(client: httpx.AsyncClient)
     assert (response.headers["cache-control"], response.headers["x-fixed"]) == ("max-age=60", "yes")
 
 
+@pytest.mark.parametrize("path", ["visitors", "json-visitors"])
+async def test_an_object_that_has_changed_since_the_last_request_is_sent_as_it_is_now(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answers = [(await client.get(f"/manual/{path}")).json() for _ in range(2)]
+
+    assert answers == [["visitor"], ["visitor", "visitor"]]
+
+
 async def test_streams_files_and_redirects_are_sent(client: httpx.AsyncClient) -> None:
     assert (await client.get("/manual/stream")).text == "ab"
     assert "A handler for each feature" in (await client.get("/manual/file")).text
