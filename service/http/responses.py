@@ -22,10 +22,7 @@ JSON: Final = "application/json"
 # Responses that have no body (RFC 9110, sections 15.3.5 and 15.4.5).
 WITHOUT_BODY: Final = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
-_encoder = msgspec.json.Encoder(enc_hook=default_serializer)
-
-
-encode: Final = _encoder.encode
+encode: Final = msgspec.json.Encoder(enc_hook=default_serializer).encode
 
 
 class _Encoded:
