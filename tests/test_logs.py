@@ -115,6 +115,31 @@ async def test_a_line_has_the_time_at_which_its_request_ended(log_format: str) -
     assert written.getvalue().count("1.3 ms" if log_format == "text" else '"duration_ms":1.29') == 4
 
 
+class Pieces(io.StringIO):
+    """A stream that keeps what each call of ``write`` has written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.written.append(text)
+        return len(text)
+
+
+async def test_lines_are_written_together_and_no_write_is_too_long_for_a_shared_pipe() -> None:
+    stream = Pieces()
+    log = AccessLog("json", stream)
+    for number in range(500):
+        log.record(time.perf_counter(), ("GET", "/posts", 200, 0.001, "192.0.2.1", None, str(number)))
+
+    log.flush()
+
+    assert all(len(piece) <= 4096 and piece.endswith("\n") for piece in stream.written)
+    assert len(stream.written) < 50
+    assert [record["request_id"] for record in parse("".join(stream.written))] == [*map(str, range(500))]
+
+
 async def test_just_up_writes_a_line_for_each_request(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
