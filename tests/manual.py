@@ -1,6 +1,6 @@
 """A handler for each feature of Litestar's manual. Tests register them beside the routes of the service."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -36,6 +36,7 @@ from litestar.response import File, Redirect, Stream
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec import Meta, Struct
 
+from service.errors import FaultyField
 from service.http.responses import JSONResponse
 from service.http.routes import delete, get, patch, post, put
 from service.structs.fields import Email, PostId
@@ -62,6 +63,7 @@ class Settings(Struct):
     tags: list[str] = []
     sizes: list[int] = []
     mode: Literal["fast", "slow"] = "fast"
+    size: Literal["small", "large"] | None = None
 
 
 class Upload(Struct):
@@ -85,6 +87,10 @@ async def paging(
     x_region: Annotated[str, HeaderParameter(name="X-Region", min_length=2)],
 ) -> str:
     return f"page {page} of {x_region}"
+
+
+def require_one(_: object, texts: Mapping[str, Any]) -> list[FaultyField]:
+    return [] if texts else [FaultyField("/name", "is required without an email")]
 
 
 async def opened() -> AsyncIterator[str]:
@@ -180,6 +186,32 @@ class Manual(Controller):
         item_id: FromQuery[UUID | None] = None,
     ) -> Json:
         return {"given": (maybe, declared, pair, unique and sorted(unique), size, day, item_id)}
+
+    @get("/nullable")
+    async def nullable(
+        self,
+        text: FromQuery[str | None] = None,
+        mode: FromQuery[Literal["fast", "slow"] | None] = None,
+        is_on: FromQuery[bool | None] = None,
+        day: FromQuery[date | None] = None,
+        flags: FromQuery[list[bool | None] | None] = None,
+        names: FromQuery[list[str] | None] = None,
+    ) -> Json:
+        return {"given": (text, mode, is_on, day, flags, names)}
+
+    @get("/visitors")
+    async def visitors(self) -> list[str]:
+        done.append("visitor")
+        return done
+
+    @get("/json-visitors")
+    async def json_visitors(self) -> JSONResponse[list[str]]:
+        done.append("visitor")
+        return JSONResponse(done)
+
+    @get("/one-of-two", query_rule=require_one)
+    async def one_of_two(self, name: FromQuery[str | None] = None, email: FromQuery[str | None] = None) -> Json:
+        return {"given": (name, email)}
 
     @get("/headers")
     async def headers(

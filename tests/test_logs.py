@@ -1,8 +1,10 @@
 """What the service writes: the access log, request ids, security events, and no secret."""
 
+import io
 import logging
 import re
 import signal
+import time
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 
@@ -10,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
+from service.observability.access_log import AccessLog
 from service.observability.logs import TextFormatter
 from tests.people import Person
 from tests.processes import Start, read_output, read_until, wait_until_serving
@@ -95,6 +98,46 @@ async def test_the_access_log_of_people_is_a_line_of_text(
         r"GET     /users/{user_id}       404 +\d+\.\d ms client=127\.0\.0\.1 user_id=- request_id=mine",
         text.splitlines()[-1],
     )
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+async def test_a_line_has_the_time_at_which_its_request_ended(log_format: str) -> None:
+    written = io.StringIO()
+    log = AccessLog(log_format, written)
+    began, system_time = time.perf_counter(), time.time()
+    for seconds in (0, 0.5, 0.5001, 1.75):
+        log.record(began + seconds, ("GET", "/", 200, 0.00129, "192.0.2.1", None, "mine"))
+
+    log.flush()
+
+    times = [datetime.fromisoformat(found) for found in re.findall(r"\d{4}-\S+?Z", written.getvalue())]
+    assert [round((ended.timestamp() - system_time) * 4) for ended in times] == [0, 2, 2, 7]
+    assert written.getvalue().count("1.3 ms" if log_format == "text" else '"duration_ms":1.29') == 4
+
+
+class Pieces(io.StringIO):
+    """A stream that keeps what each call of ``write`` has written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.written.append(text)
+        return len(text)
+
+
+async def test_lines_are_written_together_and_no_write_is_too_long_for_a_shared_pipe() -> None:
+    stream = Pieces()
+    log = AccessLog("json", stream)
+    for number in range(500):
+        log.record(time.perf_counter(), ("GET", "/posts", 200, 0.001, "192.0.2.1", None, str(number)))
+
+    log.flush()
+
+    assert all(len(piece) <= 4096 and piece.endswith("\n") for piece in stream.written)
+    assert len(stream.written) < 50
+    assert [record["request_id"] for record in parse("".join(stream.written))] == [*map(str, range(500))]
 
 
 async def test_just_up_writes_a_line_for_each_request(

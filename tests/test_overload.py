@@ -49,6 +49,7 @@ async def test_a_request_above_the_limit_is_refused_soon(
     for response in [read.result() for read in refused] + refused_writes:
         assert_problem(response, 503, "overloaded", "Too many requests are in flight")
         assert response.headers["retry-after"] == "1"
+        assert response.headers["cache-control"] == "no-store"
     assert took < 1
     assert (served, health.status_code, after.status_code) == ([200] * 5, 200, 200)
 

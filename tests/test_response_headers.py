@@ -214,7 +214,7 @@ async def test_errors_of_the_server_have_the_common_headers(address: str, sent: 
     assert (response.status, problem["code"]) == (status, code)
     assert problem["request_id"] == response.headers["x-request-id"]
     assert_common_headers(
-        httpx.Response(response.status, headers=response.headers, request=httpx.Request("GET", address)), "no-cache"
+        httpx.Response(response.status, headers=response.headers, request=httpx.Request("GET", address)), "no-store"
     )
 
 

@@ -13,7 +13,7 @@ from litestar.config.compression import CompressionConfig
 from litestar.config.csrf import CSRFConfig
 from litestar.exceptions import ImproperlyConfiguredException
 from litestar.handlers import BaseRouteHandler
-from litestar.params import HeaderParameter
+from litestar.params import FromQuery, HeaderParameter
 from litestar.routes import HTTPRoute
 from litestar.types import Receive, Scope, Send
 
@@ -223,6 +223,15 @@ def test_a_private_route_is_cached_only_with_a_cache_key_builder() -> None:
     Litestar([separate])
 
 
+def test_a_default_that_requests_would_share_and_could_change_stops_the_start() -> None:
+    @get("/shared", public=True)
+    async def shared(names: FromQuery[list[str]] = []) -> list[str]:  # noqa: B006 - what is tested
+        return names
+
+    with pytest.raises(TypeError, match="unhashable type"):
+        Litestar([shared])
+
+
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 async def test_a_parameter_without_a_declaration_is_a_query_parameter(serve: Serve, settings: Settings) -> None:
     @get("/inferred/{name:str}", public=True)
@@ -295,6 +304,30 @@ async def test_parameters_may_have_defaults_and_any_type(client: httpx.AsyncClie
     }
 
 
+async def test_null_is_a_text_and_never_an_absent_parameter(client: httpx.AsyncClient) -> None:
+    text = await client.get("/manual/nullable?text=null&names=null")
+    absent = await client.get("/manual/nullable")
+    faulty = await client.get("/manual/nullable?mode=null&is_on=NULL&day=null&flags=true&flags=null")
+
+    assert text.json() == {"given": ["null", None, None, None, None, ["null"]]}
+    assert absent.json() == {"given": [None] * 6}
+    assert faults(faulty) == {
+        "/mode": 'must be "fast" or "slow"',
+        "/is_on": "must be true or false",
+        "/day": "must be a date such as 2026-11-22",
+        "/flags/1": "must be true or false",
+    }
+
+
+async def test_a_rule_for_several_parameters_also_holds_if_all_are_absent(client: httpx.AsyncClient) -> None:
+    given = await client.get("/manual/one-of-two?email=a")
+    absent = await client.get("/manual/one-of-two")
+    unknown = await client.get("/manual/one-of-two?other=a")
+
+    assert given.json() == {"given": [None, "a"]}
+    assert faults(absent) == faults(unknown) == {"/name": "is required without an email"}
+
+
 async def test_header_fields_and_cookies_have_the_types_of_the_signature(client: httpx.AsyncClient) -> None:
     headers = {"x-version": "2", "Agent": "007", "Cookie": "session-id=123; theme=dark; other=1"}
 
@@ -334,7 +367,7 @@ async def test_a_form_is_a_struct_with_fields_of_any_type(client: httpx.AsyncCli
 
     response = await client.put("/manual/form", data=form)
     faulty = await client.put(
-        "/manual/form", content="name=a&amount=0&amount=1&ratio=null&sizes=1.0&mode=9", headers=FORM
+        "/manual/form", content="name=a&amount=0&amount=1&ratio=null&sizes=1.0&mode=9&size=null", headers=FORM
     )
 
     assert response.json() == {
@@ -345,6 +378,7 @@ async def test_a_form_is_a_struct_with_fields_of_any_type(client: httpx.AsyncCli
         "tags": ["1", "b"],
         "sizes": [4, 5],
         "mode": "fast",
+        "size": None,
     }
     assert faults(faulty) == {
         "/name": "must have at least 2 characters",
@@ -352,6 +386,7 @@ async def test_a_form_is_a_struct_with_fields_of_any_type(client: httpx.AsyncCli
         "/ratio": "must be a number",
         "/sizes/0": "must be a whole number",
         "/mode": 'must be "fast" or "slow"',
+        "/size": 'must be "large" or "small"',
     }
 
 
@@ -398,6 +433,15 @@ async def test_headers_that_a_layer_declares_are_sent(client: httpx.AsyncClient)
     response = await client.get("/manual/cached-head")
 
     assert (response.headers["cache-control"], response.headers["x-fixed"]) == ("max-age=60", "yes")
+
+
+@pytest.mark.parametrize("path", ["visitors", "json-visitors"])
+async def test_an_object_that_has_changed_since_the_last_request_is_sent_as_it_is_now(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answers = [(await client.get(f"/manual/{path}")).json() for _ in range(2)]
+
+    assert answers == [["visitor"], ["visitor", "visitor"]]
 
 
 async def test_streams_files_and_redirects_are_sent(client: httpx.AsyncClient) -> None:

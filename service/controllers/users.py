@@ -6,7 +6,7 @@ from litestar.params import FromPath
 from service.errors import UserNotFound
 from service.http.links import NEXT_PAGE, next_page
 from service.http.requests import Request
-from service.http.responses import JSONResponse
+from service.http.responses import JSONResponse, encode_once
 from service.http.routes import get
 from service.queries import users
 from service.structs.fields import UserId
@@ -36,4 +36,4 @@ class UserController(Controller):
             raise UserNotFound
         profile, more = found
         link = next_page(request.scope, profile.posts[-1].id if more else None, limit=PROFILE_POSTS, user_id=user_id)
-        return JSONResponse(profile, headers=link)
+        return JSONResponse(encode_once(profile), headers=link)

@@ -5,7 +5,7 @@ decoded one by one, to name all that a client has to change.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -26,8 +26,14 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # Numbers as JSON writes them. msgspec would also read `1e1` and `5.0` as whole numbers.
 _WHOLE_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-_FORMS: Final = {inspect.IntType: _WHOLE_NUMBER, inspect.FloatType: _NUMBER}
-_NOT_A_NUMBER: Final = object()
+_NUMBERS: Final = {inspect.IntType: _WHOLE_NUMBER, inspect.FloatType: _NUMBER}
+# msgspec would read `null` as None, but no text is null.
+_NOT_NULL: Final = re.compile(r"(?!null\Z).*", re.IGNORECASE | re.DOTALL)
+_INVALID: Final = "\0"  # msgspec rejects it for every type that has a pattern
+
+_LISTS: Final = (inspect.CollectionType, inspect.TupleType)
+# Types for which `null` is a text like any other. The items of a list have types of their own.
+_WITHOUT_NULL: Final = (*_LISTS, inspect.StrType, inspect.AnyType, inspect.CustomType)
 
 
 class _Field(Struct, frozen=True):
@@ -70,15 +76,14 @@ class Decoder(Generic[T]):
         ]
 
     @cached_property
-    def _numbers(self) -> dict[str, re.Pattern[str]]:
-        """The pattern that the text of each numeric field must match."""
-        return {field.name: form for field in self._fields if (form := _form_of_number(field.types))}
+    def _forms(self) -> dict[str, re.Pattern[str]]:
+        """The patterns that the texts of fields must match before msgspec reads them."""
+        return {field.name: form for field in self._fields if (form := _form_of(field.types))}
 
     @cached_property
     def lists(self) -> frozenset[str]:
         """The fields that take several values."""
-        lists = (inspect.CollectionType, inspect.TupleType)
-        return frozenset(field.name for field in self._fields if any(isinstance(one, lists) for one in field.types))
+        return frozenset(field.name for field in self._fields if any(isinstance(one, _LISTS) for one in field.types))
 
     def decode_json(self, body: bytes) -> T:
         """Decode a JSON body. Raises ``NotJson``, or ``InvalidFields`` with all faulty fields."""
@@ -107,10 +112,10 @@ class Decoder(Generic[T]):
     def decode_texts(self, texts: Texts) -> T:
         """Decode the texts of a form, a query, header fields or cookies. Raises ``InvalidFields``."""
         values = texts
-        for name, form in self._numbers.items():
+        for name, form in self._forms.items():
             text = texts.get(name)
             if text is not None and not (isinstance(text, str) and form.fullmatch(text)):
-                values = {**values, name: _checked_number(text, form)}
+                values = {**values, name: _checked(text, form)}
         try:
             decoded = msgspec.convert(values, self.kind, strict=False, dec_hook=self._type_decoder)
         except ValidationError:
@@ -158,24 +163,26 @@ def is_struct(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, Struct)
 
 
-def _checked_number(value: Any, form: re.Pattern[str]) -> Any:
-    """Return ``value``, with every text that is not a number replaced by an object that msgspec rejects."""
+def _checked(value: Any, form: re.Pattern[str]) -> Any:
+    """Return ``value``, with every text that does not match ``form`` replaced by one that msgspec rejects."""
     if isinstance(value, list):
-        return [_checked_number(one, form) for one in value]
-    return value if isinstance(value, str) and form.fullmatch(value) else _NOT_A_NUMBER
+        return [_checked(one, form) for one in value]
+    return _INVALID if isinstance(value, str) and not form.fullmatch(value) else value
 
 
-def _form_of_number(types: Iterable[inspect.Type]) -> re.Pattern[str] | None:
-    """The pattern of a text for a field of these types; ``None`` unless all of them are numbers."""
-    forms = set()
-    for kind in types:
-        if isinstance(kind, inspect.CollectionType):
-            forms.add(_form_of_number(alternatives(kind.item_type)))
-        elif not isinstance(kind, inspect.NoneType):
-            forms.add(_FORMS.get(type(kind)))
-    if not forms or None in forms:
-        return None
-    return _NUMBER if _NUMBER in forms else _WHOLE_NUMBER
+def _form_of(types: Sequence[inspect.Type]) -> re.Pattern[str] | None:
+    """The pattern that a text for a field of these types must match; ``None`` if msgspec alone decides."""
+    kinds = [kind for kind in types if not isinstance(kind, inspect.NoneType)]
+    forms = {
+        _form_of(alternatives(kind.item_type)) if isinstance(kind, inspect.CollectionType) else _NUMBERS.get(type(kind))
+        for kind in kinds
+    }
+    if len(forms) == 1 and None not in forms:
+        return forms.pop()
+    if forms == {_WHOLE_NUMBER, _NUMBER}:
+        return _NUMBER
+    is_nullable = len(kinds) < len(types) or any(None in getattr(kind, "values", ()) for kind in kinds)
+    return _NOT_NULL if is_nullable and not any(isinstance(kind, _WITHOUT_NULL) for kind in kinds) else None
 
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:

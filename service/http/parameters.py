@@ -1,8 +1,6 @@
 """The parameters of a handler: the query, the header fields and the cookies of a request as arguments."""
 
 from collections.abc import Callable, Collection, Mapping
-from copy import copy
-from functools import partial
 from typing import Any, Final
 
 import litestar
@@ -77,21 +75,21 @@ class Parameters:
         self._defaults = self._read_defaults()
 
     def _read_defaults(self) -> dict[str, Any] | None:
-        """The arguments of a request without any of the parameters; ``None`` if that is not valid, or not constant."""
+        """The arguments of a request without any of the parameters; ``None`` if one is required.
+
+        Requests share them: Litestar refuses defaults that are not hashable, so no handler can change one.
+        """
         try:
-            defaults = msgspec.structs.asdict(self._decoder.decode_texts({}))
+            return msgspec.structs.asdict(self._decoder.decode_texts({}))
         except InvalidFields:
             return None
-        return defaults if all(value.__hash__ for value in defaults.values()) else None
 
     def read(self, request: AnyRequest) -> dict[str, Any]:
         """Return the arguments. Raises ``InvalidFields`` with all faulty parameters."""
         texts = self._find(request, self._names, self._decoder.lists)
-        if not texts and self._defaults is not None:
+        faults = self._rule(request, texts) if self._rule else []
+        if self._defaults is not None and not (texts or faults):
             return self._defaults.copy()
-        if self._rule is None:
-            return msgspec.structs.asdict(self._decoder.decode_texts(texts))
-        faults = self._rule(request, texts)
         try:
             decoded = self._decoder.decode_texts(texts)
         except InvalidFields as error:
@@ -105,8 +103,7 @@ class Parameters:
 def _struct_field(argument: str, kind: Any, declared: FieldDefinition) -> tuple[Any, ...]:
     """A parameter as a field of a struct, with its default if a request may leave it out."""
     if declared.has_default:
-        default = declared.default
-        return argument, kind, default if default.__hash__ else msgspec.field(default_factory=partial(copy, default))
+        return argument, kind, declared.default
     return (argument, kind, None) if declared.is_optional or declared.is_any else (argument, kind)
 
 

@@ -10,7 +10,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.types import Scope
 
 from service.errors import MalformedPrecondition, PostChanged, ServiceError
-from service.http.responses import JSONResponse
+from service.http.responses import JSONResponse, encode_once
 from service.structs.fields import MAX_ID
 from service.structs.posts import ANY_VERSION, StoredPost, VersionCondition
 
@@ -95,7 +95,7 @@ def tagged(
     headers: dict[str, str] | None = None,
     otherwise: type[ServiceError] = PostChanged,
 ) -> JSONResponse[Any]:
-    """The response to a GET or HEAD: ``content`` and ``headers``, or a 304 if the client has them.
+    """The response to a GET or HEAD: the result of a query and ``headers``, or a 304 if the client has them.
 
     Raises ``otherwise`` for an If-Match that does not match, or ``MalformedPrecondition``.
     """
@@ -108,7 +108,7 @@ def tagged(
             given = _Tags(fields[_IF_NONE_MATCH])
             if given.any or tag.encode() in given.all:
                 return JSONResponse(None, status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
-    return JSONResponse(content, headers={"ETag": tag} | headers if headers else {"ETag": tag})
+    return JSONResponse(encode_once(content), headers={"ETag": tag} | headers if headers else {"ETag": tag})
 
 
 def version_condition(scope: Scope, post_id: int) -> VersionCondition:

@@ -129,8 +129,11 @@ def _cache_control(handler: object) -> dict[str, str]:
 
 
 def problem_app(error: type[ServiceError]) -> ASGIApp:
-    """An app that answers every request with ``error``, also one whose head could not be read."""
-    head = head_of(MEDIA_TYPE, error.headers)
+    """An app that answers every request with ``error``, also one whose head could not be read.
+
+    It does not know the route, whose other responses may be ``no-store``.
+    """
+    head = head_of(MEDIA_TYPE, {"Cache-Control": NO_STORE.to_header(), **error.headers})
 
     async def answer(scope: Scope, _receive: Receive, send: Send) -> None:
         problem = describe(error, scope)

@@ -22,19 +22,23 @@ JSON: Final = "application/json"
 # Responses that have no body (RFC 9110, sections 15.3.5 and 15.4.5).
 WITHOUT_BODY: Final = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
-_encoder = msgspec.json.Encoder(enc_hook=default_serializer)
+encode: Final = msgspec.json.Encoder(enc_hook=default_serializer).encode
 
 
 class _Encoded:
-    """The content that was encoded last. Equal reads in one iteration of the event loop share it."""
+    """The result of a query that was encoded last."""
 
     content: object = None
     body: bytes = b"null"
 
 
-def encode(content: object) -> bytes:
+def encode_once(content: object) -> Any:
+    """The result of a query, which nothing changes, as the content of a ``JSONResponse``: the bytes of its JSON.
+
+    Equal reads in one iteration of the event loop share them.
+    """
     if content is not _Encoded.content:
-        _Encoded.body = _encoder.encode(content)
+        _Encoded.body = encode(content)
         _Encoded.content = content
     return _Encoded.body
 

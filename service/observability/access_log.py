@@ -76,10 +76,10 @@ class AccessLog:
 
 
 class Clock:
-    """Timestamps of ``time.perf_counter``. The part that those of a second have in common is formatted once."""
+    """Timestamps of ``time.perf_counter``. Requests that end in the same millisecond share one."""
 
     def __init__(self) -> None:
-        self._second = 0
+        self._millisecond = 0
         self._text = ""
         self.set()
 
@@ -88,10 +88,10 @@ class Clock:
         self._epoch = time.time() - time.perf_counter()
 
     def timestamp(self, seconds: float) -> str:
-        second, millisecond = divmod(int((self._epoch + seconds) * 1000), 1000)
-        if second != self._second:
-            self._second, self._text = second, timestamp(second).removesuffix("000Z")
-        return f"{self._text}{millisecond:03}Z"
+        millisecond = int((self._epoch + seconds) * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond, self._text = millisecond, timestamp(millisecond / 1000)
+        return self._text
 
 
 _encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
@@ -105,5 +105,6 @@ def _as_text(when: str, seen: Seen) -> str:
 
 def _as_json(when: str, seen: Seen) -> str:
     method, route, status, seconds, client, user_id, request_id = seen
-    place = method or None, route or None, status
-    return _encode(_Line(when, *place, round(seconds * 1000, 2), client, user_id, request_id)).decode() + "\n"
+    milliseconds = int(seconds * 100_000 + 0.5) / 100  # round() takes four times as long
+    line = _Line(when, method or None, route or None, status, milliseconds, client, user_id, request_id)
+    return _encode(line).decode() + "\n"
