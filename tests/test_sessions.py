@@ -14,15 +14,18 @@ from litestar.routes import HTTPRoute
 from service.app import create_app
 from service.database.database import Database
 from service.database.transaction import Transaction
+from service.errors import InvalidToken
 from service.http.routes import Route
 from service.queries import posts
 from service.security.keys import ACCESS_TOKEN, Keys, SecretKey
 from service.security.tokens import AccessTokens
 from service.settings import Settings
+from service.structs.posts import PostCreate, PostUpdate
+from service.structs.sessions import Principal
 from tests.conftest import Serve
 from tests.people import Person, Tokens, assert_problem, pointers, refresh
 from tests.serving import open_client
-from tests.tables import principal_of
+from tests.tables import all_rows, principal_of
 
 NEW_POST = {"title": "T", "content": "C"}
 
@@ -465,6 +468,35 @@ async def test_callers_that_share_a_batch_each_get_their_own_answer(
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_a_write_whose_session_has_ended_since_its_guard_is_not_applied(
+    database_url: str, db: asyncpg.Connection, how: str
+) -> None:
+    principal = await principal_of(db, "alice")
+    database = Database(database_url, connections=1, timeout=5)
+    async with database.lifespan():
+        mine = (await posts.insert(database, principal, PostCreate("T", "C"))).post.id
+        await end_directly(db, principal, how)
+        before = await all_rows(db)
+
+        for write in (
+            posts.insert(database, principal, PostCreate("Another", "C")),
+            posts.update(database, mine, principal, PostUpdate(title="New")),
+            posts.delete(database, mine, principal),
+        ):
+            with pytest.raises(InvalidToken):
+                await write
+
+    assert await all_rows(db) == before
+
+
+async def end_directly(db: asyncpg.Connection, principal: Principal, how: str) -> None:
+    if how == "revoked":
+        await db.execute("delete from sessions where id = $1", principal.session_id)
+    else:
+        await db.execute("update sessions set expires_at = now() where id = $1", principal.session_id)
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
 async def test_a_statement_for_several_writes_leaves_out_those_whose_session_has_ended(
     database_url: str, db: asyncpg.Connection, how: str
 ) -> None:
@@ -474,10 +506,7 @@ async def test_a_statement_for_several_writes_leaves_out_those_whose_session_has
         await db.fetchval("insert into posts (title, content, user_id) values ('T', 'C', $1) returning id", user_id)
         for user_id in (alive.user_id, ended.user_id)
     ]
-    if how == "revoked":
-        await db.execute("delete from sessions where id = $1", ended.session_id)
-    else:
-        await db.execute("update sessions set expires_at = now() where id = $1", ended.session_id)
+    await end_directly(db, ended, how)
     sessions, nothing = [ended.session_id, alive.session_id], [None, None]
 
     database = Database(database_url, connections=1, timeout=5)
