@@ -104,13 +104,16 @@ async def test_of_two_refreshes_at_once_both_get_the_same_refresh_token(tokens: 
         tokens = first
 
 
-@pytest.mark.parametrize("change", ["", "x", "rt_", "rt_x", "rt_" + "A" * 69, "last", "first", "padding", "long"])
+@pytest.mark.parametrize(
+    "change", ["", "x", "rt_", "rt_x", "rt_" + "A" * 70, "last", "middle", "first", "padding", "long"]
+)
 async def test_any_other_text_is_no_refresh_token_and_ends_nothing(
     client: httpx.AsyncClient, tokens: Tokens, change: str
 ) -> None:
     token = tokens.refresh
     forged = {
         "last": token[:-1] + chr(ord(token[-1]) ^ 1),
+        "middle": token[:40] + ("A" if token[40] != "A" else "B") + token[41:],  # the HMAC
         "first": token[:4] + ("A" if token[4] != "A" else "B") + token[5:],
         "padding": token + "=",
         "long": token + "A" * 200_000,
