@@ -10,9 +10,10 @@ import asyncio
 import logging.config
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 from service import settings, usage
 from service.database import check as database
@@ -23,6 +24,8 @@ from service.server import server, supervisor
 from service.settings import Settings
 
 logger = logging.getLogger("service")
+
+T = TypeVar("T")
 
 
 def main(arguments: list[str]) -> None:
@@ -71,7 +74,7 @@ def _warn_of_misspelt() -> None:
 def migrate(chosen: Settings) -> None:
     try:
         with explained(chosen.database_url):
-            applied = asyncio.run(schema.migrate(chosen.database_url))
+            applied = run_until_signal(schema.migrate(chosen.database_url))
     except DatabaseFault as error:
         fail(str(error))
     if not applied:
@@ -81,7 +84,7 @@ def migrate(chosen: Settings) -> None:
 def reindex_search(chosen: Settings) -> None:
     try:
         with explained(chosen.database_url):
-            asyncio.run(search_language.change(chosen.database_url, chosen.search_language))
+            run_until_signal(search_language.change(chosen.database_url, chosen.search_language))
     except DatabaseFault as error:
         fail(str(error))
     logger.info("search: the index of the posts is in %s", chosen.search_language)
@@ -99,7 +102,7 @@ def check_database(chosen: Settings) -> None:
     A signing key that the database was not used with before is only logged.
     """
     try:
-        asyncio.run(_check_at_start(chosen))
+        run_until_signal(_check_at_start(chosen))
     except DatabaseUnreachable as error:
         logger.warning("starting all the same, the service connects when it can: %s", error)
     except DatabaseFault as error:
@@ -132,12 +135,48 @@ async def _compare_signing_key(chosen: Settings) -> None:
 
 def check(chosen: Settings) -> None:
     try:
-        read_only = asyncio.run(database.check(chosen))
+        read_only = run_until_signal(database.check(chosen))
     except DatabaseFault as error:
         fail(str(error))
     if read_only:
         logger.warning(read_only)
     print("The settings are valid, and the service can serve on its database.")  # noqa: T201
+
+
+def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine. A stop signal cancels it; the handler that was set before then gets the signal.
+
+    A handler that raises would not do meanwhile. It runs between any two steps of the interpreter, and Python ignores
+    what is raised in a destructor, or in a callback of an extension.
+    """
+    received: list[int] = []
+    cancel: Callable[[], object] | None = None
+
+    def receive(number: int, _: object) -> None:
+        received.append(number)
+        if cancel:
+            cancel()
+
+    async def cancellable() -> T:
+        nonlocal cancel
+        task = asyncio.create_task(work)
+        cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+        if received:
+            task.cancel()
+        try:
+            return await task
+        finally:
+            cancel = None
+
+    before = {number: signal.getsignal(number) for number in server.STOP_SIGNALS}
+    handle_stop_signals(receive)
+    try:
+        return asyncio.run(cancellable())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def handle_stop_signals(handler: Callable[[int, object], Any] | signal.Handlers) -> None:

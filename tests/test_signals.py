@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from service import __main__ as commands
 from tests.people import Person
 from tests.processes import Start, read_output, read_until, wait_for_clean_exit, wait_until_serving
 from tests.waiting import wait_for_blocked_session
@@ -70,6 +71,33 @@ async def test_ctrl_c_during_the_start_writes_no_traceback(
         press_ctrl_c(process)
 
         assert_interrupted(process, said + await read_output(process))
+
+
+class SignalsOnDeletion:
+    """Sends a signal to this process while Python ignores exceptions."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_is_not_lost_where_python_ignores_exceptions(fails: bool) -> None:  # noqa: FBT001 - a parameter
+    async def work() -> None:
+        SignalsOnDeletion()
+        if fails:
+            raise RuntimeError
+        await asyncio.sleep(50)
+
+    before = signal.signal(signal.SIGINT, commands.exit_on_signal)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            commands.run_until_signal(work())
+        handler = signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert caught.value.code == 130
+    assert handler is commands.exit_on_signal
 
 
 @pytest.mark.parametrize("made", ["postgres.new-*/PG_VERSION", "postgres.new-*/base/4", "postgres/postmaster.pid"])
