@@ -51,6 +51,16 @@ def test_a_token_of_another_key_or_purpose_is_not_valid() -> None:
             tokens_of().read(AccessTokens(keys, 60).issue(ALICE))
 
 
+def test_of_two_keys_with_the_same_id_the_first_one_is_used() -> None:
+    first, second = (SecretKey(number.rjust(32, b"0")) for number in (b"10565", b"71476"))
+    assert first.id == second.id
+
+    for key, previous in ((first, second), (second, first)):
+        tokens = AccessTokens(Keys((key, previous), ACCESS_TOKEN), 60)
+        assert tokens.read(tokens_of(key).issue(ALICE)) == ALICE
+        assert tokens_of(key).read(tokens.issue(ALICE)) == ALICE
+
+
 def test_a_cached_token_expires_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = tokens_of()
     token = tokens.issue(ALICE)
