@@ -9,8 +9,8 @@ RUN python -m venv --without-pip /venv \
     && pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check \
         --only-binary=:all: --require-hashes --requirement /requirements.lock
 
-# File modes follow the umask of the checkout, but a user who owns none of these files has to read them. The bytecode
-# need not be checked against sources that never change.
+# File modes follow the umask of the checkout, but the files must be readable by a user who owns none of them. The
+# sources never change, so the bytecode need not be checked against them.
 WORKDIR /app
 COPY sql/ sql/
 COPY service/ service/
@@ -36,13 +36,13 @@ ENV PATH=/venv/bin:$PATH \
     PORT=8000 \
     DATA_DIRECTORY=/data
 
-# As a number, by which a platform can tell that it is not root.
+# A number, so that a platform can check that it is not root.
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 
-# Not with urllib.request, which would go through a proxy that the environment names. Not /health/ready either: while
-# the database is away, restarting this container helps nobody.
+# Not with urllib.request, which would use a proxy that the environment names. Not /health/ready either: a restart of
+# this container does not bring a database back.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["python", "-c", "\
 import http.client, os; \
 connection = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=2); \

@@ -1,8 +1,6 @@
 """The settings. They are read once from the environment, and all faults are reported before anything starts."""
 
 import os
-import secrets
-import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,18 +13,13 @@ from service.cores import usable_cores
 from service.database import address
 from service.http.cors import parse_origins
 from service.http.forwarded import parse_proxies
+from service.security import secret_key
 from service.structs.rules import alternatives, describe_fault
 
-MIN_SECRET_BYTES: Final = 32  # as long as the digest of HS256 (RFC 7518, section 3.2)
-_MIN_DISTINCT_CHARACTERS = 8
-_WRITE_SECONDS: Final = 5  # for another process to write the key that it generates
 MOST_PASSWORD_THREADS: Final = 4  # unless PASSWORD_THREADS says otherwise
-# In lower case: common placeholders for a secret, and the sample key of a well-known tutorial.
-_PLACEHOLDERS = ("change", "secret", "placeholder", "example", "replace", "09d25e094faa6ca2556c818166b7a956")
-
 
 # Settings whose values are words, in upper or lower case.
-_WORDS: Final = {"ACCESS_LOG", "LOG_FORMAT", "LOG_LEVEL"}
+_WORDS: Final = {"ACCESS_LOG", "LOG_FORMAT", "LOG_LEVEL", "PASSWORD_DENYLIST"}
 
 
 class SettingsError(Exception):
@@ -55,7 +48,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
     secret_key: Annotated[
         bytes,
         Meta(
-            description=f"signs the tokens; at least {MIN_SECRET_BYTES} bytes",
+            description=f"signs the tokens; at least {secret_key.MIN_BYTES} bytes",
             extra={"default": "generated, and kept in `DATA_DIRECTORY`"},
         ),
     ]
@@ -120,7 +113,7 @@ class Settings(Struct, frozen=True, kw_only=True, rename="upper"):
         int, Meta(ge=0, le=1000, description="registrations from an address; 0 sets no limit")
     ] = 0
     password_denylist: Annotated[
-        Literal["on", "off"],
+        Switch,
         Meta(description="`on` refuses common passwords and those that contain the name of the user"),
     ] = "off"  # noqa: S105 - a switch
     search_language: Annotated[
@@ -217,12 +210,12 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
             faults.append(f"{name}: {error}")
             del values[name]
     for name, read in (
-        ("DATABASE_URL", _database_url),
-        ("SECRET_KEY", _secret_key),
-        ("SECRET_KEY_PREVIOUS", _previous_key),
+        ("DATABASE_URL", lambda: _database_url(given["DATABASE_URL"])),
+        ("SECRET_KEY", lambda: secret_key.read(given, data_directory(environment))),
+        ("SECRET_KEY_PREVIOUS", lambda: secret_key.read_previous(given)),
     ):
         try:
-            values[name] = read(environment)
+            values[name] = read()
         except ValueError as error:
             faults.append(str(error))
             values[name] = "" if name == "DATABASE_URL" else b""
@@ -266,9 +259,8 @@ def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("DATA_DIRECTORY", "").strip() or ".data").absolute()
 
 
-def _database_url(environment: Mapping[str, str]) -> str:
+def _database_url(text: str) -> str:
     """The URL, without the name of a driver, as SQLAlchemy needs it."""
-    text = environment.get("DATABASE_URL", "").strip()
     if not text:
         raise ValueError("DATABASE_URL: is not set; it names the PostgreSQL database, postgresql://user@host/name")
     try:
@@ -276,77 +268,3 @@ def _database_url(environment: Mapping[str, str]) -> str:
     except ValueError as error:
         raise ValueError("\n".join(f"DATABASE_URL: {fault}" for fault in str(error).splitlines())) from error
     return f"postgresql://{text.partition('://')[2]}"
-
-
-def _secret_key(environment: Mapping[str, str]) -> bytes:
-    """The key that signs access tokens: from the environment, from a file, or generated once and stored."""
-    key, file = environment.get("SECRET_KEY", "").strip(), environment.get("SECRET_KEY_FILE", "").strip()
-    if key and file:
-        raise ValueError("SECRET_KEY, SECRET_KEY_FILE: set one of them, not both")
-    if key:
-        return _checked_secret("SECRET_KEY", key)
-    if file:
-        return _checked_secret("SECRET_KEY_FILE", _read_secret("SECRET_KEY_FILE", Path(file)))
-    path = data_directory(environment) / "secret_key"
-    try:
-        _generate_once(path)
-        _wait_for_content(path)
-    except OSError as error:
-        raise ValueError(
-            f"DATA_DIRECTORY: cannot keep a generated secret key in {path.parent} ({error.strerror}); "
-            "set SECRET_KEY or SECRET_KEY_FILE, or name a directory that can be written to"
-        ) from error
-    return _checked_secret("DATA_DIRECTORY", _read_secret("DATA_DIRECTORY", path))
-
-
-def _previous_key(environment: Mapping[str, str]) -> bytes:
-    """The key before the last rotation, which still verifies; empty if there is none."""
-    key = environment.get("SECRET_KEY_PREVIOUS", "").strip()
-    return _checked_secret("SECRET_KEY_PREVIOUS", key) if key else b""
-
-
-def _read_secret(variable: str, path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ValueError(f"{variable}: cannot read {path} ({reason})") from error
-
-
-def _checked_secret(variable: str, key: str) -> bytes:
-    if len(key.encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"{variable}: must hold at least {MIN_SECRET_BYTES} bytes")
-    if len(set(key)) < _MIN_DISTINCT_CHARACTERS or any(word in key.lower() for word in _PLACEHOLDERS):
-        raise ValueError(f"{variable}: is a placeholder; `openssl rand -hex 32` makes a real one")
-    return key.encode()
-
-
-def _generate_once(path: Path) -> None:
-    """Create the file with a new secret unless it exists. Of several processes at once, one creates it.
-
-    A hard link to a complete file would be the other way, but not every volume has hard links.
-    """
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - it has a descriptor, not a path
-            file.write(secrets.token_hex(MIN_SECRET_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink()
-        raise
-
-
-def _wait_for_content(path: Path) -> None:
-    """Wait while another process writes the file that it has created."""
-    give_up = time.monotonic() + _WRITE_SECONDS
-    while not path.stat().st_size:
-        if time.monotonic() > give_up:
-            raise ValueError(f"DATA_DIRECTORY: {path} is empty, its writer was interrupted: delete it")
-        time.sleep(0.01)

@@ -1,19 +1,28 @@
 """The own account: changing it, its password, its deletion and its export."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import httpx
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from service.app import create_app
+from service.database.database import Database
+from service.queries import auth, sessions, users
 from service.settings import Settings
+from service.structs.auth import Credentials, LoginAddress
+from service.structs.fields import LoginPassword, Username
+from service.structs.sessions import Device, Lifetimes, Principal
+from service.structs.users import AccountUpdate
 from tests.conftest import Serve
 from tests.people import Json, Person, Tokens, assert_problem, login, pointers
 from tests.serving import open_client
-from tests.tables import all_rows, fill
+from tests.tables import all_rows, fill, principal_of
 
 
 async def patch(person: Person, **fields: Any) -> httpx.Response:
@@ -153,6 +162,74 @@ async def test_a_login_during_a_change_of_the_password_opens_no_session_that_sta
         assert {response.status_code for response in responses} <= {200, 401}
         assert await db.fetchval("select count(*) from sessions") == 1
         alice.password = new
+
+
+Write = Callable[[Database, Principal, Credentials], Awaitable[object]]
+
+
+async def rename(db: Database, principal: Principal, verified: Credentials) -> object:
+    change = AccountUpdate(LoginPassword("verified before"), username=Username("new"))
+    return await users.update(db, principal, verified, change)
+
+
+async def replace_password(db: Database, principal: Principal, verified: Credentials) -> object:
+    return await users.update_password(db, principal, verified, "a new hash")
+
+
+async def rehash(db: Database, _: Principal, verified: Credentials) -> object:
+    return await auth.update_hash(db, verified, replace(verified, password_hash="a new hash"))
+
+
+async def open_session(db: Database, _: Principal, verified: Credentials) -> object:
+    lifetimes = Lifetimes(timedelta(days=30), timedelta(days=90), timedelta(seconds=30))
+    known = LoginAddress("192.0.2.1", b"subject")
+    return await sessions.insert(db, verified, lifetimes, Device("a browser", "192.0.2.1"), known)
+
+
+OF_PASSWORD: list[Write] = [rename, replace_password, users.delete, rehash, open_session]
+OF_SESSION: list[Write] = [rename, replace_password, users.delete]
+
+
+@pytest.mark.parametrize(
+    ("write", "obstacle"),
+    [(write, "none") for write in OF_PASSWORD]
+    + [(write, "another password") for write in OF_PASSWORD]
+    + [
+        (write, obstacle)
+        for write in OF_SESSION
+        for obstacle in ("a revoked session", "an expired session", "a session of another user")
+    ],
+)
+async def test_a_write_checks_the_password_and_the_session_once_more(
+    database_url: str, db: asyncpg.Connection, write: Write, obstacle: str
+) -> None:
+    """What may happen between the verification of the password and the statement has happened here."""
+    principal, other = await principal_of(db, "alice"), await principal_of(db, "mallory")
+    verified = Credentials(principal.user_id, "hash")
+    match obstacle:
+        case "another password":
+            await db.execute("update users set password_hash = 'another hash' where id = $1", principal.user_id)
+        case "a revoked session":
+            await db.execute("delete from sessions where id = $1", principal.session_id)
+        case "an expired session":
+            await db.execute("update sessions set expires_at = now() where id = $1", principal.session_id)
+        case "a session of another user":
+            principal = replace(principal, session_id=other.session_id)
+    before = await everything(db)
+
+    database = Database(database_url, connections=1, timeout=5)
+    async with database.lifespan():
+        applied = await write(database, principal, verified)
+
+    assert bool(applied) == (obstacle == "none")
+    assert (await everything(db) == before) == (obstacle != "none")
+
+
+async def everything(db: asyncpg.Connection) -> list[tuple[object, ...]]:
+    """All users, posts, sessions and known addresses."""
+    tables = ("sessions order by id", "known_addresses order by user_id, address")
+    rows = [row for table in tables for row in await db.fetch(f"select * from {table}")]  # noqa: S608 - constants
+    return [*await all_rows(db), *map(tuple, rows)]
 
 
 async def test_a_deleted_account_takes_posts_and_sessions_with_it(

@@ -6,8 +6,10 @@ from datetime import timedelta
 import asyncpg
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from service.database.database import Database
+from service.errors import DatabaseUnavailable
 from service.security import cleanup
 from service.security.cleanup import BATCH_ROWS, Cleanup
 from service.structs.auth import LoginRules
@@ -98,13 +100,30 @@ async def test_the_service_cleans_up_by_itself_and_survives_a_database_that_is_a
     database_url: str, db: asyncpg.Connection, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cleanup, "_INTERVAL", (0, 0.01))
-    database = Database(database_url, connections=1, timeout=5)
+    database = Recorder(database_url)
+    has_failed = asyncio.Event()
+
+    async def fail(_: str) -> None:
+        has_failed.set()
+        raise DatabaseUnavailable
+
     async with asyncio.timeout(20), database.lifespan(), Cleanup(database, RULES).lifespan():
         for _ in range(2):
             await expire(db, alice.id, 5)
             while tuple(await db.fetchrow(COUNTS) or ()) != (1, 0, 1, 0):
                 await asyncio.sleep(0.01)
-            await db.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where datname = current_database() and pid <> pg_backend_pid()"
-            )
+            has_failed.clear()
+            database.before = fail
+            await has_failed.wait()
+            database.before = None
+
+
+async def test_failures_are_kept_for_a_window_above_an_hour(database_url: str, db: asyncpg.Connection) -> None:
+    rules = replace(RULES, window=timedelta(hours=2))
+    await db.execute("insert into login_failures values ('old', array[now()], now() - interval '121 minutes')")
+    await db.execute("insert into login_failures values ('new', array[now()], now() - interval '119 minutes')")
+    database = Database(database_url, connections=1, timeout=5)
+    async with database.lifespan():
+        await Cleanup(database, rules).run()
+
+    assert await db.fetchval("select array_agg(subject) from login_failures") == [b"new"]

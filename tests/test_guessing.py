@@ -11,6 +11,8 @@ import msgspec
 import pytest
 
 from service.app import create_app
+from service.database.database import Database
+from service.queries import auth
 from service.security.logins import network_of
 from service.security.passwords import Passwords
 from service.settings import Settings
@@ -128,6 +130,30 @@ async def test_an_address_is_known_for_ninety_days(client: httpx.AsyncClient, db
     assert_refused(await attempt(client, "alice"), range(895, 901))
 
 
+async def test_the_wait_is_not_shorter_than_the_limit(
+    client: httpx.AsyncClient, alice: Person, db: asyncpg.Connection
+) -> None:
+    """A client that waits for as long as it is told is not refused again."""
+    await forget_addresses(db)
+    for _ in range(10):
+        await attempt(client, alice.username)
+    await db.execute("update login_failures set failed_at = array_fill(now() - interval '99.5 seconds', array[10])")
+
+    refused = await attempt(client, alice.username)
+
+    assert int(refused.headers["retry-after"]) >= await remaining(db, 10, timedelta(minutes=15))
+
+
+async def remaining(db: asyncpg.Connection, limit: int, window: timedelta) -> float:
+    """The seconds until the oldest of ``limit`` failures no longer counts, as a fraction."""
+    seconds: float = await db.fetchval(
+        "select extract(epoch from min(failed_at[$1]) + $2::interval - now())::float8 from login_failures",
+        limit,
+        window,
+    )
+    return seconds
+
+
 async def test_successful_logins_are_not_limited(client: httpx.AsyncClient, alice: Person) -> None:
     for password in [alice.password, "wrong password"] * 9:
         await attempt(client, "alice", password)
@@ -243,6 +269,51 @@ async def test_the_limits_are_settings_and_zero_switches_one_off(
         assert [(await attempt(client, "nobody")).status_code for _ in range(4)] == refused
 
 
+async def test_failures_before_the_window_do_not_count(
+    serve: Serve, settings: Settings, db: asyncpg.Connection
+) -> None:
+    only = msgspec.structs.replace(settings, login_failures_per_account=2, login_failures_per_address=0)
+    async with open_client(await serve(create_app(only))) as client:
+        for _ in range(2):
+            await attempt(client, "nobody")
+        await later(db, timedelta(minutes=16))
+
+        assert_problem(await attempt(client, "nobody"), 401, "incorrect_credentials")
+
+
+async def test_the_addresses_of_an_ipv6_network_share_their_counts(serve: Serve, settings: Settings) -> None:
+    changed = msgspec.structs.replace(
+        settings,
+        trusted_proxies=("127.0.0.1/32",),
+        login_failures_per_account=2,
+        login_failures_per_address=4,
+        registrations_per_hour=2,
+    )
+    async with open_client(await serve(create_app(changed))) as client:
+
+        async def send(address: str, path: str, **options: Any) -> int:
+            return (await client.post(path, headers={"X-Forwarded-For": address}, **options)).status_code
+
+        async def log_in(address: str, username: str, password: str) -> int:
+            return await send(address, "/auth/token", data={"username": username, "password": password})
+
+        async def register(address: str, username: str) -> int:
+            body = {"username": username, "email": f"{username}@example.com", "password": "correct horse"}
+            return await send(address, "/auth/register", json=body)
+
+        assert [await register(f"2001:db8:1:2::{host}", f"user{host}") for host in (1, 2, 3)] == [201, 201, 429]
+        assert await register("2001:db8:1:3::1", "elsewhere") == 201
+
+        # The network is known from a login, so failures elsewhere do not count here.
+        assert await log_in("2001:db8:1:2::1", "user1", "correct horse") == 200
+        assert [await log_in("192.0.2.1", "user1", "wrong") for _ in range(3)] == [401, 401, 429]
+        assert await log_in("2001:db8:1:2::2", "user1", "correct horse") == 200
+
+        names = ("a", "b", "c", "d", "e")
+        assert [await log_in(f"2001:db8:1:2::{name}", name, "wrong") for name in names] == [401, 401, 401, 401, 429]
+        assert await log_in("2001:db8:1:3::a", "e", "wrong") == 401
+
+
 async def test_registrations_from_an_address_can_be_limited(
     serve: Serve, settings: Settings, db: asyncpg.Connection
 ) -> None:
@@ -260,8 +331,23 @@ async def test_registrations_from_an_address_can_be_limited(
         refused = next(response for response in responses if response.status_code == 429)
         assert_problem(refused, 429, "too_many_attempts", "Too many attempts")
         assert int(refused.headers["retry-after"]) in range(3590, 3601)
+        await db.execute("update login_failures set failed_at = array_fill(now() - interval '99.5 s', array[3])")
+        refused = await register("too-early")
+        assert int(refused.headers["retry-after"]) >= await remaining(db, 3, timedelta(hours=1))
         await later(db, timedelta(hours=1))
         assert (await register("later")).status_code == 201
+
+
+@pytest.mark.parametrize("registered", [[], [timedelta(hours=2)]])
+async def test_a_wait_that_has_just_ended_is_a_second(
+    database_url: str, db: asyncpg.Connection, registered: list[timedelta]
+) -> None:
+    """The statement that refused the registration ran before the one that reads the wait."""
+    for age in registered:
+        await db.execute("insert into login_failures values ('subject', array[now() - $1::interval], now())", age)
+    database = Database(database_url, connections=1, timeout=5)
+    async with database.lifespan():
+        assert await auth.select_wait(database, b"subject", 1, timedelta(hours=1)) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,18 @@ from litestar.routes import HTTPRoute
 from service.app import create_app
 from service.database.database import Database
 from service.database.transaction import Transaction
+from service.errors import InvalidToken
 from service.http.routes import Route
+from service.queries import posts
 from service.security.keys import ACCESS_TOKEN, Keys, SecretKey
 from service.security.tokens import AccessTokens
 from service.settings import Settings
+from service.structs.posts import PostCreate, PostUpdate
+from service.structs.sessions import Principal
 from tests.conftest import Serve
 from tests.people import Person, Tokens, assert_problem, pointers, refresh
 from tests.serving import open_client
+from tests.tables import all_rows, principal_of
 
 NEW_POST = {"title": "T", "content": "C"}
 
@@ -99,13 +104,16 @@ async def test_of_two_refreshes_at_once_both_get_the_same_refresh_token(tokens: 
         tokens = first
 
 
-@pytest.mark.parametrize("change", ["", "x", "rt_", "rt_x", "rt_" + "A" * 69, "last", "first", "padding", "long"])
+@pytest.mark.parametrize(
+    "change", ["", "x", "rt_", "rt_x", "rt_" + "A" * 70, "last", "middle", "first", "padding", "long"]
+)
 async def test_any_other_text_is_no_refresh_token_and_ends_nothing(
     client: httpx.AsyncClient, tokens: Tokens, change: str
 ) -> None:
     token = tokens.refresh
     forged = {
         "last": token[:-1] + chr(ord(token[-1]) ^ 1),
+        "middle": token[:40] + ("A" if token[40] != "A" else "B") + token[41:],  # the HMAC
         "first": token[:4] + ("A" if token[4] != "A" else "B") + token[5:],
         "padding": token + "=",
         "long": token + "A" * 200_000,
@@ -460,6 +468,65 @@ async def test_callers_that_share_a_batch_each_get_their_own_answer(
     assert await request("GET", "/users/me") == [200, 401, 200] * 10
     assert await request("POST", "/posts", NEW_POST) == [201, 401, 201] * 10
     assert await request("PATCH", f"/posts/{mine['id']}", {"title": "New"}) == [200, 401, 403] * 10
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_a_write_whose_session_has_ended_since_its_guard_is_not_applied(
+    database_url: str, db: asyncpg.Connection, how: str
+) -> None:
+    principal = await principal_of(db, "alice")
+    database = Database(database_url, connections=1, timeout=5)
+    async with database.lifespan():
+        mine = (await posts.insert(database, principal, PostCreate("T", "C"))).post.id
+        await end_directly(db, principal, how)
+        before = await all_rows(db)
+
+        for write in (
+            posts.insert(database, principal, PostCreate("Another", "C")),
+            posts.update(database, mine, principal, PostUpdate(title="New")),
+            posts.delete(database, mine, principal),
+        ):
+            with pytest.raises(InvalidToken):
+                await write
+
+    assert await all_rows(db) == before
+
+
+async def end_directly(db: asyncpg.Connection, principal: Principal, how: str) -> None:
+    if how == "revoked":
+        await db.execute("delete from sessions where id = $1", principal.session_id)
+    else:
+        await db.execute("update sessions set expires_at = now() where id = $1", principal.session_id)
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_a_statement_for_several_writes_leaves_out_those_whose_session_has_ended(
+    database_url: str, db: asyncpg.Connection, how: str
+) -> None:
+    """The guard has found these sessions alive, and one of them has ended since."""
+    ended, alive = await principal_of(db, "mallory"), await principal_of(db, "alice")
+    mine, theirs = [
+        await db.fetchval("insert into posts (title, content, user_id) values ('T', 'C', $1) returning id", user_id)
+        for user_id in (alive.user_id, ended.user_id)
+    ]
+    await end_directly(db, ended, how)
+    sessions, nothing = [ended.session_id, alive.session_id], [None, None]
+
+    database = Database(database_url, connections=1, timeout=5)
+    async with database.lifespan():
+        changed = await database.run(
+            posts.UPDATE_MANY, [theirs, mine], sessions, ["New", "New"], nothing, nothing, nothing
+        )
+        created = await database.run(posts.INSERT_MANY, ["Another", "Another"], ["C", "C"], sessions)
+
+    assert [(row["number"], row["id"]) for row in changed] == [(2, mine)]
+    assert [(row["number"], row["user_id"]) for row in created] == [(2, alive.user_id)]
+    stored = await db.fetch("select title, user_id from posts order by id")
+    assert [tuple(row) for row in stored] == [
+        ("New", alive.user_id),
+        ("T", ended.user_id),
+        ("Another", alive.user_id),
+    ]
 
 
 async def test_sessions_survive_a_rotation_of_the_secret_key(serve: Serve, settings: Settings, tokens: Tokens) -> None:

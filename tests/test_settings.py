@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from service import settings
+from service.security import secret_key
 from service.settings import Settings, SettingsError
 from service.structs.rules import alternatives
 
@@ -99,6 +100,19 @@ def test_every_setting_is_read_from_its_variable(environment: dict[str, str]) ->
         metrics_port=9100,
         otel_exporter_otlp_endpoint="http://collector:4318",
     )
+
+
+def test_words_may_be_in_upper_case(environment: dict[str, str]) -> None:
+    words = {
+        field.encode_name: field.default
+        for field in msgspec.structs.fields(Settings)
+        for kind in alternatives(msgspec.inspect.type_info(field.type))
+        if isinstance(kind, msgspec.inspect.LiteralType)
+    }
+
+    assert len(words) >= 4
+    for name, word in words.items():
+        assert settings.load(environment | {name: word.upper()}) == settings.load(environment)
 
 
 def test_an_empty_variable_is_the_same_as_none(environment: dict[str, str]) -> None:
@@ -249,7 +263,7 @@ def test_a_key_is_generated_once_and_readable_by_its_owner_only(environment: dic
 
     file = tmp_path / "new" / "directory" / "secret_key"
     assert first.secret_key == second.secret_key == file.read_bytes()
-    assert len(first.secret_key) >= settings.MIN_SECRET_BYTES
+    assert len(first.secret_key) >= secret_key.MIN_BYTES
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert list(file.parent.iterdir()) == [file]
 

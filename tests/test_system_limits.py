@@ -14,6 +14,7 @@ import pytest
 
 from service import settings
 from service.cores import cpu_quota
+from service.security import secret_key
 from service.server.open_files import new_limit
 from tests.people import Person, assert_problem, login
 from tests.processes import Start, read_output, read_until
@@ -84,7 +85,7 @@ async def test_a_key_is_generated_on_a_volume_without_hard_links(start: Start, s
 
     await read_until(process, "Uvicorn running")
 
-    assert [len(file.read_text()) for file in (tmp_path / "data").iterdir()] == [2 * settings.MIN_SECRET_BYTES]
+    assert [len(file.read_text()) for file in (tmp_path / "data").iterdir()] == [2 * secret_key.MIN_BYTES]
 
 
 def test_a_key_that_cannot_be_written_leaves_no_file_behind(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_key_that_cannot_be_written_leaves_no_file_behind(tmp_path: Path) -> N
 def test_a_key_whose_writer_was_interrupted_is_reported_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "_WRITE_SECONDS", 0.1)
+    monkeypatch.setattr(secret_key, "_WRITE_SECONDS", 0.1)
     (tmp_path / "secret_key").touch()
 
     with pytest.raises(settings.SettingsError, match=r"secret_key is empty, its writer was interrupted: delete it"):

@@ -1,4 +1,4 @@
-"""Access tokens: how they are verified, and which results are cached."""
+"""Access tokens: how they are verified, and which results are cached. Refresh tokens: what is no token."""
 
 import string
 import time
@@ -10,9 +10,11 @@ import pytest
 from jwt.utils import base64url_decode
 
 from service.errors import InvalidToken
-from service.security.keys import ACCESS_TOKEN, Keys, SecretKey
+from service.security import base64url
+from service.security.keys import ACCESS_TOKEN, REFRESH_TOKEN, Keys, SecretKey
+from service.security.refresh_tokens import PREFIX, RefreshTokens
 from service.security.tokens import ALGORITHM, ISSUER, MAX_LENGTH, TYPE, AccessTokens
-from service.structs.sessions import Principal
+from service.structs.sessions import Principal, RefreshTokenContent
 from tests.people import Person, assert_problem
 
 SECRET = SecretKey(b"k" * 32)
@@ -21,6 +23,42 @@ ALICE = Principal(7, 70)
 
 def tokens_of(secret: SecretKey = SECRET, lifetime: int = 60) -> AccessTokens:
     return AccessTokens(Keys((secret,), ACCESS_TOKEN), lifetime)
+
+
+def refresh_tokens_of(secret: SecretKey = SECRET, purpose: bytes = REFRESH_TOKEN) -> RefreshTokens:
+    return RefreshTokens(Keys((secret,), purpose))
+
+
+def test_a_refresh_token_with_another_bit_is_not_valid() -> None:
+    tokens, content = refresh_tokens_of(), RefreshTokenContent(70, 3)
+    token = tokens.issue(content)
+    issued = base64url.decode(token.removeprefix(PREFIX))
+    assert tokens.read(token) == content
+
+    for bit in range(8 * len(issued)):
+        changed = (int.from_bytes(issued) ^ 1 << bit).to_bytes(len(issued))
+        assert tokens.read(PREFIX + base64url.encode(changed)) is None
+
+
+def test_a_token_of_another_key_or_purpose_is_not_valid() -> None:
+    content = RefreshTokenContent(70, 3)
+    other = SecretKey(b"x" * 32)
+
+    assert refresh_tokens_of().read(refresh_tokens_of(other).issue(content)) is None
+    assert refresh_tokens_of().read(refresh_tokens_of(purpose=ACCESS_TOKEN).issue(content)) is None
+    for keys in (Keys((other,), ACCESS_TOKEN), Keys((SECRET,), REFRESH_TOKEN)):
+        with pytest.raises(InvalidToken):
+            tokens_of().read(AccessTokens(keys, 60).issue(ALICE))
+
+
+def test_of_two_keys_with_the_same_id_the_first_one_is_used() -> None:
+    first, second = (SecretKey(number.rjust(32, b"0")) for number in (b"10565", b"71476"))
+    assert first.id == second.id
+
+    for key, previous in ((first, second), (second, first)):
+        tokens = AccessTokens(Keys((key, previous), ACCESS_TOKEN), 60)
+        assert tokens.read(tokens_of(key).issue(ALICE)) == ALICE
+        assert tokens_of(key).read(tokens.issue(ALICE)) == ALICE
 
 
 def test_a_cached_token_expires_on_time(monkeypatch: pytest.MonkeyPatch) -> None:

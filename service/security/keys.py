@@ -32,7 +32,10 @@ class SecretKey(Struct, frozen=True):
 
 
 class Keys:
-    """The keys for one purpose, by their ids. The first one signs, and all of them verify."""
+    """The keys for one purpose, by their ids. The first one signs, and all of them verify.
+
+    If two of them have the same id, the first one is used.
+    """
 
     def __init__(self, secrets: tuple[SecretKey, ...], purpose: bytes) -> None:
         self._by_id = {secret.id: secret.derive(purpose) for secret in reversed(secrets)}

@@ -12,7 +12,6 @@ from service.structs.posts import SearchPosition
 _METHODS: Final = ("undecided", "index", "scan")
 _PAYLOAD: Final = struct.Struct(">4sBqqfq")  # the id of the key, and a position; PostgreSQL's ranks have 32 bits
 _USER: Final = struct.Struct(">q")
-_MAC_BYTES: Final = 32
 LENGTH: Final = 87  # characters
 
 
