@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from service.app import create_app
 from service.database.database import Database
-from service.queries import auth, sessions, users
+from service.queries import account, auth, sessions
 from service.settings import Settings
 from service.structs.auth import Credentials, LoginAddress
 from service.structs.fields import LoginPassword, Username
@@ -169,11 +169,11 @@ Write = Callable[[Database, Principal, Credentials], Awaitable[object]]
 
 async def rename(db: Database, principal: Principal, verified: Credentials) -> object:
     change = AccountUpdate(LoginPassword("verified before"), username=Username("new"))
-    return await users.update(db, principal, verified, change)
+    return await account.update(db, principal, verified, change)
 
 
 async def replace_password(db: Database, principal: Principal, verified: Credentials) -> object:
-    return await users.update_password(db, principal, verified, "a new hash")
+    return await account.update_password(db, principal, verified, "a new hash")
 
 
 async def rehash(db: Database, _: Principal, verified: Credentials) -> object:
@@ -186,8 +186,8 @@ async def open_session(db: Database, _: Principal, verified: Credentials) -> obj
     return await sessions.insert(db, verified, lifetimes, Device("a browser", "192.0.2.1"), known)
 
 
-OF_PASSWORD: list[Write] = [rename, replace_password, users.delete, rehash, open_session]
-OF_SESSION: list[Write] = [rename, replace_password, users.delete]
+OF_PASSWORD: list[Write] = [rename, replace_password, account.delete, rehash, open_session]
+OF_SESSION: list[Write] = [rename, replace_password, account.delete]
 
 
 @pytest.mark.parametrize(
