@@ -21,7 +21,7 @@ from tests.browser import browser_page  # noqa: F401 - a fixture
 from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.poolers import pgbouncer  # noqa: F401 - a fixture
-from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
+from tests.processes import environment, fork_server, process_client, start, start_python  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_cache, nginx_tls, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 from tests.sandbox import sandbox_command  # noqa: F401 - a fixture
 from tests.serving import Share, SharedApp, address_of, open_client, serving, sharing
@@ -50,7 +50,7 @@ PROGRAMS = {
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
-PROCESS_FIXTURES = {"start", "postgres", "browser_page", "pgbouncer", "run_proxy", "run_schemathesis"}
+PROCESS_FIXTURES = {"start", "start_python", "postgres", "browser_page", "pgbouncer", "run_proxy", "run_schemathesis"}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 

@@ -8,13 +8,14 @@ import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from tests.forks import ForkServer, running_fork_server
 from tests.serving import open_client
 
 Start = Callable[..., Awaitable[Process]]
@@ -39,29 +40,51 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-async def start(environment: dict[str, str], repository: Path) -> AsyncIterator[Start]:
-    """Runs ``python -m`` in the environment of the test, and stops what still runs at the end of the test.
+@pytest.fixture(scope="session")
+async def fork_server() -> AsyncIterator[ForkServer]:
+    async with running_fork_server() as server:
+        yield server
 
-    A process that does not stop within 20 seconds is an error.
+
+@pytest.fixture
+async def start(environment: dict[str, str], fork_server: ForkServer) -> AsyncIterator[Start]:
+    """Runs a module in the environment of the test, and stops what still runs at the end of the test.
+
+    The process is a fork of one that has imported the service. A test of the start itself uses ``start_python``.
     """
-    started: list[Process] = []
 
     async def run(*arguments: str, **more: str) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *arguments,
-            cwd=repository,
-            env=environment | more,
-            stdout=PIPE,
-            stderr=STDOUT,
-            start_new_session=True,
+        return await fork_server.fork(arguments, environment | more)
+
+    async with stopping(run) as started:
+        yield started
+
+
+@pytest.fixture
+async def start_python(environment: dict[str, str], repository: Path) -> AsyncIterator[Start]:
+    """Runs ``python -m`` as ``start`` does, in a new interpreter."""
+
+    async def run(*arguments: str, **more: str) -> Process:
+        command = [sys.executable, "-m", *arguments]
+        return await asyncio.create_subprocess_exec(
+            *command, cwd=repository, env=environment | more, stdout=PIPE, stderr=STDOUT, start_new_session=True
         )
+
+    async with stopping(run) as started:
+        yield started
+
+
+@asynccontextmanager
+async def stopping(run: Start) -> AsyncIterator[Start]:
+    """Stop the processes that ``run`` has started. One that does not stop within 20 seconds is an error."""
+    started: list[Process] = []
+
+    async def run_and_keep(*arguments: str, **more: str) -> Process:
+        process = await run(*arguments, **more)
         started.append(process)
         return process
 
-    yield run
+    yield run_and_keep
     running = [process for process in started if process.returncode is None]
     try:
         for process in running:

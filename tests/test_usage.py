@@ -34,8 +34,8 @@ OTEL_EXPORTER_OTLP_LOGS_ENDPOINT OTEL_EXPORTER_OTLP_HEADERS OTEL_TRACES_SAMPLER 
 """
 
 
-async def test_help_lists_every_command_and_every_setting_with_its_default(start: Start) -> None:
-    process = await start("service", "--help", COLUMNS="200")
+async def test_help_lists_every_command_and_every_setting_with_its_default(start_python: Start) -> None:
+    process = await start_python("service", "--help", COLUMNS="200")
     said = await read_output(process)
 
     assert process.returncode == 0
