@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, Playwright, async_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -21,12 +21,32 @@ ARGUMENTS = [
 ]
 
 
+@pytest.fixture(scope="session")
+async def playwright() -> AsyncIterator[Playwright]:
+    async with async_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+async def chromium(playwright: Playwright) -> AsyncIterator[Browser]:
+    started = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    yield started
+    await started.close()
+
+
 @pytest.fixture
-async def browser_page(tmp_path: Path) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        # With a profile on disk: without one, Chromium does not preconnect.
-        browser = await playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=CHROMIUM, args=ARGUMENTS
-        )
-        yield await browser.new_page()
-        await browser.close()
+async def browser_page(chromium: Browser) -> AsyncIterator[Page]:
+    """A page that shares nothing with those of other tests."""
+    context = await chromium.new_context()
+    yield await context.new_page()
+    await context.close()
+
+
+@pytest.fixture
+async def page_with_profile(playwright: Playwright, tmp_path: Path) -> AsyncIterator[Page]:
+    """A page of a browser with a profile on disk. Without one, Chromium does not preconnect."""
+    context = await playwright.chromium.launch_persistent_context(
+        tmp_path / "profile", executable_path=CHROMIUM, args=ARGUMENTS
+    )
+    yield await context.new_page()
+    await context.close()

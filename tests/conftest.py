@@ -17,7 +17,8 @@ from service.app import create_app
 from service.database import schema
 from service.settings import Settings
 from tests import browser, compose, denied, poolers, postgres, proxies, sandbox, system_calls
-from tests.browser import browser_page  # noqa: F401 - a fixture
+from tests.browser import browser_page, chromium, page_with_profile, playwright  # noqa: F401 - fixtures
+from tests.data_directories import cluster_data, created_data, initialized  # noqa: F401 - fixtures
 from tests.databases import Databases, with_database
 from tests.people import Person
 from tests.poolers import pgbouncer  # noqa: F401 - a fixture
@@ -30,7 +31,7 @@ POSTGRES = pytest.StashKey[postgres.Postgres]()
 
 # Programs that a machine may lack, by the fixtures that run them.
 PROGRAMS = {
-    "browser_page": browser.CHROMIUM,
+    "playwright": browser.CHROMIUM,
     "curl": shutil.which("curl"),
     "docker_compose": compose.DOCKER,
     "haproxy": proxies.HAPROXY,
@@ -50,7 +51,7 @@ PROGRAMS = {
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
-PROCESS_FIXTURES = {"start", "start_python", "postgres", "browser_page", "pgbouncer", "run_proxy", "run_schemathesis"}
+PROCESS_FIXTURES = {"start", "start_python", "postgres", "playwright", "pgbouncer", "run_proxy", "run_schemathesis"}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
@@ -90,7 +91,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     absent = "not installed, its tests are left out"
     return [
         f"PostgreSQL: {described.description if described else 'not started'}",
-        f"Chromium: {PROGRAMS['browser_page'] or absent}",
+        f"Chromium: {PROGRAMS['playwright'] or absent}",
         *(
             f"{name}: {PROGRAMS[name] or absent}"
             for name in (
@@ -124,9 +125,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if fixtures & missing:
             deselected.append(item)
     config.hook.pytest_deselected(items=deselected)
-    # Tests with processes first: they wait most of their time, while the others use the processor.
-    kept = [item for item in items if item not in deselected]
-    items[:] = sorted(kept, key=lambda item: item.get_closest_marker("process") is None)
+    # First the tests that take long, so that none of them is the last to end. Then those with processes: they wait most
+    # of their time, while the others use the processor. pytest-xdist gives each worker one part of the list.
+    order = [("long" in item.keywords, "process" in item.keywords) for item in items]
+    parts = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    groups = [
+        [item for item, kind in zip(items, order, strict=True) if kind == wanted and item not in deselected]
+        for wanted in ((True, True), (True, False), (False, True), (False, False))
+    ]
+    items[:] = [
+        item
+        for part in range(parts)
+        for group in groups
+        for item in group[len(group) * part // parts : len(group) * (part + 1) // parts]
+    ]
 
 
 @pytest.fixture(scope="session")

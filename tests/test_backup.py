@@ -76,6 +76,7 @@ async def backup(recipe: Start, database_url: str, client: httpx.AsyncClient, fi
     return file
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_the_embedded_database_is_backed_up_and_restored(
     start: Start, recipe: Start, process_client: httpx.AsyncClient, file: Path, tmp_path: Path
 ) -> None:

@@ -267,9 +267,9 @@ async def test_an_unknown_command_is_refused(start: Start) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_just_up_needs_no_settings_and_leaves_no_process_behind(
-    start_python: Start, process_client: httpx.AsyncClient, number: signal.Signals
+    start: Start, process_client: httpx.AsyncClient, number: signal.Signals
 ) -> None:
-    process = await start_python("service.development")
+    process = await start("service.development")
     text = await read_until(process, "Uvicorn running on")
     alice = await Person.register(process_client, "alice")
     processes = psutil.Process(process.pid).children(recursive=True)
@@ -313,6 +313,7 @@ async def test_the_data_of_just_up_survive_a_restart(start: Start, process_clien
     assert (await process_client.get("/users/me", headers=alice.headers)).json() == alice.account
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_just_up_takes_over_the_database_of_one_that_was_killed(
     start: Start, process_client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
@@ -342,6 +343,7 @@ def directory_exists(url: str) -> bool:
     return Path(parse_qs(urlsplit(url).query)["host"][0]).is_dir()
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_a_second_just_up_on_the_same_data_is_refused(start: Start, process_client: httpx.AsyncClient) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
 

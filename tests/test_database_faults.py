@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -37,9 +38,9 @@ SLACK = 1
 
 
 @pytest.fixture
-async def postgres() -> AsyncIterator[Cluster]:
+async def postgres(cluster_data: Path) -> AsyncIterator[Cluster]:
     """A PostgreSQL server that the test may stop, kill and freeze."""
-    with cluster.started() as started:
+    with cluster.started(data=cluster_data) as started:
         admin = await asyncpg.connect(started.url())
         await admin.execute(f"create database service owner {ROLE}")
         await admin.close()

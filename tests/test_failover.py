@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -19,6 +20,7 @@ from tests.faults.cluster import ROLE, Cluster
 from tests.faults.database import SERVICE_SESSIONS, set_read_only
 from tests.faults.forwarder import Forwarder
 from tests.people import Person, assert_problem, is_ready
+from tests.serving import open_client
 from tests.waiting import until
 
 # Seconds in which the service must have found the new primary.
@@ -56,8 +58,8 @@ class Replicated(Struct):
 
 
 @pytest.fixture
-async def postgres() -> AsyncIterator[Replicated]:
-    with cluster.started() as primary:
+async def postgres(cluster_data: Path) -> AsyncIterator[Replicated]:
+    with cluster.started(data=cluster_data) as primary:
         admin = await asyncpg.connect(primary.url())
         await admin.execute(f"create database service owner {ROLE}")
         await admin.close()
@@ -77,7 +79,7 @@ async def client(postgres: Replicated, serve: Serve) -> AsyncIterator[httpx.Asyn
         password_memory_kib=8,
         password_passes=1,
     )
-    async with httpx.AsyncClient(base_url=await serve(create_app(settings)), timeout=30) as opened:
+    async with open_client(await serve(create_app(settings))) as opened:
         yield opened
 
 
@@ -189,7 +191,7 @@ async def test_a_standby_is_not_used_until_it_is_promoted(
 async def test_a_service_that_starts_on_a_standby_waits_for_its_promotion(postgres: Replicated, serve: Serve) -> None:
     url = postgres.standby.url("service", ROLE)
     app = create_app(Settings(database_url=url, secret_key=b"k" * 32, password_memory_kib=8))
-    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+    async with open_client(await serve(app)) as client:
         ready = await client.get("/health/ready")
         await postgres.promote()
         await until(lambda: is_ready(client), RECOVERY + SLACK)
@@ -201,7 +203,7 @@ async def test_a_service_that_starts_on_a_standby_waits_for_its_promotion(postgr
 async def test_a_standby_is_used_if_the_url_asks_for_any_server(postgres: Replicated, serve: Serve) -> None:
     url = f"{postgres.standby.url('service', ROLE)}&target_session_attrs=any"
     app = create_app(Settings(database_url=url, secret_key=b"k" * 32, password_memory_kib=8))
-    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+    async with open_client(await serve(app)) as client:
         read, ready = await client.get("/posts"), await client.get("/health/ready")
 
     assert (read.status_code, read.json()) == (200, [])

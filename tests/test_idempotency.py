@@ -21,6 +21,7 @@ from tests.conftest import Serve
 from tests.people import Json, Person, Tokens, assert_problem, login, pointers
 from tests.processes import Start, free_port, read_until, wait_until_serving
 from tests.recorder import Recorder
+from tests.serving import open_client
 from tests.tables import principal_of
 from tests.waiting import wait_for_blocked_session
 
@@ -239,7 +240,7 @@ async def test_fifty_equal_requests_over_two_processes_get_one_response(
     for port in ports:
         await start("service", DATABASE_URL=database_url, PORT=port, DATABASE_CONNECTIONS="3")
     async with AsyncExitStack() as stack:
-        clients = [httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) for port in ports]
+        clients = [open_client(f"http://127.0.0.1:{port}") for port in ports]
         for client in clients:
             await stack.enter_async_context(client)
             await wait_until_serving(client)
@@ -288,7 +289,7 @@ async def test_a_request_that_waits_too_long_for_another_gets_a_409(
     serve: Serve, settings: Settings, database_url: str, db: asyncpg.Connection
 ) -> None:
     app = create_app(msgspec.structs.replace(settings, database_timeout_seconds=1))
-    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+    async with open_client(await serve(app)) as client:
         alice = await Person.register(client, "alice")
         insert = "insert into idempotency_keys (user_id, key, digest) values ($1, 'key', 'other')"
         async with locked(database_url, insert, alice.id):
@@ -305,7 +306,7 @@ async def test_a_lock_that_is_not_the_keys_is_a_503(
     serve: Serve, settings: Settings, database_url: str, db: asyncpg.Connection
 ) -> None:
     app = create_app(msgspec.structs.replace(settings, database_timeout_seconds=1))
-    async with httpx.AsyncClient(base_url=await serve(app), timeout=30) as client:
+    async with open_client(await serve(app)) as client:
         alice = await Person.register(client, "alice")
         for statement in [
             "lock table posts in share mode",

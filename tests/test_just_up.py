@@ -21,6 +21,7 @@ import pytest
 from service.development import data_directory, embedded, programs
 from service.development.address import url
 from service.development.errors import EmbeddedError
+from tests.faults import cluster
 from tests.people import Person
 from tests.processes import Start, read_output, read_until
 
@@ -83,6 +84,7 @@ async def test_just_up_runs_wherever_the_clone_is(
     assert not server.is_running()
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_only_the_user_of_the_embedded_database_can_connect_to_it(start: Start, tmp_path: Path) -> None:
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
@@ -97,6 +99,7 @@ async def test_only_the_user_of_the_embedded_database_can_connect_to_it(start: S
     assert not sockets[0].exists()
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_a_process_that_has_the_number_of_a_former_server_gets_no_signal(
     start: Start, process_client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
@@ -123,6 +126,7 @@ async def test_a_process_that_has_the_number_of_a_former_server_gets_no_signal(
     assert "Traceback" not in said
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_a_server_that_is_killed_recovers_however_long_that_takes(
     start: Start, process_client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
@@ -149,9 +153,10 @@ def slow_recovery(data: Path, command: str) -> None:
 
 
 @pytest.fixture
-def crashed(tmp_path: Path) -> Path:
+def crashed(tmp_path: Path, initialized: Path) -> Path:
     """A data directory whose server was killed."""
     data = tmp_path / "postgres"
+    cluster.copy(initialized, data)
     with embedded.running(data, announce=print):
         server = data_directory.server_of(data)
         assert server
@@ -201,6 +206,7 @@ def unfinished(directory: Path, pattern: str) -> list[Path]:
     return list(directory.glob(pattern))
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_an_incomplete_lock_file_does_not_prevent_a_start(start: Start, tmp_path: Path) -> None:
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
@@ -253,7 +259,7 @@ async def test_root_needs_no_program_that_creates_users(start_python: Start) -> 
     await read_until(process, "Uvicorn running on")
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.usefixtures("root", "created_data")
 async def test_root_runs_the_server_as_the_owner_of_its_data(
     start: Start, process_client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
@@ -361,6 +367,7 @@ def test_the_address_of_a_host(host: str, address: str) -> None:
     assert url(host, 80) == address
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_just_up_prints_a_line_for_each_request(start: Start, process_client: httpx.AsyncClient) -> None:
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")
@@ -371,6 +378,7 @@ async def test_just_up_prints_a_line_for_each_request(start: Start, process_clie
     assert line.split("service.access: ")[1].split()[:3] == ["GET", "/posts", "200"]
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_a_second_just_up_names_the_first_and_not_its_port(start: Start) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
 
@@ -390,6 +398,7 @@ async def test_just_adds_no_line_to_an_error(just: str, repository: Path, enviro
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("created_data")
 async def test_just_adds_no_line_to_ctrl_c(just: str, repository: Path, environment: dict[str, str]) -> None:
     process = await run_just(just, repository, environment)
     await read_until(process, "Uvicorn running on")
@@ -425,6 +434,7 @@ async def run_just(just: str, folder: Path, environment: dict[str, str]) -> Proc
     )
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_just_psql_opens_the_embedded_database(start: Start, process_client: httpx.AsyncClient) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
     await Person.register(process_client, "alice")
@@ -445,6 +455,7 @@ async def test_just_psql_opens_the_database_of_database_url(start: Start, databa
     assert f"/{said.splitlines()[-1]}" in database_url
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_just_seed_creates_users_and_posts_once(start: Start, process_client: httpx.AsyncClient) -> None:
     await read_until(await start("service.development"), "Uvicorn running on")
 

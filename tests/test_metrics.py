@@ -17,6 +17,7 @@ from tests.people import Person
 from tests.processes import Start, free_port, read_output, read_until, wait_for_workers, wait_until_serving
 from tests.raw_http import Client, exchange, get
 from tests.records import stop
+from tests.serving import open_client
 from tests.waiting import until, wait_for_blocked_session
 
 OPERATIONS = Path("service/operations")
@@ -31,7 +32,7 @@ class Page:
         self.url = f"http://127.0.0.1:{port}/metrics"
 
     async def text(self) -> str:
-        async with httpx.AsyncClient() as client:
+        async with open_client("") as client:
             return (await client.get(self.url)).text
 
     async def value(self, name: str, **labels: str) -> float:
@@ -47,7 +48,10 @@ class Page:
         """Wait until the samples have this sum. A worker publishes its numbers every second."""
 
         async def holds() -> bool:
-            return await self.value(name, **labels) == expected
+            if await self.value(name, **labels) == expected:
+                return True
+            await asyncio.sleep(0.1)
+            return False
 
         try:
             await until(holds, 15)
@@ -135,7 +139,7 @@ async def test_the_numbers_of_several_workers_add_up_also_after_one_was_replaced
 
     async def visit(times: int) -> None:
         for _ in range(times):
-            async with httpx.AsyncClient(base_url=url) as process_client:  # a new connection, for either worker
+            async with open_client(url) as process_client:  # a new connection, for either worker
                 assert (await process_client.get("/")).status_code == 200
 
     await visit(30)

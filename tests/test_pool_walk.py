@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 
 import asyncpg
@@ -25,8 +26,8 @@ SLACK = 1
 
 
 @pytest.fixture(scope="module")
-async def postgres() -> AsyncIterator[Cluster]:
-    with cluster.started() as started:
+async def postgres(cluster_data: Path) -> AsyncIterator[Cluster]:
+    with cluster.started(data=cluster_data) as started:
         yield started
 
 

@@ -30,9 +30,15 @@ EIGHT_MB = b" " * 8_000_000
 
 
 @pytest.fixture
+def two_workers(environment: dict[str, str]) -> None:
+    """For tests with several connections."""
+    environment["WORKERS"] = "2"
+
+
+@pytest.fixture
 async def service(start: Start, process_client: httpx.AsyncClient, database_url: str) -> AsyncIterator[Process]:
-    """The service with two workers, whose log contains no traceback at the end."""
-    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
+    """The service, whose log contains no traceback at the end."""
+    process = await start("service", DATABASE_URL=database_url)
     await wait_until_serving(process_client)
     yield process
     process.terminate()
@@ -105,6 +111,7 @@ async def assert_idle_connections_are_kept(pools: list[Pool], services: dict[int
     assert sorted(row["title"] for row in stored) == sorted(chain(*first, *second))
 
 
+@pytest.mark.usefixtures("two_workers")
 async def test_idle_connections_of_client_pools_are_kept_and_every_post_is_stored_once(
     service: Process, environment: dict[str, str], process_client: httpx.AsyncClient, alice: Person, database_url: str
 ) -> None:
@@ -260,6 +267,7 @@ async def test_curl_speaks_http_1_0(curl: str, process_client: httpx.AsyncClient
     assert len((await process_client.get("/posts")).json()) == 1
 
 
+@pytest.mark.usefixtures("two_workers")
 async def test_curl_reports_an_early_response(
     curl: str, process_client: httpx.AsyncClient, authorized: list[str]
 ) -> None:
@@ -274,6 +282,7 @@ async def test_curl_reports_an_early_response(
     assert reported == {(401, 0): 20, (413, 0): 20}
 
 
+@pytest.mark.usefixtures("two_workers")
 async def test_clients_get_an_early_response(process_client: httpx.AsyncClient, alice: Person) -> None:
     statuses = Counter[tuple[str, int]]()
     for (name, client), headers in product(CLIENTS.items(), [{}, alice.headers]):
@@ -284,10 +293,11 @@ async def test_clients_get_an_early_response(process_client: httpx.AsyncClient, 
     assert statuses == dict.fromkeys(product(CLIENTS, [401, 413]), CONNECTIONS)
 
 
+@pytest.mark.usefixtures("two_workers")
 async def test_chromium_uses_the_api_after_its_connections_were_idle(
-    browser_page: Page, service: Process, environment: dict[str, str], process_client: httpx.AsyncClient
+    page_with_profile: Page, service: Process, environment: dict[str, str], process_client: httpx.AsyncClient
 ) -> None:
-    page, port = browser_page, int(environment["PORT"])
+    page, port = page_with_profile, int(environment["PORT"])
     failures: list[str] = []
     page.on("requestfailed", lambda request: failures.append(f"{request.url}: {request.failure}"))
     await page.goto(f"{process_client.base_url}/docs")

@@ -5,6 +5,7 @@ import pytest
 
 from tests.people import Person
 from tests.proxies import StartPrefix
+from tests.serving import open_client
 
 
 async def test_a_shared_cache_shows_every_write_at_once(
@@ -12,7 +13,7 @@ async def test_a_shared_cache_shows_every_write_at_once(
 ) -> None:
     post = await alice.publish()
     path = f"/posts/{post['id']}"
-    async with httpx.AsyncClient(base_url=await nginx_cache(address), timeout=30) as cache:
+    async with open_client(await nginx_cache(address)) as cache:
         style = [await cache.get("/docs/swagger-ui.css") for _ in range(2)]
         assert [response.headers["x-cache-status"] for response in style] == ["MISS", "HIT"]
 
@@ -40,7 +41,7 @@ async def test_preconditions_of_writes_pass_through_a_shared_cache(
 ) -> None:
     post = await alice.publish()
     path = f"/posts/{post['id']}"
-    async with httpx.AsyncClient(base_url=await nginx_cache(address), timeout=30) as cache:
+    async with open_client(await nginx_cache(address)) as cache:
         tag = (await cache.get(path)).headers["etag"]
         value = '"x"' if name == "If-Match" else tag
 
@@ -54,7 +55,7 @@ async def test_a_conditional_read_passes_through_a_proxy(
     address: str, alice: Person, nginx_with_prefix: StartPrefix
 ) -> None:
     post = await alice.publish()
-    async with httpx.AsyncClient(base_url=await nginx_with_prefix(address), timeout=30) as proxy:
+    async with open_client(await nginx_with_prefix(address)) as proxy:
         for path in (f"/posts/{post['id']}", "/posts"):
             read = await proxy.get(path)
 

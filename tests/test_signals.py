@@ -175,6 +175,7 @@ async def test_repeated_ctrl_c_writes_no_traceback(
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_repeated_ctrl_c_still_stops_the_embedded_database(
     directory: Path, start: Start, process_client: httpx.AsyncClient
 ) -> None:

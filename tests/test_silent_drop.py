@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -21,6 +22,7 @@ from tests.faults.database import SERVICE_SESSIONS
 from tests.faults.forwarder import Forwarder
 from tests.people import Person, assert_problem
 from tests.recorder import Recorder
+from tests.serving import open_client
 from tests.waiting import until
 
 # Seconds for the first request after a drop.
@@ -31,8 +33,8 @@ NEVER_CHECKED = 60
 
 
 @pytest.fixture(scope="module")
-async def postgres() -> AsyncIterator[Cluster]:
-    with cluster.started() as started:
+async def postgres(cluster_data: Path) -> AsyncIterator[Cluster]:
+    with cluster.started(data=cluster_data) as started:
         yield started
 
 
@@ -62,7 +64,7 @@ async def client(forwarder: Forwarder, serve: Serve) -> AsyncIterator[httpx.Asyn
         password_memory_kib=8,
         password_passes=1,
     )
-    async with httpx.AsyncClient(base_url=await serve(create_app(settings)), timeout=30) as opened:
+    async with open_client(await serve(create_app(settings))) as opened:
         yield opened
 
 

@@ -26,6 +26,7 @@ from tests.databases import Databases, with_database, with_role
 from tests.people import Person, Tokens, is_ready
 from tests.poolers import StartPgBouncer
 from tests.processes import Start, read_output, read_until
+from tests.serving import open_client
 from tests.tls import make_certificate, tls_proxy
 
 
@@ -210,7 +211,7 @@ async def test_a_role_with_the_rights_of_the_readme_serves_every_route(
         await check(chosen)
         chosen = msgspec.structs.replace(chosen, login_failures_per_account=5, registrations_per_hour=5)
         stronger = msgspec.structs.replace(chosen, password_passes=2)
-        async with httpx.AsyncClient(base_url=await serve(create_app(chosen)), timeout=30) as client:
+        async with open_client(await serve(create_app(chosen))) as client:
             alice = await Person.register(client, "alice")
             bob = await Person.register(client, "bob")
             await alice.publish()
@@ -222,7 +223,7 @@ async def test_a_role_with_the_rights_of_the_readme_serves_every_route(
             failed = await client.post("/auth/token", data={"username": "bob", "password": "wrong"})
             revoked = await client.post("/auth/revoke", data={"token": bob.token})
             paths = (await client.get("/openapi.json")).json()["paths"]
-        async with httpx.AsyncClient(base_url=await serve(create_app(stronger)), timeout=30) as client:
+        async with open_client(await serve(create_app(stronger))) as client:
             rehashed = await client.post("/auth/token", data={"username": "bob", "password": bob.password})
         database = Database(chosen.database_url, connections=1, timeout=5)
         async with database.lifespan():

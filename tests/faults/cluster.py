@@ -1,5 +1,6 @@
 """A separate PostgreSQL server on TCP that can be stopped, killed, frozen and replicated."""
 
+import os
 import shutil
 import signal
 import socket
@@ -107,20 +108,37 @@ class Cluster:
 
 
 @contextmanager
-def started(parent: Path | None = None, **settings: str) -> Iterator[Cluster]:
-    """A new server with its data under ``parent``, else in memory if the machine has a memory file system."""
+def started(parent: Path | None = None, data: Path | None = None, **settings: str) -> Iterator[Cluster]:
+    """A new server with its data under ``parent``, else in memory if the machine has a memory file system.
+
+    ``data`` is a data directory to copy.
+    """
     memory = Path("/dev/shm")  # noqa: S108 - as in tests/postgres.py
     parent = parent or (memory if memory.is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="faults-", dir=parent) as directory:
         Path(directory).chmod(0o711)  # the server may be another user's
-        data = Path(directory, "postgres")
-        user = embedded.prepare(data, announce=lambda _: None)
-        (data / "pg_hba.conf").write_text(AUTHENTICATION)
-        with embedded.running(data, announce=lambda _: None) as url:
-            psql = [str(programs.program("psql")), url, "--quiet", f"--command=create role {ROLE} login"]
-            subprocess.run(psql, check=True)  # noqa: S603
-        cluster = Cluster(data, programs.program("postgres"), user.uid if user else None, settings)
+        own = Path(directory, "postgres")
+        if data:
+            copy(data, own)
+        else:
+            configure(own)
+        user = own.stat().st_uid if os.geteuid() == 0 else None
+        cluster = Cluster(own, programs.program("postgres"), user, settings)
         try:
             yield cluster
         finally:
             cluster.close()
+
+
+def configure(data: Path) -> None:
+    """Prepare a data directory, which is created unless it exists, for ``Cluster``."""
+    embedded.prepare(data, announce=lambda _: None)
+    (data / "pg_hba.conf").write_text(AUTHENTICATION)
+    with embedded.running(data, announce=lambda _: None) as url:
+        psql = [str(programs.program("psql")), url, "--quiet", f"--command=create role {ROLE} login"]
+        subprocess.run(psql, check=True)  # noqa: S603
+
+
+def copy(data: Path, destination: Path) -> None:
+    """Copy a data directory with its owner."""
+    subprocess.run(["cp", "-a", str(data), str(destination)], check=True)  # noqa: S603, S607
