@@ -37,6 +37,7 @@ for before in (State.READING_BODY, State.PROCESSING, State.SENDING):
     TRANSITIONS[before] |= {State.LINGERING, State.IDLE, State.READING_HEAD}
 
 
+@pytest.mark.long
 @pytest.mark.process
 @pytest.mark.timeout(120)
 async def test_connections_follow_the_model(database_url: str, empty_database: str, tmp_path: Path) -> None:

@@ -281,6 +281,7 @@ async def test_connections_without_a_request_in_flight_do_not_delay_the_exit(
     assert " ERROR " not in log
 
 
+@pytest.mark.long
 async def test_incomplete_requests_delay_the_exit_by_a_bounded_time(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
@@ -300,6 +301,7 @@ async def test_incomplete_requests_delay_the_exit_by_a_bounded_time(
         assert statuses(end) in ([], [408], [503])
 
 
+@pytest.mark.long
 async def test_the_idle_timeout_starts_when_response_and_body_are_complete(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
@@ -671,6 +673,7 @@ async def read_slowly(client: Client, seconds: int) -> None:
         read += more
 
 
+@pytest.mark.long
 async def test_a_slow_reader_may_send_its_next_request_after_the_response(
     start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
@@ -781,6 +784,7 @@ async def test_a_late_client_gets_a_408_that_announces_the_close(
     assert await count_posts(db) == 0
 
 
+@pytest.mark.long
 async def test_data_that_arrives_while_the_process_is_stopped_is_not_late(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
@@ -876,6 +880,7 @@ async def test_no_misbehaving_client_causes_a_traceback(
 # --- The keep-alive timeout is a setting.
 
 
+@pytest.mark.long
 async def test_an_idle_connection_is_kept_for_longer_than_uvicorn_s_default(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:

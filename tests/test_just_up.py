@@ -126,6 +126,7 @@ async def test_a_process_that_has_the_number_of_a_former_server_gets_no_signal(
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("created_data")
 async def test_a_server_that_is_killed_recovers_however_long_that_takes(
     start: Start, process_client: httpx.AsyncClient, tmp_path: Path
@@ -164,6 +165,7 @@ def crashed(tmp_path: Path, initialized: Path) -> Path:
     return data
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_a_start_is_not_given_up_while_recovery_goes_on(crashed: Path) -> None:
     slow_recovery(crashed, "for i in 1 2 3 4 5 6 7 8; do sleep 1; echo copying >&2; done")

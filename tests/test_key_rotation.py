@@ -76,6 +76,7 @@ class Balancer(Struct):
             response = await self.send("POST", "/auth/token", data=form)
             if response.is_success:
                 tokens = Tokens.received(tokens.client, response)
+            await asyncio.sleep(0.02)
         return tokens
 
     @asynccontextmanager
@@ -90,6 +91,7 @@ class Balancer(Struct):
             people[:] = await asyncio.gather(*users)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_a_rotation_of_the_key_under_load_logs_nobody_out(start: Start, database_url: str) -> None:
     ports = [free_port(), free_port()]
@@ -108,7 +110,7 @@ async def test_a_rotation_of_the_key_under_load_logs_nobody_out(start: Start, da
             async with balancer.load(people):
                 for service in services:
                     await service.restart(start, database_url, key, previous)
-                    await balancer.serve_more(100)
+                    await balancer.serve_more(50)
 
         assert balancer.refused == []
         for tokens in people:

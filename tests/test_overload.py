@@ -54,6 +54,7 @@ async def test_a_request_above_the_limit_is_refused_soon(
     assert (served, health.status_code, after.status_code) == ([200] * 5, 200, 200)
 
 
+@pytest.mark.long
 async def test_slow_clients_are_disconnected_and_do_not_block_others(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
@@ -194,6 +195,7 @@ async def test_a_new_client_does_not_wait_for_all_the_requests_in_flight(
     assert served < 30 * len(busy)  # of a hundred each
 
 
+@pytest.mark.long
 async def test_only_a_client_that_is_idle_between_two_requests_is_disconnected_without_a_response(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:

@@ -111,6 +111,7 @@ async def assert_idle_connections_are_kept(pools: list[Pool], services: dict[int
     assert sorted(row["title"] for row in stored) == sorted(chain(*first, *second))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("two_workers")
 async def test_idle_connections_of_client_pools_are_kept_and_every_post_is_stored_once(
     service: Process, environment: dict[str, str], process_client: httpx.AsyncClient, alice: Person, database_url: str
@@ -123,6 +124,7 @@ async def test_idle_connections_of_client_pools_are_kept_and_every_post_is_store
         await assert_idle_connections_are_kept(pools, {int(environment["PORT"]): service}, database_url)
 
 
+@pytest.mark.long
 async def test_idle_connections_of_proxies_are_kept_and_every_post_is_stored_once(
     instances: dict[int, Process], nginx: StartProxy, haproxy: StartProxy, database_url: str
 ) -> None:
@@ -293,6 +295,7 @@ async def test_clients_get_an_early_response(process_client: httpx.AsyncClient, 
     assert statuses == dict.fromkeys(product(CLIENTS, [401, 413]), CONNECTIONS)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("two_workers")
 async def test_chromium_uses_the_api_after_its_connections_were_idle(
     page_with_profile: Page, service: Process, environment: dict[str, str], process_client: httpx.AsyncClient

@@ -49,6 +49,7 @@ def run_schemathesis(tmp_path: Path, repository: Path) -> Callable[..., Awaitabl
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("caller", ["a user", "nobody"])
 @pytest.mark.timeout(SECONDS + 10)
 async def test_schemathesis_finds_no_failure(

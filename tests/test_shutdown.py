@@ -159,6 +159,7 @@ async def test_the_supervisor_retries_to_start_a_worker(
     await wait_for_clean_exit(process, within=10)
 
 
+@pytest.mark.long
 async def test_a_worker_that_hangs_during_the_stop_does_not_keep_the_supervisor_from_exiting(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
@@ -240,6 +241,7 @@ async def restart_in_turn(
         async def repeat(request: Callable[[], Awaitable[None]]) -> None:
             while not over.is_set():
                 await request()
+                await asyncio.sleep(0.02)
 
         over = asyncio.Event()
         load = [asyncio.create_task(repeat(request)) for request in (read, write) * 4]
@@ -267,6 +269,7 @@ async def has_clients(process: Process, port: int) -> bool:
     return bool(client_ports(process, port))
 
 
+@pytest.mark.long
 async def test_two_behind_nginx_are_restarted_in_turn_without_a_failed_request(
     start: Start, nginx: StartProxy, environment: dict[str, str], database_url: str, db: asyncpg.Connection
 ) -> None:
@@ -276,6 +279,7 @@ async def test_two_behind_nginx_are_restarted_in_turn_without_a_failed_request(
     assert await db.fetchval("select count(*) from posts") == responses["POST 201"]
 
 
+@pytest.mark.long
 async def test_two_behind_haproxy_are_restarted_in_turn_without_a_failed_request(
     start: Start, haproxy: StartProxy, environment: dict[str, str], database_url: str, db: asyncpg.Connection
 ) -> None:

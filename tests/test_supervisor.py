@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import httpx
 import psutil
+import pytest
 
 from tests.processes import Start, peer_ports, read_until, wait_for_clean_exit, wait_for_workers, wait_until_serving
 from tests.raw_http import Client, get
@@ -27,6 +28,7 @@ def still_running(tree: list[psutil.Process]) -> list[psutil.Process]:
     return list(alive)
 
 
+@pytest.mark.long
 async def test_a_worker_that_hangs_is_replaced(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
@@ -57,6 +59,7 @@ def _listens(pid: int) -> bool:
     return any(known.status == psutil.CONN_LISTEN for known in psutil.Process(pid).net_connections("tcp"))
 
 
+@pytest.mark.long
 async def test_workers_that_hang_do_not_keep_the_supervisor_from_exiting(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
