@@ -28,9 +28,9 @@ async def serve_engine(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.close()
 
 
-async def test_the_embedded_server_is_used_if_docker_lacks_an_image(start: Start, tmp_path: Path) -> None:
+async def test_the_embedded_server_is_used_if_docker_lacks_an_image(start_python: Start, tmp_path: Path) -> None:
     async with await asyncio.start_unix_server(serve_engine, tmp_path / "docker.sock"):
-        process = await start(
+        process = await start_python(
             "pytest",
             "tests/test_tokens.py",
             DOCKER_HOST=f"unix://{tmp_path}/docker.sock",
