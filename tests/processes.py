@@ -162,6 +162,7 @@ async def wait_until_serving(client: httpx.AsyncClient) -> None:
             with suppress(httpx.ConnectError):
                 await client.get("/health/live")
                 return
+            await asyncio.sleep(0.02)
 
 
 def client_ports(process: Process, port: int) -> set[int]:

@@ -223,7 +223,6 @@ async def test_a_hangup_drains(
         ("1", signal.SIGHUP, signal.SIGHUP),
         ("1", signal.SIGTERM, signal.SIGTERM),
         ("1", signal.SIGTERM, signal.SIGINT),
-        ("2", signal.SIGINT, signal.SIGTERM),
         ("2", signal.SIGTERM, signal.SIGTERM),
         ("2", signal.SIGTERM, signal.SIGHUP),
     ],
