@@ -61,8 +61,7 @@ def become(request: dict[str, Any], output: int) -> str:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(output, stream.fileno())
     os.close(output)
-    os.environ.clear()
-    os.environ.update(request["environment"])
+    os.environ |= request["environment"]
     module, *sys.argv[1:] = request["arguments"]
     return str(module)
 

@@ -14,6 +14,12 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 
 
+class Output(asyncio.StreamReaderProtocol):
+    def eof_received(self) -> bool:
+        super().eof_received()
+        return False  # close the pipe
+
+
 class Fork(Process):
     """A process of the fork server, as far as tests use it."""
 
@@ -60,7 +66,7 @@ class ForkServer:
         loop = asyncio.get_running_loop()
         output = asyncio.StreamReader()
         readable, writable = os.pipe()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(output), os.fdopen(readable, "rb", 0))
+        await loop.connect_read_pipe(lambda: Output(output), os.fdopen(readable, "rb", 0))
         async with self._forking:
             self._forked = loop.create_future()
             socket.send_fds(self._control, [request], [writable])
@@ -88,6 +94,8 @@ async def running_fork_server() -> AsyncIterator[ForkServer]:
             sys.executable,
             *("-m", "tests.fork_server", str(theirs.fileno())),
             cwd=REPOSITORY,
+            # What every request overwrites. Python itself adds the locale of its child processes.
+            env={"PATH": "", "HOME": ""},
             stdout=DEVNULL,
             pass_fds=[theirs.fileno()],
             start_new_session=True,

@@ -1,0 +1,12 @@
+"""The processes that tests start."""
+
+import json
+
+from tests.processes import Start, read_output
+
+
+async def test_a_fork_gets_what_a_new_interpreter_gets(start: Start, start_python: Start) -> None:
+    processes = [await run("tests.own_process", "one", "--two", NAME="value") for run in (start, start_python)]
+    fork, interpreter = [json.loads(await read_output(process)) for process in processes]
+
+    assert fork == interpreter
