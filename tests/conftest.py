@@ -60,7 +60,7 @@ PRIVATE_FIXTURES = {"database_url", "settings"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-examples", default=10, help="how many examples schemathesis tries per operation")
+    parser.addoption("--fuzz-examples", default=5, help="how many examples schemathesis tries per operation")
     parser.addoption("--fuzz-seed", default=1, help="the seed of schemathesis")
 
 

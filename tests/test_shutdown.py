@@ -31,11 +31,10 @@ from tests.serving import open_client
 from tests.waiting import until, wait_for_blocked_session
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_new_requests_are_served_while_it_drains(
-    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
+    start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS=workers, DRAIN_SECONDS="1")
+    process = await start("service", DATABASE_URL=database_url, DRAIN_SECONDS="1")
     await wait_until_serving(process_client)
 
     process.send_signal(signal.SIGTERM)
