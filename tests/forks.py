@@ -5,8 +5,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -90,13 +91,13 @@ class ForkServer:
 async def running_fork_server() -> AsyncIterator[ForkServer]:
     ours, theirs = socket.socketpair()
     with theirs:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "tests.fork_server", str(theirs.fileno())),
+        # Not by the event loop: with uvloop, a process inherits the files of others that start at the same time.
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 - it takes a moment; our own command
+            [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
             cwd=REPOSITORY,
             # What every request overwrites. Python itself adds the locale of its child processes.
             env={"PATH": "", "HOME": ""},
-            stdout=DEVNULL,
+            stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )
@@ -108,4 +109,4 @@ async def running_fork_server() -> AsyncIterator[ForkServer]:
         writer.close()
         ours.shutdown(socket.SHUT_RDWR)
     await listening
-    await process.wait()
+    await asyncio.to_thread(process.wait)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -180,8 +181,11 @@ async def run_curl(curl: str, *requests: list[str], sent: bytes = b"") -> list[T
     for request in requests:
         arguments += ["--next"] * bool(arguments)
         arguments += ["--silent", "--noproxy", "*", "--output", os.devnull, "--write-out", "%{json}\\n", *request]
-    process = await asyncio.create_subprocess_exec(curl, *arguments, stdin=PIPE, stdout=PIPE)
-    printed, _ = await process.communicate(sent)
+    with tempfile.TemporaryFile() as file:  # curl may end before it has read everything
+        file.write(sent)
+        file.seek(0)
+        process = await asyncio.create_subprocess_exec(curl, *arguments, stdin=file, stdout=PIPE)
+        printed, _ = await process.communicate()
     return [msgspec.json.decode(line, type=Transfer) for line in printed.splitlines()]
 
 
