@@ -27,7 +27,8 @@ from tests.poolers import pgbouncer  # noqa: F401 - a fixture
 from tests.processes import environment, process_client, start  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_cache, nginx_tls, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 from tests.sandbox import sandbox_command  # noqa: F401 - a fixture
-from tests.serving import Share, SharedApp, address_of, open_client, serving, sharing
+from tests.serving import Share, SharedApp, address_of, serving, sharing
+from tests.transport import Transport
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
@@ -260,7 +261,7 @@ def db(request: pytest.FixtureRequest, shared: SharedApp | None) -> asyncpg.Conn
 
 @pytest.fixture
 async def client(address: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client(address) as opened:
+    async with httpx.AsyncClient(base_url=address, transport=Transport()) as opened:
         yield opened
 
 
