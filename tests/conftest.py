@@ -247,6 +247,13 @@ def address(request: pytest.FixtureRequest, shared: SharedApp | None) -> str:
 
 
 @pytest.fixture
+def url_for_db(request: pytest.FixtureRequest, shared: SharedApp | None) -> str:
+    """The URL of the database of the test."""
+    found: str = shared.database_url if shared else request.getfixturevalue("database_url")
+    return found
+
+
+@pytest.fixture
 async def private_db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url)
     yield connection

@@ -350,12 +350,12 @@ async def test_registrations_from_an_address_can_be_limited(
 
 @pytest.mark.parametrize("registered", [[], [timedelta(hours=2)]])
 async def test_a_wait_that_has_just_ended_is_a_second(
-    database_url: str, db: asyncpg.Connection, registered: list[timedelta]
+    url_for_db: str, db: asyncpg.Connection, registered: list[timedelta]
 ) -> None:
     """The statement that refused the registration ran before the one that reads the wait."""
     for age in registered:
         await db.execute("insert into login_failures values ('subject', array[now() - $1::interval], now())", age)
-    database = Database(database_url, connections=1, timeout=5)
+    database = Database(url_for_db, connections=1, timeout=5)
     async with database.lifespan():
         assert await auth.select_wait(database, b"subject", 1, timedelta(hours=1)) == 1
 

@@ -195,7 +195,7 @@ def test_features_of_the_app_disable_the_fast_path_of_all_routes(config: dict[st
     async def handler() -> dict[str, str]:
         return {}
 
-    app = Litestar([handler], plugins=[RouteRules()], openapi_config=None, **config)
+    app = Litestar([handler], plugins=[RouteRules()], openapi_config=None, logging_config=None, **config)
 
     assert not routes(app)["GET /"].is_fast
 
@@ -206,7 +206,7 @@ def test_a_websocket_in_a_route_stops_the_start() -> None:
         async def ask(self, socket: WebSocket[Any, Any, Any]) -> None: ...
 
     with pytest.raises(ImproperlyConfiguredException, match="'socket' kwarg is not supported"):
-        Litestar([Asking])
+        Litestar([Asking], logging_config=None)
 
 
 def test_a_private_route_is_cached_only_with_a_cache_key_builder() -> None:
@@ -219,8 +219,8 @@ def test_a_private_route_is_cached_only_with_a_cache_key_builder() -> None:
         return {}
 
     with pytest.raises(ImproperlyConfiguredException, match="cannot be cached without a cache_key_builder"):
-        Litestar([shared])
-    Litestar([separate])
+        Litestar([shared], logging_config=None)
+    Litestar([separate], logging_config=None)
 
 
 def test_a_default_that_requests_would_share_and_could_change_stops_the_start() -> None:
@@ -229,7 +229,7 @@ def test_a_default_that_requests_would_share_and_could_change_stops_the_start() 
         return names
 
     with pytest.raises(TypeError, match="unhashable type"):
-        Litestar([shared])
+        Litestar([shared], logging_config=None)
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")

@@ -480,10 +480,10 @@ async def test_callers_that_share_a_batch_each_get_their_own_answer(
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 async def test_a_write_whose_session_has_ended_since_its_guard_is_not_applied(
-    database_url: str, db: asyncpg.Connection, how: str
+    url_for_db: str, db: asyncpg.Connection, how: str
 ) -> None:
     principal = await principal_of(db, "alice")
-    database = Database(database_url, connections=1, timeout=5)
+    database = Database(url_for_db, connections=1, timeout=5)
     async with database.lifespan():
         mine = (await posts.insert(database, principal, PostCreate("T", "C"))).post.id
         await end_directly(db, principal, how)
@@ -509,7 +509,7 @@ async def end_directly(db: asyncpg.Connection, principal: Principal, how: str) -
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 async def test_a_statement_for_several_writes_leaves_out_those_whose_session_has_ended(
-    database_url: str, db: asyncpg.Connection, how: str
+    url_for_db: str, db: asyncpg.Connection, how: str
 ) -> None:
     """The guard has found these sessions alive, and one of them has ended since."""
     ended, alive = await principal_of(db, "mallory"), await principal_of(db, "alice")
@@ -520,7 +520,7 @@ async def test_a_statement_for_several_writes_leaves_out_those_whose_session_has
     await end_directly(db, ended, how)
     sessions, nothing = [ended.session_id, alive.session_id], [None, None]
 
-    database = Database(database_url, connections=1, timeout=5)
+    database = Database(url_for_db, connections=1, timeout=5)
     async with database.lifespan():
         changed = await database.run(
             posts.UPDATE_MANY, [theirs, mine], sessions, ["New", "New"], nothing, nothing, nothing
