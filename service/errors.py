@@ -80,6 +80,11 @@ class HostMissing(ServiceError):
     detail = "A request has exactly one Host header field"  # RFC 9112, section 3.2
 
 
+class InvalidHost(ServiceError):
+    status, code = 400, "invalid_host"
+    detail = "The Host header field is not a host with an optional port"
+
+
 class NotAProxy(ServiceError):
     status, code = 400, "not_a_proxy"
     detail = "CONNECT is for proxies"

@@ -1,7 +1,8 @@
 """Entity tags, and the conditions on them in a request (RFC 9110, sections 8.8.3 and 13)."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any, Final
@@ -81,11 +82,10 @@ def post_tag(stored: StoredPost) -> str:
     return f'"{stored.post.id}-{stored.version}-{FORMAT}"'
 
 
-def page_tag(digest: bytes, link: Mapping[str, str]) -> str:
+@lru_cache(maxsize=1)  # equal reads in one iteration of the event loop share it
+def page_tag(digest: bytes, link: str) -> str:
     """The strong entity tag of a page of posts and its ``Link``. ``digest`` is that of its ids and versions."""
-    whole = blake2b(digest, digest_size=16)
-    whole.update(link.get("Link", "").encode())
-    return f'"{whole.hexdigest()}-{FORMAT}"'
+    return f'"{blake2b(digest + link.encode(), digest_size=16).hexdigest()}-{FORMAT}"'
 
 
 def tagged(

@@ -1,11 +1,12 @@
 """Parses the requests of a connection, and bounds what a client may send (RFC 9112)."""
 
+import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import httptools
 
-from service.errors import HeaderFieldsTooLarge, HostMissing, NotAProxy, NotHTTP, ServiceError
+from service.errors import HeaderFieldsTooLarge, HostMissing, InvalidHost, NotAProxy, NotHTTP, ServiceError
 
 if TYPE_CHECKING:
     from service.server.connection import Connection
@@ -16,6 +17,9 @@ MAX_HEADER_FIELDS: Final = 1000
 
 # The parser acts on these also in a trailer section, where they must not be (RFC 9110, section 6.5.1).
 _NOT_IN_TRAILERS: Final = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+
+# The characters of a host and a port (RFC 3986, section 3.2).
+_is_host: Final = re.compile(rb"[0-9A-Za-z._~!$&'()*+,;=%:\[\]-]*").fullmatch
 
 
 class RequestParser:
@@ -101,10 +105,11 @@ class RequestParser:
         version = parser.get_http_version()
         if len(fields) > MAX_HEADER_FIELDS:
             self._refuse(HeaderFieldsTooLarge)
-        names = [name for name, _ in fields]
-        hosts = names.count(b"host")
-        if hosts != 1 and (hosts or version != "1.0"):
+        hosts = [value for name, value in fields if name == b"host"]
+        if len(hosts) != 1 and (hosts or version != "1.0"):
             self._refuse(HostMissing)
+        if hosts and not _is_host(hosts[0]):
+            self._refuse(InvalidHost)
         if self._url == b"*" and method == b"OPTIONS":
             raw_path, query = b"/", b""
         else:
