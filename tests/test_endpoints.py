@@ -50,10 +50,11 @@ async def mount(scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 ROUTES = [plain, text, other_method, deeper, inside, number, rest]
+# Without logging_config=None, Litestar would replace the logging of all tests that follow.
 APPS = {
-    "routes": Application(ROUTES),
-    "a parameter at the root": Application([*ROUTES, at_the_root]),
-    "a mount": Application([*ROUTES, mount]),
+    "routes": Application(ROUTES, logging_config=None),
+    "a parameter at the root": Application([*ROUTES, at_the_root], logging_config=None),
+    "a mount": Application([*ROUTES, mount], logging_config=None),
 }
 SEGMENTS = st.sampled_from(["a", "b", "c", "n", "p", "m", "7", "x", "{x}", ""])
 
