@@ -36,7 +36,7 @@ restore *arguments: environment
 
 # Run the tests; arguments go to pytest (`just test -m "not process"` takes under 30 s). PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
 test *arguments: environment
-    @{{ python }} -m pytest --numprocesses 4 --dist worksteal "$@"
+    @{{ python }} -m pytest --numprocesses auto --dist worksteal "$@"
 
 # Run schemathesis at length: more than 5,000 requests, with a new seed each time (about two minutes).
 fuzz *arguments: environment

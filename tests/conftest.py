@@ -1,5 +1,6 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -10,7 +11,9 @@ from typing import Any
 
 import asyncpg
 import httpx
+import msgspec
 import pytest
+import uvloop
 from litestar import Litestar
 
 from service.app import create_app
@@ -25,7 +28,8 @@ from tests.poolers import pgbouncer  # noqa: F401 - a fixture
 from tests.processes import environment, fork_server, process_client, start, start_python  # noqa: F401 - fixtures
 from tests.proxies import haproxy, nginx, nginx_cache, nginx_tls, nginx_with_prefix, run_proxy  # noqa: F401 - fixtures
 from tests.sandbox import sandbox_command  # noqa: F401 - a fixture
-from tests.serving import Share, SharedApp, address_of, open_client, serving, sharing
+from tests.serving import Share, SharedApp, address_of, serving, sharing
+from tests.transport import Transport
 
 POSTGRES = pytest.StashKey[postgres.Postgres]()
 
@@ -79,6 +83,12 @@ def pytest_configure(config: pytest.Config) -> None:
                 config.option.basetemp = f"{stack.enter_context(parent)}/tests"
             config.stash[POSTGRES] = stack.enter_context(postgres.started())
             config.add_cleanup(stack.pop_all().close)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker takes seconds to start, and the fourth one pays only if there are tests that wait for processes."""
+    return 3 if config.option.markexpr == "not process" else 4
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -141,6 +151,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
 
 
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}  # as in production, and faster than asyncio's own
+
+
 @pytest.fixture(scope="session")
 async def databases(pytestconfig: pytest.Config) -> AsyncIterator[Databases]:
     url = pytestconfig.stash[POSTGRES].url
@@ -176,8 +190,11 @@ def settings(database_url: str) -> Settings:
     return settings_of(database_url)
 
 
-def settings_of(database_url: str) -> Settings:
-    """The settings of the app under test, with Argon2 at its cheapest and without limits of failed logins."""
+def settings_of(database_url: str = "postgresql://127.0.0.1:1/none") -> Settings:
+    """The settings of the app under test, with Argon2 at its cheapest and without limits of failed logins.
+
+    Without a URL there is no database, for tests that build an app and do not serve it.
+    """
     return Settings(
         database_url=database_url,
         secret_key=b"k" * 32,
@@ -201,11 +218,12 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture(scope="session")
 async def share(databases: Databases, template: str) -> AsyncIterator[Share]:
-    """Serves an app, with more handlers if there are any, for several tests."""
+    """Serves an app for several tests, with more handlers and other settings if there are any."""
     async with AsyncExitStack() as stack:
 
-        async def share_one(*handlers: Any) -> SharedApp:
-            app = create_app(settings_of(await stack.enter_async_context(databases.private(template))))
+        async def share_one(*handlers: Any, **settings: Any) -> SharedApp:
+            common = settings_of(await stack.enter_async_context(databases.private(template)))
+            app = create_app(msgspec.structs.replace(common, **settings))
             for handler in handlers:
                 app.register(handler)
             return await stack.enter_async_context(sharing(app))
@@ -214,19 +232,20 @@ async def share(databases: Databases, template: str) -> AsyncIterator[Share]:
 
 
 @pytest.fixture(scope="session")
-async def session_app(share: Share) -> SharedApp:
+async def running_app(share: Share) -> SharedApp:
+    """The app that tests share. A module whose tests need other handlers or settings has one of its own."""
     return await share()
 
 
 @pytest.fixture
-async def shared_app(session_app: SharedApp) -> AsyncIterator[SharedApp]:
-    async with session_app.for_a_test() as shared:
+async def shared_app(running_app: SharedApp) -> AsyncIterator[SharedApp]:
+    async with running_app.for_a_test() as shared:
         yield shared
 
 
 @pytest.fixture
 def shared(request: pytest.FixtureRequest) -> SharedApp | None:
-    """The app of the session, unless the test needs a database of its own."""
+    """The app that tests share, unless the test needs a database of its own."""
     if not PRIVATE_FIXTURES.isdisjoint(request.node.fixturenames):
         return None
     app: SharedApp = request.getfixturevalue("shared_app")
@@ -253,16 +272,21 @@ def url_for_db(request: pytest.FixtureRequest, shared: SharedApp | None) -> str:
 
 
 @pytest.fixture
-async def db(url_for_db: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the database of the test that bypasses the service."""
-    connection = await asyncpg.connect(url_for_db)
+async def private_db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
+def db(request: pytest.FixtureRequest, shared: SharedApp | None) -> asyncpg.Connection:
+    """A connection to the database of the test that bypasses the service."""
+    return shared.connection if shared else request.getfixturevalue("private_db")
+
+
+@pytest.fixture
 async def client(address: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client(address) as opened:
+    async with httpx.AsyncClient(base_url=address, transport=Transport()) as opened:
         yield opened
 
 

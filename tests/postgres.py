@@ -14,8 +14,14 @@ from service.development import embedded
 
 IMAGE = "postgres:18-alpine"
 
-# A test database exists for milliseconds and need not survive a crash.
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "wal_init_zero": "off"}
+# A test database exists for milliseconds and need not survive a crash. Each worker of pytest has several apps.
+SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_init_zero": "off",
+    "max_connections": "300",
+}
 
 
 class Postgres(Struct):
@@ -55,7 +61,7 @@ def _try_docker(stack: ExitStack) -> Postgres | str:
 def _in_docker() -> Iterator[Postgres]:
     from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - a slow import
 
-    settings = " ".join(f"-c {name}={value}" for name, value in FAST.items())
+    settings = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
     container = PostgresContainer(IMAGE, driver=None).with_command(f"postgres {settings}")
     with container.with_tmpfs_mount("/var/lib/postgresql"):
         yield Postgres(container.get_connection_url(), f"{IMAGE} in Docker")
@@ -66,6 +72,6 @@ def _embedded() -> Iterator[Postgres]:
     memory = Path("/dev/shm")  # noqa: S108 - cloning a database takes ten times as long on a disk
     with (
         tempfile.TemporaryDirectory(prefix="test-postgres-", dir=memory if memory.is_dir() else None) as directory,
-        embedded.running(Path(directory, "postgres"), FAST, announce=lambda _: None) as url,
+        embedded.running(Path(directory, "postgres"), SETTINGS, announce=lambda _: None) as url,
     ):
         yield Postgres(url, "embedded")

@@ -15,11 +15,14 @@ from service.server import server
 
 
 class Share(Protocol):
-    async def __call__(self, *handlers: Any) -> "SharedApp": ...
+    async def __call__(self, *handlers: Any, **settings: Any) -> "SharedApp": ...
 
 
 SELECT_TABLES = (
     "select quote_ident(relname) from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+)
+RESTART_SEQUENCES = (
+    "select setval(oid, 1, false) from pg_class where relkind = 'S' and relnamespace = 'public'::regnamespace"
 )
 
 
@@ -52,20 +55,21 @@ def address_of(running: server.Server) -> str:
 class SharedApp:
     """An app that one test after the other uses. Building an app and its database takes longer than most tests."""
 
-    def __init__(self, app: Litestar, running: server.Server, connection: asyncpg.Connection, truncate: str) -> None:
+    def __init__(self, app: Litestar, running: server.Server, connection: asyncpg.Connection, clean: str) -> None:
         self.app = app
         self.address = address_of(running)
         self.database_url: str = app.state.settings.database_url
+        self.connection = connection
         self._server = running
-        self._connection = connection
-        self._truncate = truncate
+        self._clean = clean
 
     @asynccontextmanager
     async def for_a_test(self) -> AsyncIterator[Self]:
-        """Begin with an empty database; at the end, leave no request and no connection behind."""
-        await self._connection.execute(self._truncate)
+        """Begin with an empty database; at the end, leave no request, no connection and no transaction behind."""
+        await self.connection.execute(self._clean)
         yield self
         await self._disconnect()
+        await self.connection.reset()
 
     async def _disconnect(self) -> None:
         async with asyncio.timeout(20):
@@ -90,5 +94,7 @@ async def sharing(app: Litestar) -> AsyncIterator[SharedApp]:
         if not await connection.fetchval(f"select exists (select from {name})")  # noqa: S608 - a quoted name
     ]
     async with serving(app) as running:
-        yield SharedApp(app, running, connection, f"truncate {', '.join(empty)} restart identity")
+        # For the few rows of a test, this is ten times as fast as `truncate`.
+        deletions = [f"delete from {name}" for name in empty]  # noqa: S608 - a quoted name
+        yield SharedApp(app, running, connection, "; ".join([*deletions, RESTART_SEQUENCES]))
     await connection.close()

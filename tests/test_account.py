@@ -201,7 +201,7 @@ OF_SESSION: list[Write] = [rename, replace_password, account.delete]
     ],
 )
 async def test_a_write_checks_the_password_and_the_session_once_more(
-    database_url: str, db: asyncpg.Connection, write: Write, obstacle: str
+    url_for_db: str, db: asyncpg.Connection, write: Write, obstacle: str
 ) -> None:
     """What may happen between the verification of the password and the statement has happened here."""
     principal, other = await principal_of(db, "alice"), await principal_of(db, "mallory")
@@ -217,7 +217,7 @@ async def test_a_write_checks_the_password_and_the_session_once_more(
             principal = replace(principal, session_id=other.session_id)
     before = await everything(db)
 
-    database = Database(database_url, connections=1, timeout=5)
+    database = Database(url_for_db, connections=1, timeout=5)
     async with database.lifespan():
         applied = await write(database, principal, verified)
 

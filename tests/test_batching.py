@@ -24,8 +24,8 @@ from tests.waiting import WAITERS, until
 
 
 @pytest.fixture
-async def recorder(database_url: str) -> AsyncIterator[Recorder]:
-    database = Recorder(database_url)
+async def recorder(url_for_db: str) -> AsyncIterator[Recorder]:
+    database = Recorder(url_for_db)
     async with database.lifespan():
         yield database
 

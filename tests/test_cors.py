@@ -1,7 +1,6 @@
 """Pages of other origins: what CORS_ORIGINS allows them, what they can read, and what nobody else gets."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
@@ -20,6 +19,7 @@ from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import assert_problem
 from tests.raw_http import exchange
+from tests.serving import Share, SharedApp, open_client
 
 APP: Final = "https://app.example"
 OTHER: Final = "https://other.example"
@@ -45,16 +45,9 @@ async def served(serve: Serve, settings: Settings, origins: str) -> str:
     return await serve(app)
 
 
-@pytest.fixture
-async def address(serve: Serve, settings: Settings) -> str:
-    return await served(serve, settings, f"{APP}, https://second.example:8443")
-
-
-@pytest.fixture
-async def open_client(serve: Serve, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a service that every page may use."""
-    async with httpx.AsyncClient(base_url=await served(serve, settings, "*")) as opened:
-        yield opened
+@pytest.fixture(scope="session")
+async def running_app(share: Share) -> SharedApp:
+    return await share(varies, fails, cors_origins=parse_origins(f"{APP}, https://second.example:8443"))
 
 
 def cors_headers(response: httpx.Response) -> dict[str, str]:
@@ -70,7 +63,7 @@ def assert_readable(response: httpx.Response, origin: str = APP) -> None:
 
 
 async def test_without_the_setting_nothing_is_added(serve: Serve, settings: Settings) -> None:
-    async with httpx.AsyncClient(base_url=await serve(create_app(settings))) as client:
+    async with open_client(await serve(create_app(settings))) as client:
         read = await client.get("/posts", headers={"Origin": APP})
         asked = await client.options("/posts", headers={"Origin": APP, ASK: "POST"})
 
@@ -185,10 +178,11 @@ async def test_an_options_request_that_is_no_preflight_is_answered_as_ever(clien
     assert_readable(response)
 
 
-async def test_every_origin_never_comes_with_credentials(open_client: httpx.AsyncClient) -> None:
-    read = await open_client.get("/posts", headers={"Origin": OTHER, "Cookie": "a=b"})
-    asked = await open_client.options("/posts", headers={"Origin": OTHER, ASK: "POST"})
-    without = await open_client.get("/posts")
+async def test_every_origin_never_comes_with_credentials(serve: Serve, settings: Settings) -> None:
+    async with open_client(await served(serve, settings, "*")) as client:
+        read = await client.get("/posts", headers={"Origin": OTHER, "Cookie": "a=b"})
+        asked = await client.options("/posts", headers={"Origin": OTHER, ASK: "POST"})
+        without = await client.get("/posts")
 
     for response in (read, asked, without):
         assert response.headers.get_list(ALLOWED) == ["*"]
@@ -212,7 +206,7 @@ async def test_a_page_can_read_a_500(client: httpx.AsyncClient, monkeypatch: pyt
 
 async def test_a_page_can_read_that_the_service_is_overloaded(serve: Serve, settings: Settings) -> None:
     app = create_app(msgspec.structs.replace(settings, cors_origins=(APP,), max_requests=0))
-    async with httpx.AsyncClient(base_url=await serve(app)) as client:
+    async with open_client(await serve(app)) as client:
         response = await client.get("/posts", headers={"Origin": APP})
 
     assert_problem(response, 503, "overloaded")
@@ -304,7 +298,7 @@ async def test_a_page_of_another_origin_uses_the_service(browser_page: Page, ser
     for method, path in (("GET", "/posts"), ("DELETE", "/posts/2")):
         with pytest.raises(Exception, match="Failed to fetch"):
             await fetch(page, address, method, path, headers=bearer)
-    async with httpx.AsyncClient(base_url=address) as client:
+    async with open_client(address) as client:
         assert (await client.get("/posts/2")).status_code == 200
     site.close()
     other_site.close()

@@ -1,24 +1,20 @@
 """Passwords that are refused because they are guessed first."""
 
 import httpx
-import msgspec
 import pytest
 
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import assert_problem, login
-from tests.serving import open_client
-
-# Not the app that tests share: it has other settings.
-pytestmark = pytest.mark.usefixtures("settings")
+from tests.serving import Share, SharedApp, open_client
 
 COMMON = "is one of the most common passwords"
 
 
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    return msgspec.structs.replace(settings, password_denylist="on")
+@pytest.fixture(scope="session")
+async def running_app(share: Share) -> SharedApp:
+    return await share(password_denylist="on")
 
 
 @pytest.mark.parametrize(
@@ -68,9 +64,6 @@ async def test_a_new_password_is_checked_as_well(client: httpx.AsyncClient) -> N
 
 
 async def test_the_denylist_is_off_by_default(serve: Serve, settings: Settings) -> None:
-    off = msgspec.structs.replace(
-        settings, password_denylist=Settings(database_url="", secret_key=b"").password_denylist
-    )
-    async with open_client(await serve(create_app(off))) as client:
+    async with open_client(await serve(create_app(settings))) as client:
         body = {"username": "sunshine", "email": "x@example.com", "password": "sunshine"}
         assert (await client.post("/auth/register", json=body)).status_code == 201

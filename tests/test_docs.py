@@ -11,7 +11,7 @@ from litestar.routes import HTTPRoute
 
 from service.app import create_app
 from service.security import positions
-from service.settings import Settings
+from tests.conftest import settings_of
 from tests.people import Json, Person
 
 EXPECTED = {
@@ -80,11 +80,11 @@ async def test_the_document_describes_every_route_with_its_statuses(document: Js
     assert {name: set(operation["responses"]) for name, operation in operations(document).items()} == EXPECTED
 
 
-def test_the_document_is_built_at_the_start_and_not_by_a_request(settings: Settings) -> None:
-    app = create_app(settings)
+def test_the_document_is_built_at_the_start_and_not_by_a_request() -> None:
+    app = create_app(settings_of())
 
     assert msgspec.json.decode(app.state["openapi"])["openapi"].startswith("3.1")
-    assert create_app(settings).state["openapi"] is app.state["openapi"]  # once for each process
+    assert create_app(settings_of()).state["openapi"] is app.state["openapi"]  # once for each process
 
 
 async def test_every_route_has_a_name_sentences_and_a_tag(document: Json) -> None:
@@ -279,10 +279,10 @@ async def test_every_422_names_the_fields_of_its_own_operation(document: Json) -
     }
 
 
-def test_the_document_contains_every_route(settings: Settings) -> None:
+def test_the_document_contains_every_route() -> None:
     served = {
         f"{method} {route.path_format}"
-        for route in create_app(settings).routes
+        for route in create_app(settings_of()).routes
         if isinstance(route, HTTPRoute)
         for method, (handler, _) in route.route_handler_map.items()
         if method not in {"HEAD", "OPTIONS"} and handler.resolve_include_in_schema()

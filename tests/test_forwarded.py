@@ -13,6 +13,7 @@ from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import assert_problem
 from tests.raw_http import exchange
+from tests.serving import Share, SharedApp, open_client
 
 HSTS = "strict-transport-security"
 
@@ -22,6 +23,11 @@ def read_client(request: litestar.Request[Any, Any, Any]) -> dict[str, str | Non
     return {"client": request.client.host if request.client else None, "scheme": request.url.scheme}
 
 
+@pytest.fixture(scope="session")
+async def running_app(share: Share) -> SharedApp:
+    return await share(read_client, trusted_proxies=parse_proxies("127.0.0.1, 10.0.0.0/8"))
+
+
 async def served(serve: Serve, settings: Settings, trusted: str) -> str:
     app = create_app(msgspec.structs.replace(settings, trusted_proxies=parse_proxies(trusted)))
     app.register(read_client)
@@ -29,13 +35,13 @@ async def served(serve: Serve, settings: Settings, trusted: str) -> str:
 
 
 async def client_of(address: str, *fields: tuple[str, str]) -> Any:
-    async with httpx.AsyncClient(base_url=address) as client:
+    async with open_client(address) as client:
         return (await client.get("/client", headers=[*fields])).json()["client"]
 
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.0/8, ::1, 192.0.2.1"])
 async def test_nobody_else_is_believed(serve: Serve, settings: Settings, trusted: str) -> None:
-    async with httpx.AsyncClient(base_url=await served(serve, settings, trusted)) as client:
+    async with open_client(await served(serve, settings, trusted)) as client:
         response = await client.get("/client", headers={"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"})
 
     assert response.json() == {"client": "127.0.0.1", "scheme": "http"}
@@ -75,10 +81,8 @@ async def test_nobody_else_is_believed(serve: Serve, settings: Settings, trusted
     ],
 )
 async def test_the_client_is_the_last_address_that_is_no_trusted_proxy(
-    serve: Serve, settings: Settings, forwarded: list[str], client: str
+    address: str, forwarded: list[str], client: str
 ) -> None:
-    address = await served(serve, settings, "127.0.0.1, 10.0.0.0/8")
-
     assert await client_of(address, *(("X-Forwarded-For", value) for value in forwarded)) == client
 
 
@@ -91,17 +95,11 @@ async def test_the_client_is_the_last_address_that_is_no_trusted_proxy(
     ],
     ids=["many fields", "a long list", "a chain of proxies"],
 )
-async def test_what_a_client_adds_on_the_left_does_not_matter(
-    serve: Serve, settings: Settings, forwarded: list[tuple[str, str]]
-) -> None:
-    address = await served(serve, settings, "127.0.0.1, 10.0.0.0/8")
-
+async def test_what_a_client_adds_on_the_left_does_not_matter(address: str, forwarded: list[tuple[str, str]]) -> None:
     assert await client_of(address, *forwarded) == "203.0.113.7"
 
 
-async def test_only_the_end_of_a_list_of_trusted_proxies_is_read(serve: Serve, settings: Settings) -> None:
-    address = await served(serve, settings, "127.0.0.1, 10.0.0.0/8")
-
+async def test_only_the_end_of_a_list_of_trusted_proxies_is_read(address: str) -> None:
     assert await client_of(address, ("X-Forwarded-For", "203.0.113.7" + ", 10.1.2.3" * 5000)) == "10.1.2.3"
 
 
@@ -119,9 +117,8 @@ async def test_only_the_end_of_a_list_of_trusted_proxies_is_read(serve: Serve, s
         ([], "http"),
     ],
 )
-async def test_https_is_remembered_by_browsers(serve: Serve, settings: Settings, proto: list[str], scheme: str) -> None:
-    async with httpx.AsyncClient(base_url=await served(serve, settings, "127.0.0.1")) as client:
-        response = await client.get("/client", headers=[("X-Forwarded-Proto", value) for value in proto])
+async def test_https_is_remembered_by_browsers(client: httpx.AsyncClient, proto: list[str], scheme: str) -> None:
+    response = await client.get("/client", headers=[("X-Forwarded-Proto", value) for value in proto])
 
     assert response.json()["scheme"] == scheme
     assert response.headers.get(HSTS) == ("max-age=31536000" if scheme == "https" else None)
@@ -131,11 +128,8 @@ async def test_https_is_remembered_by_browsers(serve: Serve, settings: Settings,
     ("method", "path", "status"),
     [("GET", "/posts", 200), ("GET", "/nothing", 404), ("PUT", "/", 405), ("POST", "/posts", 401), ("HEAD", "/", 200)],
 )
-async def test_every_response_to_https_says_so(
-    serve: Serve, settings: Settings, method: str, path: str, status: int
-) -> None:
-    async with httpx.AsyncClient(base_url=await served(serve, settings, "127.0.0.1")) as client:
-        response = await client.request(method, path, headers={"X-Forwarded-Proto": "https"})
+async def test_every_response_to_https_says_so(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+    response = await client.request(method, path, headers={"X-Forwarded-Proto": "https"})
 
     assert response.status_code == status
     assert response.headers.get_list(HSTS) == ["max-age=31536000"]
@@ -152,7 +146,7 @@ async def test_a_body_that_does_not_arrive_is_an_error_with_the_field(serve: Ser
 
 async def test_an_overloaded_service_says_so_too(serve: Serve, settings: Settings) -> None:
     app = create_app(msgspec.structs.replace(settings, trusted_proxies=("127.0.0.1/32",), max_requests=0))
-    async with httpx.AsyncClient(base_url=await serve(app)) as client:
+    async with open_client(await serve(app)) as client:
         response = await client.get("/posts", headers={"X-Forwarded-Proto": "https"})
 
     assert_problem(response, 503, "overloaded")

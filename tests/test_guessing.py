@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import httpx
@@ -18,21 +18,25 @@ from service.security.passwords import Passwords
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem, login
-from tests.serving import open_client
+from tests.serving import Share, SharedApp, open_client
 
-# Not the app that tests share: it has other settings.
-pytestmark = pytest.mark.usefixtures("settings")
+DEFAULTS: Final = Settings(database_url="", secret_key=b"")
+
+# The limits that production has. The other tests switch them off.
+LIMITS: Final = {
+    "login_failures_per_account": DEFAULTS.login_failures_per_account,
+    "login_failures_per_address": DEFAULTS.login_failures_per_address,
+}
+
+
+@pytest.fixture(scope="session")
+async def running_app(share: Share) -> SharedApp:
+    return await share(**LIMITS)
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """With the limits that production has: the other tests switch them off."""
-    defaults = Settings(database_url="", secret_key=b"")
-    return msgspec.structs.replace(
-        settings,
-        login_failures_per_account=defaults.login_failures_per_account,
-        login_failures_per_address=defaults.login_failures_per_address,
-    )
+    return msgspec.structs.replace(settings, **LIMITS)
 
 
 async def attempt(client: httpx.AsyncClient, username: str, password: str = "wrong password") -> httpx.Response:
@@ -346,12 +350,12 @@ async def test_registrations_from_an_address_can_be_limited(
 
 @pytest.mark.parametrize("registered", [[], [timedelta(hours=2)]])
 async def test_a_wait_that_has_just_ended_is_a_second(
-    database_url: str, db: asyncpg.Connection, registered: list[timedelta]
+    url_for_db: str, db: asyncpg.Connection, registered: list[timedelta]
 ) -> None:
     """The statement that refused the registration ran before the one that reads the wait."""
     for age in registered:
         await db.execute("insert into login_failures values ('subject', array[now() - $1::interval], now())", age)
-    database = Database(database_url, connections=1, timeout=5)
+    database = Database(url_for_db, connections=1, timeout=5)
     async with database.lifespan():
         assert await auth.select_wait(database, b"subject", 1, timedelta(hours=1)) == 1
 

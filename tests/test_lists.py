@@ -1,11 +1,14 @@
 """Lists: pages, and the links from one to the next."""
 
+from collections.abc import AsyncIterator
+
 import asyncpg
 import httpx
 import pytest
 
 from service.database.connecting import SESSION_SETTINGS
 from service.queries import matches, pages, search, users
+from tests.databases import Databases
 from tests.people import Json, Person, assert_problem, next_page, pointers
 from tests.plans import scans
 from tests.tables import INSERT_POSTS, INSERT_USERS, fill
@@ -169,6 +172,18 @@ async def test_posts_are_listed_newest_first(client: httpx.AsyncClient, alice: P
     assert (await client.get("/posts?sort=-id&after=0")).json() == []
 
 
+@pytest.fixture(scope="session")
+async def filled_db(databases: Databases, template: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection with the service's settings to a database with many posts, which tests only read."""
+    async with databases.private(template) as url:
+        connection = await asyncpg.connect(url, server_settings=SESSION_SETTINGS)
+        await connection.execute(INSERT_USERS, 500, "hash")
+        await connection.execute(INSERT_POSTS, 5000, "Text", 500)
+        await connection.execute("analyze")
+        yield connection
+        await connection.close()
+
+
 @pytest.mark.parametrize(
     ("statement", "indexes"),
     [
@@ -196,15 +211,11 @@ async def test_posts_are_listed_newest_first(client: httpx.AsyncClient, alice: P
         "end of a scan",
     ],
 )
-async def test_every_list_is_read_from_its_index(database_url: str, statement: str, indexes: set[str]) -> None:
-    connection = await asyncpg.connect(database_url, server_settings=SESSION_SETTINGS)
-    await connection.execute(INSERT_USERS, 500, "hash")
-    await connection.execute(INSERT_POSTS, 5000, "Text", 500)
-    await connection.execute("analyze")
+async def test_every_list_is_read_from_its_index(
+    filled_db: asyncpg.Connection, statement: str, indexes: set[str]
+) -> None:
+    found = await scans(filled_db, statement)
 
-    found = await scans(connection, statement)
-
-    await connection.close()
     assert {scan.name for scan in found if scan.condition} == indexes
     # The rows that a bitmap of an index names.
     assert [scan for scan in found if "Index" not in scan.type and scan.type != "Bitmap Heap Scan"] == []

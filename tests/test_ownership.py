@@ -9,7 +9,7 @@ from litestar.routes import HTTPRoute
 from msgspec import Struct
 
 from service.app import create_app
-from service.settings import Settings
+from tests.conftest import settings_of
 from tests.people import Person, assert_problem
 
 CHANGE = {"title": "Changed"}
@@ -54,10 +54,10 @@ async def all_posts(db: asyncpg.Connection) -> list[Any]:
     return [tuple(row) for row in await db.fetch("select * from posts order by id")]
 
 
-def test_the_table_contains_every_write_route(settings: Settings) -> None:
+def test_the_table_contains_every_write_route() -> None:
     routes = {
         f"{method} {route.path_format}"
-        for route in create_app(settings).routes
+        for route in create_app(settings_of()).routes
         if isinstance(route, HTTPRoute)
         for method in route.route_handler_map
         if method not in {"GET", "HEAD", "OPTIONS"}

@@ -281,8 +281,8 @@ async def test_an_edit_and_a_deletion_with_one_tag_do_not_both_succeed(
     assert outcomes <= {(200, 412), (404, 204)}
 
 
-async def test_each_row_of_a_batch_has_its_own_condition(database_url: str, db: asyncpg.Connection) -> None:
-    recorder = Recorder(database_url)
+async def test_each_row_of_a_batch_has_its_own_condition(url_for_db: str, db: asyncpg.Connection) -> None:
+    recorder = Recorder(url_for_db)
     principal = await principal_of(db, "alice")
     async with recorder.lifespan():
         made = [await posts.insert(recorder, principal, PostCreate(str(n), "C")) for n in range(8)]
@@ -317,9 +317,9 @@ async def test_each_row_of_a_batch_has_its_own_condition(database_url: str, db: 
 
 @pytest.mark.parametrize("rows", [1, 2], ids=["alone", "in a batch"])
 async def test_a_write_that_waited_for_another_one_sees_its_version(
-    database_url: str, db: asyncpg.Connection, rows: int
+    url_for_db: str, db: asyncpg.Connection, rows: int
 ) -> None:
-    recorder = Recorder(database_url)
+    recorder = Recorder(url_for_db)
     principal = await principal_of(db, "alice")
     async with recorder.lifespan():
         made = [await posts.insert(recorder, principal, PostCreate(str(n), "C")) for n in range(rows)]
@@ -344,9 +344,9 @@ async def test_a_write_that_waited_for_another_one_sees_its_version(
         ]
 
 
-async def test_a_write_that_is_not_applied_names_the_reason(database_url: str, db: asyncpg.Connection) -> None:
+async def test_a_write_that_is_not_applied_names_the_reason(url_for_db: str, db: asyncpg.Connection) -> None:
     """After the statement, the service finds out whether the post, its version or the session is the reason."""
-    recorder = Recorder(database_url)
+    recorder = Recorder(url_for_db)
     async with recorder.lifespan():
         for happens, expected in [
             ("delete from posts", None),

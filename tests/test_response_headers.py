@@ -108,7 +108,7 @@ async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def module_app(share: Share) -> SharedApp:
     return await share(manual.Manual, plain, mounted)
 

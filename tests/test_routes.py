@@ -23,7 +23,7 @@ from service.http.routes import Route, RouteRules, get
 from service.settings import Settings
 from tests import manual
 from tests.bodies import FORM
-from tests.conftest import Serve
+from tests.conftest import Serve, settings_of
 from tests.people import Person, assert_problem
 from tests.serving import Share, SharedApp, open_client
 
@@ -66,7 +66,7 @@ def routes(app: Litestar) -> dict[str, Route]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def module_app(share: Share) -> SharedApp:
     return await share(manual.Manual)
 
@@ -94,8 +94,8 @@ def faults(response: httpx.Response) -> dict[str, str]:
 # Which routes need a user, and which are fast.
 
 
-def test_only_the_listed_routes_are_public(settings: Settings) -> None:
-    found = routes(create_app(settings))
+def test_only_the_listed_routes_are_public() -> None:
+    found = routes(create_app(settings_of()))
 
     assert {name for name, route in found.items() if route.is_public} == PUBLIC
     assert {name for name, route in found.items() if not route.is_public} == PRIVATE
@@ -145,20 +145,20 @@ async def mounted(scope: Scope, receive: Receive, send: Send) -> None: ...
 
 @pytest.mark.parametrize("handler", [plain, socket_handler, mounted], ids=str)
 def test_a_handler_of_litestars_own_decorators_stops_the_start_unless_it_is_declared_public(
-    settings: Settings, handler: BaseRouteHandler
+    handler: BaseRouteHandler,
 ) -> None:
     with pytest.raises(ImproperlyConfiguredException, match="make public routes"):
-        create_app(settings).register(handler)
+        create_app(settings_of()).register(handler)
 
     handler.opt["public"] = True
-    create_app(settings).register(handler)
+    create_app(settings_of()).register(handler)
 
 
-def test_every_route_of_the_service_takes_the_fast_path(settings: Settings) -> None:
-    assert [name for name, route in routes(create_app(settings)).items() if not route.is_fast] == []
+def test_every_route_of_the_service_takes_the_fast_path() -> None:
+    assert [name for name, route in routes(create_app(settings_of())).items() if not route.is_fast] == []
 
 
-def test_a_handler_with_other_features_does_not_take_the_fast_path(app: Litestar) -> None:
+async def test_a_handler_with_other_features_does_not_take_the_fast_path(app: Litestar) -> None:
     fast = {name for name, route in routes(app).items() if route.is_fast}
 
     assert {"GET /manual/query", "GET /manual/headers", "POST /manual/json", "PUT /manual/form"} <= fast
@@ -195,7 +195,7 @@ def test_features_of_the_app_disable_the_fast_path_of_all_routes(config: dict[st
     async def handler() -> dict[str, str]:
         return {}
 
-    app = Litestar([handler], plugins=[RouteRules()], openapi_config=None, **config)
+    app = Litestar([handler], plugins=[RouteRules()], openapi_config=None, logging_config=None, **config)
 
     assert not routes(app)["GET /"].is_fast
 
@@ -206,7 +206,7 @@ def test_a_websocket_in_a_route_stops_the_start() -> None:
         async def ask(self, socket: WebSocket[Any, Any, Any]) -> None: ...
 
     with pytest.raises(ImproperlyConfiguredException, match="'socket' kwarg is not supported"):
-        Litestar([Asking])
+        Litestar([Asking], logging_config=None)
 
 
 def test_a_private_route_is_cached_only_with_a_cache_key_builder() -> None:
@@ -219,8 +219,8 @@ def test_a_private_route_is_cached_only_with_a_cache_key_builder() -> None:
         return {}
 
     with pytest.raises(ImproperlyConfiguredException, match="cannot be cached without a cache_key_builder"):
-        Litestar([shared])
-    Litestar([separate])
+        Litestar([shared], logging_config=None)
+    Litestar([separate], logging_config=None)
 
 
 def test_a_default_that_requests_would_share_and_could_change_stops_the_start() -> None:
@@ -229,7 +229,7 @@ def test_a_default_that_requests_would_share_and_could_change_stops_the_start() 
         return names
 
     with pytest.raises(TypeError, match="unhashable type"):
-        Litestar([shared])
+        Litestar([shared], logging_config=None)
 
 
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")

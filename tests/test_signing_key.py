@@ -65,13 +65,13 @@ async def test_a_rotation_is_reported_once(database_url: str) -> None:
     ],
 )
 async def test_a_service_compares_its_key_with_that_of_a_service_that_starts_at_the_same_time(
-    db: asyncpg.Connection, database_url: str, statement: str, key: bytes, previous: bytes, *, reported: bool
+    db: asyncpg.Connection, url_for_db: str, statement: str, key: bytes, previous: bytes, *, reported: bool
 ) -> None:
     if statement is UPDATE:
-        await replaces_another(database_url, b"old", timeout=5)
+        await replaces_another(url_for_db, b"old", timeout=5)
     async with db.transaction():
         assert await db.fetchval(statement, fingerprint(b"theirs"))
-        ours = asyncio.create_task(replaces_another(database_url, key, previous, timeout=20))
+        ours = asyncio.create_task(replaces_another(url_for_db, key, previous, timeout=20))
         await wait_for_blocked_session(db)
 
     assert await ours is reported

@@ -375,7 +375,7 @@ async def test_every_unusable_file_is_named(
 
     assert root.startswith(f"PGSSLROOTCERT: {tmp_path}/garbage cannot be used: ")
     assert mismatch.startswith(f"DATABASE_URL: sslcert: {certificate} cannot be used: ")
-    assert "Connect call failed" in unreachable
+    assert "127.0.0.1, port 1: [Errno" in unreachable
 
 
 async def test_migrate_names_an_unreadable_certificate(start: Start, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from uvicorn.supervisors import multiprocess
 
 from service.server.server import Config, Server
 from service.server.supervisor import Supervisor, WorkerProcess
-from service.settings import Settings
+from tests.conftest import settings_of
 
 # The import of our supervisor replaces multiprocess.Process.
 UvicornProcess: Any = WorkerProcess.__bases__[0]
@@ -97,7 +97,8 @@ def test_the_server_state_has_the_attributes_that_connections_share() -> None:
     assert vars(ServerState()).keys() >= {"connections", "tasks", "default_headers", "total_requests"}
 
 
-def test_the_configuration_builds_the_app_in_the_process_that_serves(settings: Settings) -> None:
+def test_the_configuration_builds_the_app_in_the_process_that_serves() -> None:
+    settings = settings_of()
     config = Config(settings, log_config=None)
 
     assert not config.loaded

@@ -151,7 +151,9 @@ class PostController(Controller):
             page = await search.search(request.db, q, limit, user_id, start)
             following = page.after and request.search_positions.issue(page.after, q, user_id)
             link = next_page(request.scope, following, limit=limit, user_id=user_id, q=q)
-        return tagged(request.scope, page.posts, page_tag(page.digest, link.get("Link", "")), link, otherwise=ListChanged)
+        return tagged(
+            request.scope, page.posts, page_tag(page.digest, link.get("Link", "")), link, otherwise=ListChanged
+        )
 
     @get(
         "/{post_id:str}",

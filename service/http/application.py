@@ -17,6 +17,7 @@ class Application(Litestar):
 
     def register(self, value: ControllerRouterHandler) -> None:  # type: ignore[override]
         super().register(value)
+        self.asgi_router.handle_routing.cache_clear()  # it has what was found before this registration
         self._endpoints = Endpoints(self)
 
     def _create_asgi_handler(self) -> ASGIApp:
