@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from service.observability.access_log import Seen
-from service.observability.observing import observed
+from service.observability.observing import Recording
+from service.observability.seen import Seen
 from service.server.connection import Connection
 from service.server.exchange import CLIENT_GONE
 from service.server.state import Connections, Limits
@@ -18,7 +18,8 @@ class Hanging:
         self.seen: list[Seen] = []
         self.arrived = asyncio.Event()
         self.shared = Connections(Limits(keep_alive_seconds=75, client_timeout_seconds=20))
-        self.shared.run = observed([lambda _, seen: self.seen.append(seen)])
+        self.recording = Recording([self.seen.extend])
+        self.shared.run = self.recording.run
 
     async def __call__(self, _scope: Any, _receive: Any, _send: Any) -> None:
         self.arrived.set()
@@ -49,6 +50,7 @@ async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
             await app.stop()
             answer = await client.read_response()
 
+    app.recording.flush()
     assert answer.status == 503
     assert [(method, status) for method, _, status, *_ in app.seen] == [("GET", 503)]
 
@@ -65,7 +67,8 @@ async def test_a_request_of_a_client_that_has_gone_is_recorded() -> None:
                 await asyncio.sleep(0)
         await app.stop()
 
-    [(method, route, status, seconds, client_address, user_id, request_id)] = app.seen
+    app.recording.flush()
+    [(method, route, status, seconds, client_address, user_id, request_id, _)] = app.seen
     assert (method, route, status, client_address, user_id) == ("GET", "", CLIENT_GONE, "127.0.0.1", None)
     assert seconds > 0
     assert len(request_id) == 21

@@ -4,8 +4,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-from service.observability.access_log import Seen
 from service.observability.families import FAMILIES, REQUESTS
+from service.observability.seen import Seen
 
 Labels: TypeAlias = tuple[str, ...]
 
@@ -51,17 +51,18 @@ class Metrics:
         self.histograms: list[Histogram] = [self._requests]
         self.sources: list[Callable[[], Iterable[Sample]]] = []
 
-    def record(self, _: float, seen: Seen) -> None:
-        key = seen[:3]
-        try:
-            cell = self._cells[key]
-        except KeyError:
-            method, route, status = key
-            labels = method if method in METHODS else "other", route or "none", str(status)
-            cell = self._cells[key] = self._requests.cell(labels)
-        seconds = seen[3]
-        cell[bisect_left(_DURATIONS, seconds)] += 1
-        cell[-1] += seconds
+    def record(self, seen: Iterable[Seen]) -> None:
+        for one in seen:
+            key = one[:3]
+            try:
+                cell = self._cells[key]
+            except KeyError:
+                method, route, status = key
+                labels = method if method in METHODS else "other", route or "none", str(status)
+                cell = self._cells[key] = self._requests.cell(labels)
+            seconds = one[3]
+            cell[bisect_left(_DURATIONS, seconds)] += 1
+            cell[-1] += seconds
 
     def snapshot(self) -> Snapshot:
         now: Snapshot = {histogram.name: histogram.numbers for histogram in self.histograms}

@@ -1,13 +1,15 @@
 """What observes the requests of a server. It is chosen at the start: if nothing is, an exchange runs by itself."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
-from service.observability.access_log import AccessLog, Seen
+from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
 from service.observability.run import Run
+from service.observability.seen import Seen
 from service.observability.snapshots import Snapshots
 from service.observability.sources import attach
 from service.server.exchange import Exchange
@@ -16,6 +18,9 @@ from service.settings import Settings
 
 # Ticks of uvicorn, which has ten a second, between two snapshots of the metrics.
 _PUBLISH_TICKS = 10
+
+# Seconds until a request is recorded.
+DELAY: Final = 0.1
 
 
 class Observers:
@@ -27,10 +32,11 @@ class Observers:
         """``snapshots`` is ``None`` without metrics; ``slot`` is the number of the worker."""
         self._snapshots = snapshots
         self._slot = slot
-        self._access_log = AccessLog(settings.log_format, sys.stderr) if settings.access_log == "on" else None
+        access_log = AccessLog(settings.log_format, sys.stderr) if settings.access_log == "on" else None
         self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
-        recorders = [observer.record for observer in (self._access_log, self._metrics) if observer]
-        self.run = observed(recorders) if recorders else Exchange.run
+        recorders = [observer.record for observer in (access_log, self._metrics) if observer]
+        self._recording = Recording(recorders) if recorders else None
+        self.run = self._recording.run if self._recording else Exchange.run
         self._tracing = None
         if settings.otel_exporter_otlp_endpoint:
             from service.observability.tracing import Tracing, traced  # noqa: PLC0415 - its packages are optional
@@ -51,40 +57,54 @@ class Observers:
             self._publish()
 
     def _publish(self) -> None:
+        if self._recording:
+            self._recording.flush()
         if self._metrics and self._snapshots:
             self._snapshots.write(self._slot, self._metrics.snapshot())
 
     def close(self) -> None:
         self._publish()
-        if self._access_log:
-            self._access_log.flush()
         if self._tracing:
             self._tracing.close()
 
 
-def observed(recorders: Sequence[Callable[[float, Seen], None]]) -> Run:
-    """Run an exchange, and pass what it did to ``recorders``. Its time includes background tasks of the handler."""
+class Recording:
+    """Collects what requests do, and passes it to ``recorders``: many at a time cost half as much as one by one."""
 
-    async def run(exchange: Exchange) -> None:
+    def __init__(self, recorders: Sequence[Callable[[list[Seen]], None]]) -> None:
+        self._recorders = recorders
+        self._seen: list[Seen] = []
+
+    async def run(self, exchange: Exchange) -> None:
+        """Run an exchange, and record it. Its time includes background tasks of the handler."""
         begun = perf_counter()
         try:
             await exchange.run()
         finally:
             if not exchange.replaced:
-                ended = perf_counter()
-                scope = exchange.scope
-                client = exchange.client
-                user = scope.get("user")
-                seen = (
-                    scope["method"] if "path" in scope else "",
-                    scope.get("path_template", ""),
-                    exchange.status,
-                    ended - begun,
-                    client[0] if client else "",
-                    user.user_id if user else None,
-                    exchange.request_id.decode(),
-                )
-                for record in recorders:
-                    record(ended, seen)
+                self._add(exchange, begun)
 
-    return run
+    def _add(self, exchange: Exchange, begun: float) -> None:
+        if not self._seen:
+            asyncio.get_running_loop().call_later(DELAY, self.flush)
+        ended = perf_counter()
+        scope = exchange.scope
+        client = exchange.client
+        user = scope.get("user")
+        self._seen.append(
+            (
+                scope["method"] if "path" in scope else "",
+                scope.get("path_template", ""),
+                exchange.status,
+                ended - begun,
+                client[0] if client else "",
+                user.user_id if user else None,
+                exchange.request_id,
+                ended,
+            )
+        )
+
+    def flush(self) -> None:
+        seen, self._seen = self._seen, []
+        for record in self._recorders:
+            record(seen)
