@@ -34,7 +34,7 @@ backup *arguments: environment
 restore *arguments: environment
     @INVOKED_IN={{ quote(invocation_directory()) }} exec {{ python }} -m service.development.backup restore "$@"
 
-# Run the tests; arguments go to pytest (`just test -m "not process"` takes under 30 s). PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
+# Run the tests; arguments go to pytest (`just test -m "not process"` takes half a minute). PostgreSQL: TEST_DATABASE_URL, else Docker, else embedded.
 test *arguments: environment
     @{{ python }} -m pytest --numprocesses auto --dist worksteal "$@"
 
