@@ -68,10 +68,20 @@ async def client(forwarder: Forwarder, serve: Serve) -> AsyncIterator[httpx.Asyn
         yield opened
 
 
+# Whether all other sessions of the database have been idle for a time in seconds.
+ARE_IDLE = """
+select bool_and(coalesce(state, '') = 'idle' and state_change < clock_timestamp() - make_interval(secs => $1))
+from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid()
+"""
+
+
 async def drop_all(client: httpx.AsyncClient, forwarder: Forwarder) -> None:
-    """Let the service open several connections, which are then idle, and drop them."""
+    """Let the service open several connections, and drop them when they are idle, also those that were opened last."""
     await asyncio.gather(*(client.get(f"/posts?limit={number + 1}") for number in range(40)))
-    await asyncio.sleep(2 * MAX_UNCHECKED)
+    admin = await asyncpg.connect(forwarder.url)
+    await until(lambda: admin.fetchval(ARE_IDLE, 2 * MAX_UNCHECKED), 10)
+    await admin.close()
     assert forwarder.drop() > 1
 
 
