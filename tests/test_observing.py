@@ -1,13 +1,20 @@
 """What is recorded about a request whose response does not come from its handler."""
 
 import asyncio
+import errno
+import io
+import sys
 from typing import Any
 
-from service.observability.observing import Recording
+import msgspec
+import pytest
+
+from service.observability.observing import Observers, Recording
 from service.observability.seen import Seen
 from service.server.connection import Connection
 from service.server.exchange import CLIENT_GONE
 from service.server.state import Connections, Limits
+from tests.conftest import settings_of
 from tests.raw_http import Client, get
 
 
@@ -53,6 +60,32 @@ async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
     app.recording.flush()
     assert answer.status == 503
     assert [(method, status) for method, _, status, *_ in app.seen] == [("GET", 503)]
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_log_that_cannot_be_written_does_not_stop_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Full())
+    observers = Observers(msgspec.structs.replace(settings_of(), access_log="on"), None, 0)
+    app = Hanging()
+    app.shared.run = observers.run
+    server, address = await app.serve()
+    async with server:
+        with Client(address) as client:
+            await client.send(get(b"/posts"))
+            await app.arrived.wait()
+            await app.stop()
+            assert (await client.read_response()).status == 503
+
+    observers.on_tick(0)  # uvicorn's main loop, which an error would end
+
+    with pytest.raises(OSError, match="No space left"):
+        observers.close()
 
 
 async def test_a_request_of_a_client_that_has_gone_is_recorded() -> None:

@@ -34,7 +34,8 @@ class Observers:
         self._slot = slot
         access_log = AccessLog(settings.log_format, sys.stderr) if settings.access_log == "on" else None
         self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
-        recorders = [observer.record for observer in (access_log, self._metrics) if observer]
+        # The metrics first: a log that cannot be written must not change them.
+        recorders = [observer.record for observer in (self._metrics, access_log) if observer]
         self._recording = Recording(recorders) if recorders else None
         self.run = self._recording.run if self._recording else Exchange.run
         self._tracing = None
@@ -57,19 +58,21 @@ class Observers:
             self._publish()
 
     def _publish(self) -> None:
-        if self._recording:
-            self._recording.flush()
         if self._metrics and self._snapshots:
             self._snapshots.write(self._slot, self._metrics.snapshot())
 
     def close(self) -> None:
-        self._publish()
-        if self._tracing:
-            self._tracing.close()
+        try:
+            if self._recording:
+                self._recording.flush()
+        finally:
+            self._publish()
+            if self._tracing:
+                self._tracing.close()
 
 
 class Recording:
-    """Collects what requests do, and passes it to ``recorders``: many at a time cost half as much as one by one."""
+    """Collects what requests do, and passes it to ``recorders``, many at a time, which costs less than one by one."""
 
     def __init__(self, recorders: Sequence[Callable[[list[Seen]], None]]) -> None:
         self._recorders = recorders
