@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from litestar import Controller
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from service.errors import (
@@ -28,10 +29,19 @@ from service.queries import idempotency_keys, pages, posts, search, sessions
 from service.queries.idempotency_keys import StoredResponse
 from service.security import positions
 from service.security.guards import requires_post_ownership
-from service.structs.fields import MAX_ID, NOT_A_POSITION, WITHOUT_NUL, PagePosition, PostId, is_id
+from service.structs.fields import MAX_ID, WITHOUT_NUL, PostId, is_id
 from service.structs.posts import Post, PostCreate, PostPage, PostUpdate, SearchPage, Sort, StoredPost
 
 NOT_A_NUMBER: Final = f"must be a whole number from 0 to {MAX_ID}"
+NOT_A_POSITION: Final = "must be taken from a Link header"
+
+_POSITION: Final[dict[str, Any]] = {
+    "type": None,
+    "one_of": [
+        Schema(type=OpenAPIType.INTEGER, format="int64", minimum=0, maximum=MAX_ID),
+        Schema(type=OpenAPIType.STRING, pattern=f"^[A-Za-z0-9_-]{{{positions.LENGTH}}}$"),
+    ],
+}
 
 
 def check_query(request: Any, texts: Mapping[str, Any]) -> list[FaultyField]:
@@ -107,8 +117,9 @@ class PostController(Controller):
         request: Request,
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="The most posts on a page.")] = 50,
         after: Annotated[
-            PagePosition | None,
+            str | None,
             QueryParameter(
+                schema_extra=_POSITION,
                 description="Where the page begins; the `Link` header of the page before has it. Without `q` it is the "
                 "last id of that page. With `q` it is opaque, and valid only for the same `q` and `user_id`. It is for "
                 "paging, not for following new posts: a post with a smaller id may be committed later.",

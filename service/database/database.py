@@ -2,9 +2,11 @@
 
 import asyncio
 from asyncio import Future
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial, wraps
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
@@ -23,12 +25,15 @@ from service.observability.context import current_requests
 # Seconds after which a health probe reports that the database does not answer.
 _PROBE_TIMEOUT: Final = 1
 
+_FIRST: Final = itemgetter(0)
+
 V = TypeVar("V")
 P = ParamSpec("P")
 
 Rows = list[asyncpg.Record]
 Key = int | tuple[int | str, ...]
 Call = tuple[Callable[..., Awaitable[Any]], Row]
+Grouping = Callable[[Rows, Sequence[Key]], Iterable[Rows]]
 
 
 class ConnectionLost(DatabaseUnavailable):
@@ -138,38 +143,53 @@ class Database:
         else:
             self._pool.release_after(failure, pooled)
 
-    def fetch_by_key(
-        self, statement: str, build: Callable[..., V], key: Key, *arguments: Any, max_keys: int | None = None
-    ) -> "Future[V]":
-        """Read the rows of one key, together with up to ``max_keys`` - 1 other keys that are requested now.
+    def fetch_by_key(self, statement: str, build: Callable[..., V], key: Key, *arguments: Any) -> "Future[V]":
+        """Read the rows of one key, together with the other keys that are requested now.
 
         The statement takes an array of keys as its first parameter and returns the key as its first column. A key of
         several values has an array and a column for each. ``build`` gets the rows of one key, in their order and
         possibly none, and ``arguments``. All callers that request the same key share its result, so they must not
         modify it.
         """
+        return self._loader(_rows_by_key, statement, build, arguments, None).load(key)
+
+    def fetch_list_by_key(
+        self, statement: str, build: Callable[..., V], key: Key, *arguments: Any, max_keys: int
+    ) -> "Future[V]":
+        """Read many rows of one key, as ``fetch_by_key`` does, together with up to ``max_keys`` - 1 other keys.
+
+        Instead of the key, the statement returns its number in the arrays, from 1, and sorts its rows by it.
+        """
+        return self._loader(_rows_by_number, statement, build, arguments, max_keys).load(key)
+
+    def _loader(
+        self, group: Grouping, statement: str, build: Callable[..., V], arguments: Row, max_keys: int | None
+    ) -> BatchLoader[Key, V]:
         kind = (statement, arguments)
         if (loader := self._loaders.get(kind)) is None:
-            loader = self._loaders[kind] = BatchLoader(partial(self._fetch_keys, statement, build, arguments), max_keys)
-        return loader.load(key)
+            send = partial(self._fetch_keys, statement, group, build, arguments)
+            loader = self._loaders[kind] = BatchLoader(send, max_keys)
+        return loader
 
     async def _fetch_keys(
-        self, statement: str, build: Callable[..., V], arguments: Row, batch: dict[Key, list["Future[V]"]]
+        self,
+        statement: str,
+        group: Grouping,
+        build: Callable[..., V],
+        arguments: Row,
+        batch: dict[Key, list["Future[V]"]],
     ) -> None:
-        rows: dict[Key, Rows] = {key: [] for key in batch}
-        size = next((len(key) if isinstance(key, tuple) else 1) for key in batch)
-        key_of = itemgetter(*range(size))  # a tuple if there are several
-        keys = zip(*batch, strict=True) if size > 1 else [list(batch)]
+        keys = [*batch]
+        columns = zip(*keys, strict=True) if isinstance(keys[0], tuple) else [keys]
         try:
-            for row in await self.fetch(statement, *keys, *arguments):
-                rows[key_of(row)].append(row)
-            built = {key: build(rows[key], *arguments) for key in batch}
+            rows = await self.fetch(statement, *columns, *arguments)
+            built = [build(of_key, *arguments) for of_key in group(rows, keys)]
         except Exception as error:  # noqa: BLE001 - the callers get it, whatever it is
             for futures in batch.values():
                 reject(futures, error)
             return
-        for key, futures in batch.items():
-            resolve(futures, built[key])
+        for futures, result in zip(batch.values(), built, strict=True):
+            resolve(futures, result)
 
     async def _run_calls(self, batch: dict[Call, list["Future[Any]"]]) -> None:
         requests: Any = current_requests.get()
@@ -217,6 +237,19 @@ class Database:
         except DatabaseUnavailable:
             return False
         return self._pool.accepts_writes()
+
+
+def _rows_by_key(rows: Rows, keys: Sequence[Key]) -> Iterable[Rows]:
+    by_key: dict[Key, Rows] = {key: [] for key in keys}
+    key_of = itemgetter(*range(len(keys[0]))) if isinstance(keys[0], tuple) else _FIRST
+    for row in rows:
+        by_key[key_of(row)].append(row)
+    return by_key.values()
+
+
+def _rows_by_number(rows: Rows, keys: Sequence[Key]) -> Iterable[Rows]:
+    ends = [bisect_right(rows, number, key=_FIRST) for number in range(len(keys) + 1)]
+    return [rows[start:end] for start, end in pairwise(ends)]
 
 
 def coalesced(

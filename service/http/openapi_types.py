@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES
-from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.openapi.spec import Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
@@ -19,7 +19,6 @@ from service.structs.fields import (
     GrantType,
     LoginName,
     LoginPassword,
-    PagePosition,
     Password,
     PostId,
     SessionId,
@@ -60,12 +59,6 @@ FIELD_TYPES: Final[dict[Any, dict[str, Any]]] = {
         "format": "idn-email",
         "maxLength": MAX_EMAIL_LENGTH,
         "not": {"pattern": rf"\.({'|'.join(SPECIAL_USE_DOMAIN_NAMES)})$"},
-    },
-    PagePosition: {
-        "oneOf": [
-            Schema(**_ID | {"minimum": 0}),
-            Schema(type=OpenAPIType.STRING, pattern=r"^[A-Za-z0-9_-]{87}$"),
-        ],
     },
     Timestamp: {"type": "string", "format": "date-time"},
     PostId: _ID,

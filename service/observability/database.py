@@ -4,7 +4,7 @@ from time import perf_counter
 from typing import Any
 
 from service.database.batching import Row
-from service.database.database import Database, Key, Rows
+from service.database.database import Database, Grouping, Key, Rows
 from service.database.pool import ConnectionPool
 from service.errors import DatabaseUnavailable
 from service.observability.families import BATCH_ROWS, POOL_WAIT, STATEMENTS
@@ -55,9 +55,11 @@ class MeasuredDatabase(Database):
             self._observe(outcome, perf_counter() - begun)
         return rows
 
-    async def _fetch_keys(self, statement: str, build: Any, arguments: Row, batch: dict[Key, list[Any]]) -> None:
+    async def _fetch_keys(
+        self, statement: str, group: Grouping, build: Any, arguments: Row, batch: dict[Key, list[Any]]
+    ) -> None:
         self._observe_batch(self._reads, len(batch))
-        await super()._fetch_keys(statement, build, arguments, batch)
+        await super()._fetch_keys(statement, group, build, arguments, batch)
 
     async def _write_all(self, batch_statement: str, rows: list[Row]) -> dict[int, Row]:
         self._observe_batch(self._writes, len(rows))

@@ -20,7 +20,7 @@ MAX_PAGES: Final = 16
 
 SELECT_PAGE: Final = """
 select
-    wanted.bound,
+    wanted.number,
     page.id,
     page.title,
     page.content,
@@ -49,7 +49,7 @@ order by
 
 SELECT_PAGE_NEWEST_FIRST: Final = """
 select
-    wanted.bound,
+    wanted.number,
     page.id,
     page.title,
     page.content,
@@ -78,8 +78,7 @@ order by
 
 SELECT_PAGE_OF_USER: Final = """
 select
-    wanted.user_id as wanted_user_id,
-    wanted.bound,
+    wanted.number,
     page.id,
     page.title,
     page.content,
@@ -110,8 +109,7 @@ order by
 
 SELECT_PAGE_OF_USER_NEWEST_FIRST: Final = """
 select
-    wanted.user_id as wanted_user_id,
-    wanted.bound,
+    wanted.number,
     page.id,
     page.title,
     page.content,
@@ -153,7 +151,7 @@ async def select_page(
         statement = SELECT_PAGE if user_id is None else SELECT_PAGE_OF_USER
     key = bound if user_id is None else (user_id, bound)
     # One row more than the page holds shows whether another page follows.
-    return await db.fetch_by_key(statement, _page, key, limit + 1, max_keys=MAX_PAGES)
+    return await db.fetch_list_by_key(statement, _page, key, limit + 1, max_keys=MAX_PAGES)
 
 
 def _page(rows: Rows, limit_plus_one: int) -> PostPage:

@@ -151,20 +151,6 @@ def _check_nul(text: str) -> None:
         raise ValueError("must not contain U+0000")
 
 
-class PagePosition(str):
-    """Where a page of a list begins: an id, or with ``q`` an opaque text."""
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, value: object) -> "PagePosition":
-        """Raises ``ValueError`` for text that is neither."""
-        text = _text(value)
-        if not _POSITION.fullmatch(text):
-            raise ValueError(NOT_A_POSITION)
-        return cls(text)
-
-
 class Timestamp(str):
     """A time in a response (RFC 3339, in UTC). PostgreSQL formats it, see ``sql/003_rfc3339.sql``."""
 
@@ -196,8 +182,6 @@ _NOT_FOUND: Final[dict[type[int], type[ServiceError]]] = {
     UserId: UserNotFound,
 }
 
-NOT_A_POSITION: Final = "must be taken from a Link header"
-_POSITION = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -215,7 +199,7 @@ def parse_id(kind: type[Id], text: str) -> Id:
 
 def decode_field(kind: type, value: Any) -> Any:
     """Decode the field types that msgspec does not know: its ``dec_hook``."""
-    if issubclass(kind, Username | LoginName | LoginPassword | Password | GrantType | Email | PagePosition):
+    if issubclass(kind, Username | LoginName | LoginPassword | Password | GrantType | Email):
         return kind.parse(value)
     raise NotImplementedError(kind)
 
