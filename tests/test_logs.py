@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 import httpx
@@ -102,28 +103,29 @@ async def test_the_access_log_of_people_is_a_line_of_text(
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 async def test_a_line_has_the_time_at_which_its_request_ended(log_format: str) -> None:
-    written = io.StringIO()
+    written = io.BytesIO()
     log = AccessLog(log_format, written)
     began, system_time = time.perf_counter(), time.time()
     seen = ("GET", "/", 200, 0.00129, "192.0.2.1", None, b"mine")
 
     log.record([(*seen, began + seconds) for seconds in (0, 0.5, 0.5001, 1.75)])
 
-    times = [datetime.fromisoformat(found) for found in re.findall(r"\d{4}-\S+?Z", written.getvalue())]
+    lines = written.getvalue().decode()
+    times = [datetime.fromisoformat(found) for found in re.findall(r"\d{4}-\S+?Z", lines)]
     assert [round((ended.timestamp() - system_time) * 4) for ended in times] == [0, 2, 2, 7]
-    assert written.getvalue().count("1.3 ms" if log_format == "text" else '"duration_ms":1.29') == 4
+    assert lines.count("1.3 ms" if log_format == "text" else '"duration_ms":1.29') == 4
 
 
-class Pieces(io.StringIO):
+class Pieces(io.BytesIO):
     """A stream that keeps what each call of ``write`` has written."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.written: list[str] = []
+        self.written: list[bytes] = []
 
-    def write(self, text: str) -> int:
-        self.written.append(text)
-        return len(text)
+    def write(self, piece: Any) -> int:
+        self.written.append(piece)
+        return len(piece)
 
 
 async def test_lines_are_written_together_and_no_write_is_too_long_for_a_shared_pipe() -> None:
@@ -133,9 +135,9 @@ async def test_lines_are_written_together_and_no_write_is_too_long_for_a_shared_
 
     log.record([(*seen, b"%d" % number, time.perf_counter()) for number in range(500)])
 
-    assert all(len(piece) <= 4096 and piece.endswith("\n") for piece in stream.written)
+    assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in stream.written)
     assert len(stream.written) < 50
-    assert [record["request_id"] for record in parse("".join(stream.written))] == [*map(str, range(500))]
+    assert [record["request_id"] for record in parse(b"".join(stream.written).decode())] == [*map(str, range(500))]
 
 
 async def test_just_up_writes_a_line_for_each_request(

@@ -62,15 +62,18 @@ async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
     assert [(method, status) for method, _, status, *_ in app.seen] == [("GET", 503)]
 
 
-class Full(io.StringIO):
-    """A stream on a full disk."""
+class Full(io.RawIOBase):
+    """A file on a full disk."""
 
-    def write(self, _: str) -> int:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 async def test_a_log_that_cannot_be_written_does_not_stop_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", Full())
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(Full()))  # type: ignore[type-var]
     observers = Observers(msgspec.structs.replace(settings_of(), access_log="on"), None, 0)
     app = Hanging()
     app.shared.run = observers.run

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from litestar import Controller
-from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from service.errors import (
@@ -21,6 +20,7 @@ from service.errors import (
 )
 from service.http.idempotency import IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, idempotency_key
 from service.http.links import LOCATION, NEXT_PAGE, next_page, relative
+from service.http.openapi_types import POSITION
 from service.http.preconditions import ETAG, IF_MATCH, IF_NONE_MATCH, page_tag, post_tag, tagged, version_condition
 from service.http.requests import Request
 from service.http.responses import JSONResponse, encode
@@ -34,14 +34,6 @@ from service.structs.posts import Post, PostCreate, PostPage, PostUpdate, Search
 
 NOT_A_NUMBER: Final = f"must be a whole number from 0 to {MAX_ID}"
 NOT_A_POSITION: Final = "must be taken from a Link header"
-
-_POSITION: Final[dict[str, Any]] = {
-    "type": None,
-    "one_of": [
-        Schema(type=OpenAPIType.INTEGER, format="int64", minimum=0, maximum=MAX_ID),
-        Schema(type=OpenAPIType.STRING, pattern=f"^[A-Za-z0-9_-]{{{positions.LENGTH}}}$"),
-    ],
-}
 
 
 def check_query(request: Any, texts: Mapping[str, Any]) -> list[FaultyField]:
@@ -119,7 +111,7 @@ class PostController(Controller):
         after: Annotated[
             str | None,
             QueryParameter(
-                schema_extra=_POSITION,
+                schema_extra=POSITION,
                 description="Where the page begins; the `Link` header of the page before has it. Without `q` it is the "
                 "last id of that page. With `q` it is opaque, and valid only for the same `q` and `user_id`. It is for "
                 "paging, not for following new posts: a post with a smaller id may be committed later.",

@@ -3,10 +3,11 @@
 from typing import Any, Final
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES
-from litestar.openapi.spec import Schema
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
+from service.security import positions
 from service.structs.fields import (
     GRANT_TYPES,
     MAX_EMAIL_LENGTH,
@@ -28,6 +29,15 @@ from service.structs.fields import (
 )
 
 _ID: Final[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": MAX_ID, "format": "int64"}
+
+# Where a page begins: an id or 0, or the opaque position of a search. For ``schema_extra``.
+POSITION: Final[dict[str, Any]] = {
+    "type": None,
+    "one_of": [
+        Schema(**_ID | {"minimum": 0}),
+        Schema(type=OpenAPIType.STRING, pattern=f"^[A-Za-z0-9_-]{{{positions.LENGTH}}}$"),
+    ],
+}
 
 # Control and format characters. Programs read `\p{Cc}` differently, and characters beyond U+FFFF as well, so those few
 # are only in the description.

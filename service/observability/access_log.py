@@ -5,7 +5,7 @@ A record of ``logging`` would cost a tenth of a read. So lines are formatted her
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TextIO
+from typing import BinaryIO, Final
 
 import msgspec
 from msgspec import Struct
@@ -18,7 +18,7 @@ LOGGER: Final = "service.access"
 # Processes that share a pipe may write this much without mixing their lines (POSIX's PIPE_BUF on Linux).
 _MAX_WRITE: Final = 4096
 
-_TEXT: Final = f"%s INFO    {LOGGER}: %-7s %-22s %d %8.1f ms client=%s user_id=%s request_id=%s\n"
+_TEXT: Final = b"%b INFO    " + LOGGER.encode() + b": %-7b %-22b %d %8.1f ms client=%b user_id=%b request_id=%b\n"
 
 
 class _Line(Struct, gc=False):
@@ -38,24 +38,21 @@ class _Line(Struct, gc=False):
 class AccessLog:
     """Writes the lines of several requests together."""
 
-    def __init__(self, log_format: str, stream: TextIO) -> None:
+    def __init__(self, log_format: str, stream: BinaryIO) -> None:
         self._format = _as_json if log_format == "json" else _as_text
         self._stream = stream
         self._clock = Clock()
 
     def record(self, seen: Sequence[Seen]) -> None:
         self._clock.set()
-        written: list[str] = []
-        size = 0
-        for one in seen:
-            line = self._format(self._clock.timestamp(one[-1]), one)
-            if size + len(line) > _MAX_WRITE:
-                self._stream.write("".join(written))
-                written, size = [], 0
-            written.append(line)
-            size += len(line)
-        self._stream.write("".join(written))
-        self._stream.flush()
+        timestamp, format_line = self._clock.timestamp, self._format
+        lines = b"".join([format_line(timestamp(one[-1]), one) for one in seen])
+        start = 0
+        while start < len(lines):
+            end = lines.rfind(b"\n", start, start + _MAX_WRITE) + 1
+            self._stream.write(lines[start:end])
+            self._stream.flush()
+            start = end
 
 
 class Clock:
@@ -80,14 +77,22 @@ class Clock:
 _encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
 
 
-def _as_text(when: str, seen: Seen) -> str:
+def _as_text(when: str, seen: Seen) -> bytes:
     method, route, status, seconds, client, user_id, request_id, _ = seen
-    user = "-" if user_id is None else user_id
-    return _TEXT % (when, method or "-", route or "-", status, seconds * 1000, client, user, request_id.decode())
+    return _TEXT % (
+        when.encode(),
+        method.encode() or b"-",
+        route.encode() or b"-",
+        status,
+        seconds * 1000,
+        client.encode(),
+        b"-" if user_id is None else b"%d" % user_id,
+        request_id,
+    )
 
 
-def _as_json(when: str, seen: Seen) -> str:
+def _as_json(when: str, seen: Seen) -> bytes:
     method, route, status, seconds, client, user_id, request_id, _ = seen
     milliseconds = int(seconds * 100_000 + 0.5) / 100  # round() takes four times as long
     line = _Line(when, method or None, route or None, status, milliseconds, client, user_id, request_id.decode())
-    return _encode(line).decode() + "\n"
+    return _encode(line) + b"\n"

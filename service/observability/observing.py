@@ -32,7 +32,7 @@ class Observers:
         """``snapshots`` is ``None`` without metrics; ``slot`` is the number of the worker."""
         self._snapshots = snapshots
         self._slot = slot
-        access_log = AccessLog(settings.log_format, sys.stderr) if settings.access_log == "on" else None
+        access_log = AccessLog(settings.log_format, sys.stderr.buffer) if settings.access_log == "on" else None
         self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
         # The metrics first: a log that cannot be written must not change them.
         recorders = [observer.record for observer in (self._metrics, access_log) if observer]
@@ -85,27 +85,24 @@ class Recording:
             await exchange.run()
         finally:
             if not exchange.replaced:
-                self._add(exchange, begun)
-
-    def _add(self, exchange: Exchange, begun: float) -> None:
-        if not self._seen:
-            asyncio.get_running_loop().call_later(DELAY, self.flush)
-        ended = perf_counter()
-        scope = exchange.scope
-        client = exchange.client
-        user = scope.get("user")
-        self._seen.append(
-            (
-                scope["method"] if "path" in scope else "",
-                scope.get("path_template", ""),
-                exchange.status,
-                ended - begun,
-                client[0] if client else "",
-                user.user_id if user else None,
-                exchange.request_id,
-                ended,
-            )
-        )
+                ended = perf_counter()
+                if not self._seen:
+                    asyncio.get_running_loop().call_later(DELAY, self.flush)
+                scope = exchange.scope
+                client = scope.get("client") or exchange.client
+                user = scope.get("user")
+                self._seen.append(
+                    (
+                        scope["method"] if "path" in scope else "",
+                        scope.get("path_template", ""),
+                        exchange.status,
+                        ended - begun,
+                        client[0] if client else "",
+                        user.user_id if user else None,
+                        exchange.request_id,
+                        ended,
+                    )
+                )
 
     def flush(self) -> None:
         seen, self._seen = self._seen, []
