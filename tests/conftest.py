@@ -55,7 +55,15 @@ PROGRAMS = {
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
-PROCESS_FIXTURES = {"start", "start_python", "postgres", "playwright", "pgbouncer", "run_proxy", "run_schemathesis"}
+PROCESS_FIXTURES = {
+    "fork_server",
+    "start_python",
+    "postgres",
+    "playwright",
+    "pgbouncer",
+    "run_proxy",
+    "run_schemathesis",
+}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
