@@ -1,10 +1,11 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
 import asyncio
+import gc
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"libseccomp: {PROGRAMS['sandbox_command'] or absent}",
         f"root: {'yes' if PROGRAMS['root'] else 'no, the tests that need it are left out'}",
     ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What the collection creates lives until the end, so Python's garbage collector need not look at it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest evaluates `-m`
