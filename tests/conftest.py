@@ -19,6 +19,7 @@ from litestar import Litestar
 
 from service.app import create_app
 from service.database import schema
+from service.server import server
 from service.settings import Settings
 from tests import browser, compose, denied, poolers, postgres, proxies, sandbox, system_calls
 from tests.browser import browser_page, chromium, page_with_profile, playwright  # noqa: F401 - fixtures
@@ -135,12 +136,13 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What the collection creates lives until the end, so Python's garbage collector need not look at it."""
+    """What the collection creates lives until the end, so Python's garbage collector skips it, as in the service."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(server.GC_THRESHOLD)
         gc.enable()
 
 
