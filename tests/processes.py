@@ -165,6 +165,15 @@ async def wait_until_serving(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.02)
 
 
+async def pause(*processes: int) -> None:
+    """Send SIGSTOP to processes and wait until they have stopped, which may be later. SIGCONT continues them."""
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(10):
+        while any(psutil.Process(pid).status() != psutil.STATUS_STOPPED for pid in processes):
+            await asyncio.sleep(0.001)
+
+
 def client_ports(process: Process, port: int) -> set[int]:
     """The ports of the clients that are connected to ``port`` of a service or of its workers."""
     service = psutil.Process(process.pid)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.people import Person
-from tests.processes import Start, read_output, wait_for_clean_exit, wait_until_serving
+from tests.processes import Start, pause, read_output, wait_for_clean_exit, wait_until_serving
 from tests.raw_http import Client, Response, chunked, get, pieces_of, post, statuses
 from tests.waiting import wait_for_blocked_session
 
@@ -807,7 +807,7 @@ async def test_data_that_arrives_while_the_process_is_stopped_is_not_late(
                 await client.send(sent)
             await clients[3].read_response()
             await asyncio.sleep(max(0, tick + 0.94 - time.monotonic()))
-            process.send_signal(signal.SIGSTOP)
+            await pause(process.pid)
             await asyncio.sleep(1.5)
             for client, sent in zip(clients, sent_after, strict=True):
                 await client.send(sent)

@@ -15,7 +15,7 @@ import pytest
 from service.observability.access_log import AccessLog
 from service.observability.logs import TextFormatter
 from tests.people import Person
-from tests.processes import Start, read_output, read_until, wait_until_serving
+from tests.processes import Start, pause, read_output, read_until, wait_until_serving
 from tests.raw_http import Client, exchange, get, post
 from tests.records import accesses, parse, read_record, stop
 from tests.waiting import wait_for_blocked_session
@@ -229,7 +229,7 @@ async def test_a_record_of_a_batch_names_all_its_requests(
             await client.status_of(get())
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
-            process.send_signal(signal.SIGSTOP)  # all requests arrive in the same turn of its loop
+            await pause(process.pid)  # all requests arrive in the same turn of its loop
             for number, client in enumerate(clients, 1):
                 await client.send(get(b"/posts/%d" % number, fields=b"X-Request-ID: r-%d\r\n" % number))
             process.send_signal(signal.SIGCONT)

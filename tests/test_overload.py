@@ -11,13 +11,14 @@ from contextlib import ExitStack, suppress
 import asyncpg
 import httpx
 import msgspec
+import psutil
 import pytest
 
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Serve
 from tests.people import Person, assert_problem
-from tests.processes import Start, peer_ports, read_until, wait_until_serving
+from tests.processes import Start, pause, peer_ports, read_until, wait_until_serving
 from tests.raw_http import connect, parse_responses, receive
 from tests.serving import open_client
 
@@ -172,6 +173,7 @@ async def test_a_new_client_does_not_wait_for_all_the_requests_in_flight(
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS=str(workers))
     await wait_until_serving(process_client)
+    members = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
     address = str(process_client.base_url)
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     with ExitStack() as stack:
@@ -179,7 +181,7 @@ async def test_a_new_client_does_not_wait_for_all_the_requests_in_flight(
         for connection in busy:
             connection.sendall(request)
         [size] = {len(await receive_some(connection)) for connection in busy}
-        os.killpg(process.pid, signal.SIGSTOP)
+        await pause(*members)
         for connection in busy:
             connection.sendall(request * 100)
         new = [stack.enter_context(connect(address)) for _ in range(60 * workers)]
@@ -188,7 +190,7 @@ async def test_a_new_client_does_not_wait_for_all_the_requests_in_flight(
         os.killpg(process.pid, signal.SIGCONT)
         for connection in new:
             assert await receive_some(connection)
-        os.killpg(process.pid, signal.SIGSTOP)
+        await pause(*members)
         served = sum(len(connection.recv(100 * size)) // size for connection in busy if _readable(connection))
         os.killpg(process.pid, signal.SIGCONT)
 

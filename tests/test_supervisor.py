@@ -11,7 +11,15 @@ import httpx
 import psutil
 import pytest
 
-from tests.processes import Start, peer_ports, read_until, wait_for_clean_exit, wait_for_workers, wait_until_serving
+from tests.processes import (
+    Start,
+    pause,
+    peer_ports,
+    read_until,
+    wait_for_clean_exit,
+    wait_for_workers,
+    wait_until_serving,
+)
 from tests.raw_http import Client, get
 
 
@@ -36,7 +44,7 @@ async def test_a_worker_that_hangs_is_replaced(
     await wait_until_serving(process_client)
     hung, other = await wait_for_workers(process)
 
-    os.kill(hung, signal.SIGSTOP)
+    await pause(hung)
     serving = await wait_for_workers(process, without=hung)
     async with asyncio.timeout(10):
         while psutil.pid_exists(hung):
@@ -66,8 +74,7 @@ async def test_workers_that_hang_do_not_keep_the_supervisor_from_exiting(
     process = await start_two(start, database_url)
     await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
-    for pid in await wait_for_workers(process):
-        os.kill(pid, signal.SIGSTOP)
+    await pause(*await wait_for_workers(process))
 
     process.send_signal(signal.SIGINT)
 
@@ -92,7 +99,7 @@ async def test_a_worker_with_many_connections_accepts_another_at_once(
         async with asyncio.timeout(10):
             while peer_ports(few) & ports:
                 await asyncio.sleep(0.01)
-        os.kill(few, signal.SIGSTOP)  # the other accepts every new connection
+        await pause(few)  # the other accepts every new connection
         took = []
         for _ in range(50):
             started = time.monotonic()
