@@ -87,8 +87,8 @@ async def test_a_refused_request_and_a_client_that_has_gone_are_in_the_access_lo
 async def test_the_access_log_of_people_is_a_line_of_text(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    process = await start("service", DATABASE_URL=database_url, ACCESS_LOG="on", WORKERS="2")
-    await read_until(process, *["Application startup complete"] * 2)
+    process = await start("service", DATABASE_URL=database_url, ACCESS_LOG="on")
+    await wait_until_serving(process_client)
     await process_client.get("/users/7", headers={"X-Request-ID": "mine"})
 
     text = await read_until(process, "/users/{user_id}")
