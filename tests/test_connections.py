@@ -3,19 +3,27 @@
 import asyncio
 import json
 import signal
+import socket
 import time
 from asyncio.subprocess import Process
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Final
 
 import asyncpg
 import httpx
+import msgspec
 import psutil
 import pytest
 
+from service.app import create_app
+from service.server.state import TICK_SECONDS
+from service.settings import Settings
 from tests.people import Person
 from tests.processes import Start, pause, read_output, wait_for_clean_exit, wait_until_serving
 from tests.raw_http import Client, Response, chunked, get, pieces_of, post, statuses
+from tests.serving import address_of
+from tests.serving import serving as running
 from tests.waiting import wait_for_blocked_session
 
 KIB: Final = 1024
@@ -778,34 +786,65 @@ async def test_a_late_client_gets_a_408_that_announces_the_close(
     assert await count_posts(db) == 0
 
 
-@pytest.mark.long
-async def test_data_that_arrives_while_the_process_is_stopped_is_not_late(
+# What clients have sent before a wait, and after it.
+BEFORE: Final = [b"", get()[:10], UNFINISHED, EARLY, b"\r\n", chunked(b"2\r\n")]
+AFTER: Final = [get(), get()[10:], REST, REST + get(), get(), b"{}\r\n0\r\n\r\n"]
+SERVED: Final = [200, 200, 422, 200, 200, 422]
+
+
+@asynccontextmanager
+async def half_way(address: str) -> AsyncIterator[list[Client]]:
+    """Clients that have sent ``BEFORE``."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(address)) for _ in BEFORE]
+        for client in clients:
+            assert await client.status_of(get()) == 200
+        for client, sent in zip(clients, BEFORE, strict=True):
+            await client.send(sent)
+        await clients[BEFORE.index(EARLY)].read_response()
+        yield clients
+
+
+async def test_the_time_in_which_the_process_is_stopped_does_not_count(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="1", CLIENT_TIMEOUT_SECONDS="1")
-    await process_client.aclose()
-    address = str(process_client.base_url)
-    sent_before = [b"", get()[:10], UNFINISHED, EARLY, b"\r\n", chunked(b"2\r\n")]
-    sent_after = [get(), get()[10:], REST, REST + get(), get(), b"{}\r\n0\r\n\r\n"]
-    for _ in range(2):
-        with Client(address) as idle, ExitStack() as stack:
-            assert await idle.status_of(get()) == 200
-            await idle.read_until_close()
-            tick = time.monotonic()  # an idle connection has just reached its deadline
-            clients = [stack.enter_context(Client(address)) for _ in sent_before]
-            for client, sent in zip(clients, sent_before, strict=True):
-                assert await client.status_of(get()) == 200
-                await client.send(sent)
-            await clients[3].read_response()
-            await asyncio.sleep(max(0, tick + 0.94 - time.monotonic()))
-            await pause(process.pid)
-            await asyncio.sleep(1)
-            for client, sent in zip(clients, sent_after, strict=True):
-                await client.send(sent)
-            process.send_signal(signal.SIGCONT)
+    async with half_way(str(process_client.base_url)) as clients:
+        await pause(process.pid)
+        await asyncio.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(0.2)  # the process could act on a deadline
+        for client, sent in zip(clients, AFTER, strict=True):
+            await client.send(sent)
+        found = [(await client.read_response()).status for client in clients]
 
+    assert found == SERVED
+
+
+async def test_data_that_has_arrived_before_the_deadline_is_not_late_although_the_process_was_busy(
+    settings: Settings,
+) -> None:
+    app = create_app(msgspec.structs.replace(settings, keep_alive_seconds=1, client_timeout_seconds=1))
+    earlier, sender = socket.socketpair()
+    sender.send(b"x")
+
+    def be_busy(clients: list[Client]) -> None:
+        asyncio.get_running_loop().remove_reader(earlier)
+        for client, sent in zip(clients, AFTER, strict=True):
+            client.socket.send(sent)
+        time.sleep(2 * TICK_SECONDS)
+
+    with earlier, sender:
+        async with running(app) as server, half_way(address_of(server)) as clients:
+            state = server.server_state
+            while min(connection.deadline for connection in state.connections) > state.ticks + 1:
+                await asyncio.sleep(0.01)
+            # It is busy with input that arrived earlier. The deadline has passed before the next input is read.
+            asyncio.get_running_loop().add_reader(earlier, be_busy, clients)
+            await asyncio.sleep(0)
             found = [(await client.read_response()).status for client in clients]
-        assert found == [200, 200, 422, 200, 200, 422]
+
+    assert found == SERVED
 
 
 # --- No client causes a traceback or ends the process.

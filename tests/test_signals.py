@@ -33,6 +33,15 @@ def press_ctrl_c(process: Process) -> None:
         os.killpg(process.pid, signal.SIGINT)
 
 
+async def keep_pressing_ctrl_c(process: Process, pause: float) -> str:
+    """Press Ctrl-C every ``pause`` seconds until the process exits, and return the rest of its output."""
+    output = asyncio.create_task(read_output(process))
+    while not output.done():
+        press_ctrl_c(process)
+        await asyncio.sleep(pause)
+    return await output
+
+
 def assert_interrupted(process: Process, said: str) -> None:
     """Assert an exit code of ``CTRL_C`` and no traceback, except for one of the interpreter's own start."""
     frames = re.findall(r'File "([^"]+)"', said)
@@ -164,17 +173,23 @@ def test_a_signal_while_the_event_loop_is_made_stops_the_server(monkeypatch: pyt
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("made", ["postgres.new-*/PG_VERSION", "postgres.new-*/base/4", "postgres/postmaster.pid"])
+@pytest.mark.parametrize(
+    ("made", "repeated"),
+    [("postgres.new-*/PG_VERSION", False), ("postgres.new-*/base/4", True), ("postgres/postmaster.pid", False)],
+)
 async def test_ctrl_c_while_the_embedded_database_is_created_leaves_no_process_and_no_broken_data(
-    directory: Path, start: Start, made: str
+    directory: Path, start: Start, made: str, *, repeated: bool
 ) -> None:
     process = await start("service.development")
     async with asyncio.timeout(30):
         while not found(directory, made):
             await asyncio.sleep(0.001)
 
-    press_ctrl_c(process)
-    said = await read_output(process)
+    if repeated:
+        said = await keep_pressing_ctrl_c(process, 0.002)
+    else:
+        press_ctrl_c(process)
+        said = await read_output(process)
 
     assert_interrupted(process, said)
     assert psutil.wait_procs(postgres_processes(directory), timeout=5)[1] == []
@@ -205,12 +220,9 @@ async def test_repeated_ctrl_c_writes_no_traceback(
     await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
-    output = asyncio.create_task(read_output(process))
-    while not output.done():
-        press_ctrl_c(process)
-        await asyncio.sleep(0.02)
+    said = await keep_pressing_ctrl_c(process, 0.005)
 
-    assert_interrupted(process, await output)
+    assert_interrupted(process, said)
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
@@ -222,13 +234,10 @@ async def test_repeated_ctrl_c_still_stops_the_embedded_database(
     await wait_until_serving(process_client)
     tree = postgres_processes(directory)
 
-    output = asyncio.create_task(read_output(process))
-    while not output.done():
-        press_ctrl_c(process)
-        await asyncio.sleep(0.05)
+    said = await keep_pressing_ctrl_c(process, 0.05)
 
     assert tree
-    assert_interrupted(process, await output)
+    assert_interrupted(process, said)
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
