@@ -71,8 +71,8 @@ class Proxy(Struct):
     address: str
     pid: int
 
-    async def pause(self) -> None:
-        await pause(self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True)))
+    def pause(self) -> None:
+        pause(self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True)))
 
     def resume(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)

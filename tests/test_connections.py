@@ -810,7 +810,7 @@ async def test_the_time_in_which_the_process_is_stopped_does_not_count(
 ) -> None:
     process = await serving(start, process_client, database_url, KEEP_ALIVE_SECONDS="1", CLIENT_TIMEOUT_SECONDS="1")
     async with half_way(str(process_client.base_url)) as clients:
-        await pause(process.pid)
+        pause(process.pid)
         await asyncio.sleep(1.5)
         process.send_signal(signal.SIGCONT)
         await asyncio.sleep(0.2)  # the process could act on a deadline

@@ -412,7 +412,7 @@ async def test_a_crash_between_commit_and_response_creates_no_second_post(
     async with asyncio.timeout(20):
         while not await db.fetchval(waiting):
             await asyncio.sleep(0.01)
-    await pause(service.pid)  # it cannot receive the result of the commit
+    pause(service.pid)  # it cannot receive the result of the commit
     await db.execute("select pg_advisory_unlock(1)")
     async with asyncio.timeout(20):
         while not await count(db):

@@ -229,7 +229,7 @@ async def test_a_record_of_a_batch_names_all_its_requests(
             await client.status_of(get())
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
-            await pause(process.pid)  # all requests arrive in the same turn of its loop
+            pause(process.pid)  # all requests arrive in the same turn of its loop
             for number, client in enumerate(clients, 1):
                 await client.send(get(b"/posts/%d" % number, fields=b"X-Request-ID: r-%d\r\n" % number))
             process.send_signal(signal.SIGCONT)

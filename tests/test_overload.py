@@ -185,7 +185,7 @@ async def test_a_new_client_does_not_wait_for_all_the_requests_in_flight(
         for connection in busy:
             connection.sendall(request)
         [size] = {len(await receive_some(connection)) for connection in busy}
-        await pause(*members)
+        pause(*members)
         for connection in busy:
             connection.sendall(request * 100)
         new = [stack.enter_context(connect(address)) for _ in range(60 * workers)]
@@ -194,7 +194,7 @@ async def test_a_new_client_does_not_wait_for_all_the_requests_in_flight(
         os.killpg(process.pid, signal.SIGCONT)
         for connection in new:
             assert await receive_some(connection)
-        await pause(*members)
+        pause(*members)
         served = sum(len(connection.recv(100 * size)) // size for connection in busy if _readable(connection))
         os.killpg(process.pid, signal.SIGCONT)
 

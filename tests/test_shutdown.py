@@ -199,7 +199,7 @@ async def restart_in_turn(
         await asyncio.gather(*(read() for _ in range(16)))
         second.send_signal(signal.SIGTERM)
         await asyncio.sleep(2)
-        await proxy.pause()
+        proxy.pause()
         writes = [asyncio.create_task(write()) for _ in range(16)]
         await wait_for_clean_exit(second, within=6)
         proxy.resume()

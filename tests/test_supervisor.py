@@ -45,7 +45,7 @@ async def test_a_worker_that_hangs_is_replaced(
     await wait_until_serving(process_client)
     hung, other = await wait_for_workers(process)
 
-    await pause(hung)
+    pause(hung)
     serving = await wait_for_workers(process, without=hung)
     async with asyncio.timeout(10):
         while psutil.pid_exists(hung):
@@ -77,7 +77,7 @@ async def test_a_worker_that_hangs_does_not_keep_the_supervisor_from_exiting(
     tree = psutil.Process(process.pid).children(recursive=True)
     _, last = await wait_for_workers(process)
 
-    await pause(last)
+    pause(last)
     process.send_signal(signal.SIGINT)
 
     assert "Traceback" not in await wait_for_clean_exit(process, within=15)
@@ -116,7 +116,7 @@ async def test_connections_are_balanced_and_yet_a_worker_with_many_accepts_anoth
         async with asyncio.timeout(10):
             while peer_ports(few) & ports:
                 await asyncio.sleep(0.01)
-        await pause(few)  # the other accepts every new connection
+        pause(few)  # the other accepts every new connection
         took = []
         for _ in range(50):
             started = time.monotonic()

@@ -82,7 +82,7 @@ async def test_a_statement_of_a_batch_is_linked_to_its_other_requests(
         clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in range(3)]
         for client in clients:
             await client.status_of(get())
-        await pause(process.pid)  # all requests arrive in the same turn of its loop
+        pause(process.pid)  # all requests arrive in the same turn of its loop
         for number, client in enumerate(clients, 1):
             await client.send(get(b"/posts/%d" % number))
         process.send_signal(signal.SIGCONT)
