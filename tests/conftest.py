@@ -1,10 +1,11 @@
 """Fixtures: a template database built once from sql/, and for each test a clone of it with the real app."""
 
 import asyncio
+import gc
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from litestar import Litestar
 
 from service.app import create_app
 from service.database import schema
+from service.server import server
 from service.settings import Settings
 from tests import browser, compose, denied, poolers, postgres, proxies, sandbox, system_calls
 from tests.browser import browser_page, chromium, page_with_profile, playwright  # noqa: F401 - fixtures
@@ -55,7 +57,15 @@ PROGRAMS = {
 }
 
 # Fixtures that start processes: the tests that use them get the marker `process`.
-PROCESS_FIXTURES = {"start", "start_python", "postgres", "playwright", "pgbouncer", "run_proxy", "run_schemathesis"}
+PROCESS_FIXTURES = {
+    "fork_server",
+    "start_python",
+    "postgres",
+    "playwright",
+    "pgbouncer",
+    "run_proxy",
+    "run_schemathesis",
+}
 
 Serve = Callable[[Litestar], Awaitable[str]]
 
@@ -122,6 +132,18 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"libseccomp: {PROGRAMS['sandbox_command'] or absent}",
         f"root: {'yes' if PROGRAMS['root'] else 'no, the tests that need it are left out'}",
     ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What the collection creates lives until the end, so Python's garbage collector skips it, as in the service."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(server.GC_THRESHOLD)
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest evaluates `-m`

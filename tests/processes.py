@@ -29,11 +29,15 @@ def free_port() -> int:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
+    return environment_of(tmp_path)
+
+
+def environment_of(directory: Path) -> dict[str, str]:
     """The environment of the processes: a private data directory, a free port and cheap hashes."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
-        "DATA_DIRECTORY": str(tmp_path / "data"),
+        "DATA_DIRECTORY": str(directory / "data"),
         "PORT": str(free_port()),
         "PASSWORD_MEMORY_KIB": "8",
         "PASSWORD_PASSES": "1",

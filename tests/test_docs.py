@@ -12,7 +12,7 @@ from litestar.routes import HTTPRoute
 from service.app import create_app
 from service.security import positions
 from tests.conftest import settings_of
-from tests.people import Json, Person
+from tests.people import Json, Person, login
 
 EXPECTED = {
     "POST /auth/register": {"201", "400", "409", "413", "415", "422", "429", "503"},
@@ -192,6 +192,56 @@ async def test_a_client_that_sends_every_default_may_search(client: httpx.AsyncC
 
     assert defaults
     assert (await client.get("/posts", params={"q": "word", **defaults})).status_code == 200
+
+
+def example_request(document: Json, name: str) -> Json:
+    """The request that Swagger UI fills in for an operation, as arguments of httpx."""
+    method, path = name.split()
+    operation = operations(document)[name]
+    filled: dict[str, dict[str, str]] = {"path": {}, "query": {}, "header": {}}
+    for given in operation.get("parameters", []):
+        if (example := given.get("example", given["schema"].get("default"))) is not None:
+            filled[given["in"]][given["name"]] = str(example)
+    body: Json = {}
+    for media_type, content in operation.get("requestBody", {"content": {}})["content"].items():
+        schema = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+        fields = {
+            # Without an example, Swagger UI writes any text.
+            key: field["examples"][0] if "examples" in field else field.get("default", "any text")
+            for key, field in schema["properties"].items()
+        }
+        body = {"json" if media_type == "application/json" else "data": fields}
+    url = path.format_map(filled["path"])
+    return {"method": method, "url": url, "params": filled["query"], "headers": filled["header"]} | body
+
+
+async def test_the_examples_work_one_after_the_other(client: httpx.AsyncClient, document: Json) -> None:
+    statuses = {
+        "POST /auth/register": 201,
+        "POST /posts": 201,
+        "DELETE /posts/{post_id}": 204,
+        "DELETE /users/me/sessions/{session_id}": 404,  # no session has the id of the example
+        "DELETE /users/me/sessions": 204,
+        "POST /users/me/password": 204,
+        "POST /users/me/deletion": 204,
+    }
+    # The second one follows the end of all sessions.
+    log_in_before = {"GET /users/me", "DELETE /users/me/sessions/{session_id}"}
+    headers: dict[str, str] = {}
+    responses = {}
+
+    for name in EXPECTED:
+        if name in log_in_before:
+            token = await login(client, "maria", "correct horse battery")
+            headers = {"Authorization": f"Bearer {token}"}
+        request = example_request(document, name)
+        if name in PROTECTED:
+            request["headers"] |= headers
+        responses[name] = await client.request(**request)
+
+    assert {name: response.status_code for name, response in responses.items()} == dict.fromkeys(
+        EXPECTED, 200
+    ) | statuses
 
 
 async def test_a_public_route_says_that_it_needs_no_token(document: Json) -> None:

@@ -1,5 +1,8 @@
 """The table of the routes agrees with Litestar's router."""
 
+from functools import cache
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -50,13 +53,18 @@ async def mount(scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 ROUTES = [plain, text, other_method, deeper, inside, number, rest]
-# Without logging_config=None, Litestar would replace the logging of all tests that follow.
-APPS = {
-    "routes": Application(ROUTES, logging_config=None),
-    "a parameter at the root": Application([*ROUTES, at_the_root], logging_config=None),
-    "a mount": Application([*ROUTES, mount], logging_config=None),
+APPS: dict[str, list[Any]] = {
+    "routes": ROUTES,
+    "a parameter at the root": [*ROUTES, at_the_root],
+    "a mount": [*ROUTES, mount],
 }
 SEGMENTS = st.sampled_from(["a", "b", "c", "n", "p", "m", "7", "x", "{x}", ""])
+
+
+@cache  # not on import, which every worker of pytest does
+def build(name: str) -> Application:
+    # Without logging_config=None, Litestar would replace the logging of all tests that follow.
+    return Application(APPS[name], logging_config=None)
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -66,7 +74,7 @@ SEGMENTS = st.sampled_from(["a", "b", "c", "n", "p", "m", "7", "x", "{x}", ""])
     path=st.lists(SEGMENTS, max_size=4).map(lambda segments: f"/{'/'.join(segments)}"),
 )
 def test_what_is_found_is_what_litestar_finds(name: str, method: str, path: str) -> None:
-    app = APPS[name]
+    app = build(name)
     if (found := Endpoints(app).find(method, path)) is None:
         return
     endpoint, parameters = found
@@ -83,7 +91,7 @@ def test_what_is_found_is_what_litestar_finds(name: str, method: str, path: str)
     [("GET", "/", {}), ("HEAD", "/a/b", {}), ("GET", "/a/7", {"x": "7"}), ("POST", "/a/7", {"y": "7"})],
 )
 def test_the_paths_of_hot_routes_are_found(method: str, path: str, parameters: dict[str, str]) -> None:
-    found = Endpoints(APPS["routes"]).find(method, path)
+    found = Endpoints(build("routes")).find(method, path)
     assert found
     assert found[1] == parameters
 
