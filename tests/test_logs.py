@@ -68,7 +68,9 @@ async def test_the_access_log_has_a_line_for_every_request(
 async def test_a_refused_request_and_a_client_that_has_gone_are_in_the_access_log(
     start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await start("service", DATABASE_URL=database_url, MAX_REQUESTS="1", **JSON_LOG)
+    process = await start(
+        "service", DATABASE_URL=database_url, MAX_REQUESTS="1", DATABASE_TIMEOUT_SECONDS="2", **JSON_LOG
+    )
     await wait_until_serving(process_client)
     async with db.transaction():
         await db.execute("lock table posts in access exclusive mode")
