@@ -17,7 +17,7 @@ from tests.tables import INSERT_POSTS, INSERT_SESSIONS, INSERT_USERS
 
 USERS: Final = 8
 POSTS: Final = 80
-REQUESTS: Final = 50  # of each user
+REQUESTS: Final = 30  # of each user
 
 READS: Final = 0.55  # the fraction of the requests
 

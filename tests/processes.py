@@ -169,6 +169,17 @@ async def wait_until_serving(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.02)
 
 
+def pause(*processes: int) -> None:
+    """Send SIGSTOP to processes and wait until they have stopped, which may be later. SIGCONT continues them."""
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    last = time.monotonic() + 10
+    stopped = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}  # or it has ended by itself
+    while not {psutil.Process(pid).status() for pid in processes} <= stopped:
+        assert time.monotonic() < last
+        time.sleep(0.001)
+
+
 def client_ports(process: Process, port: int) -> set[int]:
     """The ports of the clients that are connected to ``port`` of a service or of its workers."""
     service = psutil.Process(process.pid)

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from msgspec import Struct
 
-from tests.processes import free_port, wait_until_serving
+from tests.processes import free_port, pause, wait_until_serving
 from tests.serving import open_client
 
 # A user's PATH may lack the directory in which Debian installs servers.
@@ -71,7 +72,7 @@ class Proxy(Struct):
     pid: int
 
     def pause(self) -> None:
-        os.killpg(self.pid, signal.SIGSTOP)
+        pause(self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True)))
 
     def resume(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import signal
 import socket
+from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -23,14 +24,14 @@ from tests.serving import open_client
 from tests.waiting import WAITERS
 
 
-async def test_migrate_applies_the_schema_once(start_python: Start, empty_database: str) -> None:
+async def test_migrate_applies_the_schema_once(start_python: Start, start: Start, empty_database: str) -> None:
     first = await start_python("service", "migrate", DATABASE_URL=empty_database)
     said = await read_output(first)
     assert [line.partition("applied ")[2] for line in said.splitlines()] == [
         f"sql/{file.name}" for file in schema.read_files()
     ]
 
-    second = await start_python("service", "migrate", DATABASE_URL=empty_database)
+    second = await start("service", "migrate", DATABASE_URL=empty_database)
     assert "all files were applied before" in await read_output(second)
 
     assert (first.returncode, second.returncode) == (0, 0)
@@ -52,8 +53,8 @@ async def test_concurrent_migrations_all_succeed(start: Start, empty_database: s
 async def test_the_service_serves_and_stops_on_sigterm(
     start_python: Start, process_client: httpx.AsyncClient, database_url: str, workers: str
 ) -> None:
-    process = await start_python("service", DATABASE_URL=database_url, WORKERS=workers)
-    await read_until(process, "Application startup complete")
+    process = await start_python("service", DATABASE_URL=database_url, WORKERS=workers, ACCESS_LOG="on")
+    text = await read_until(process, *["Application startup complete"] * int(workers))
     await wait_until_serving(process_client)
 
     alice = await Person.register(process_client, "alice")
@@ -61,15 +62,17 @@ async def test_the_service_serves_and_stops_on_sigterm(
     assert await alice.read(post["id"]) == post
     processes = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    text = await read_output(process)
+    text += await read_output(process)
 
     assert process.returncode == 0
     assert "Traceback" not in text
+    assert " WARNING " not in text
+    assert " service.access: GET     /posts/{post_id}  " in text
     assert still_running(processes) == []
 
 
-async def test_all_invalid_settings_are_named_and_nothing_starts(start_python: Start) -> None:
-    process = await start_python("service", PORT="none", SECRET_KEY="short")
+async def test_all_invalid_settings_are_named_and_nothing_starts(start: Start) -> None:
+    process = await start("service", PORT="none", SECRET_KEY="short")
 
     text = await read_output(process)
 
@@ -265,23 +268,39 @@ async def test_an_unknown_command_is_refused(start: Start) -> None:
     assert process.returncode == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_just_up_needs_no_settings_and_leaves_no_process_behind(
-    start: Start, process_client: httpx.AsyncClient, number: signal.Signals
+    start: Start, process_client: httpx.AsyncClient
 ) -> None:
     process = await start("service.development")
     text = await read_until(process, "Uvicorn running on")
     alice = await Person.register(process_client, "alice")
-    processes = psutil.Process(process.pid).children(recursive=True)
-    processes += [found for found in psutil.process_iter() if _is_embedded_server(found, text)]
 
-    process.send_signal(number)
-    await read_output(process)
-
+    assert await running_after(process, text, signal.SIGINT) == []
     for words in ("embedded PostgreSQL", "/docs", "Ctrl-C"):
         assert words in text
     assert alice.id == 1
-    assert still_running(processes) == []
+
+
+@pytest.mark.usefixtures("created_data")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_just_up_leaves_no_process_behind_on_any_signal(
+    start: Start, process_client: httpx.AsyncClient, number: signal.Signals
+) -> None:
+    process = await start("service.development")
+    text = await read_until(process, "Uvicorn running on")
+    await Person.register(process_client, "alice")
+
+    assert await running_after(process, text, number) == []
+
+
+async def running_after(process: Process, text: str, number: signal.Signals) -> list[psutil.Process]:
+    """Send a signal to a ``just up`` that has printed ``text``; returns what still runs after its end."""
+    processes = psutil.Process(process.pid).children(recursive=True)
+    processes += [found for found in psutil.process_iter() if _is_embedded_server(found, text)]
+    assert processes
+    process.send_signal(number)
+    await read_output(process)
+    return still_running(processes)
 
 
 def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -298,6 +317,7 @@ def _is_embedded_server(process: psutil.Process, text: str) -> bool:
     return False
 
 
+@pytest.mark.usefixtures("created_data")
 async def test_the_data_of_just_up_survive_a_restart(start: Start, process_client: httpx.AsyncClient) -> None:
     process = await start("service.development")
     await read_until(process, "Uvicorn running on")

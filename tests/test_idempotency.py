@@ -1,7 +1,6 @@
 """Idempotency-Key on POST /posts: a post is created once, and its first response is sent again."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -19,7 +18,7 @@ from service.settings import Settings
 from service.structs.posts import PostCreate, StoredPost
 from tests.conftest import Serve
 from tests.people import Json, Person, Tokens, assert_problem, login, pointers
-from tests.processes import Start, free_port, read_until, wait_until_serving
+from tests.processes import Start, free_port, pause, read_until, wait_until_serving
 from tests.recorder import Recorder
 from tests.serving import open_client
 from tests.tables import principal_of
@@ -413,7 +412,7 @@ async def test_a_crash_between_commit_and_response_creates_no_second_post(
     async with asyncio.timeout(20):
         while not await db.fetchval(waiting):
             await asyncio.sleep(0.01)
-    service.send_signal(signal.SIGSTOP)  # it cannot receive the result of the commit
+    pause(service.pid)  # it cannot receive the result of the commit
     await db.execute("select pg_advisory_unlock(1)")
     async with asyncio.timeout(20):
         while not await count(db):

@@ -15,7 +15,7 @@ from tests.people import Person, Tokens
 from tests.processes import Start, free_port, wait_for_clean_exit, wait_until_serving
 from tests.serving import open_client
 
-USERS = 8
+USERS = 4
 
 # SECRET_KEY and SECRET_KEY_PREVIOUS in each step. First every service verifies the new key, then every one signs with
 # it, and at last the old one is forgotten.
@@ -110,7 +110,7 @@ async def test_a_rotation_of_the_key_under_load_logs_nobody_out(start: Start, da
             async with balancer.load(people):
                 for service in services:
                     await service.restart(start, database_url, key, previous)
-                    await balancer.serve_more(50)
+                    await balancer.serve_more(40)
 
         assert balancer.refused == []
         for tokens in people:

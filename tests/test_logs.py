@@ -16,7 +16,7 @@ import pytest
 from service.observability.access_log import AccessLog
 from service.observability.logs import TextFormatter
 from tests.people import Person
-from tests.processes import Start, read_output, read_until, wait_until_serving
+from tests.processes import Start, pause, read_output, read_until, wait_until_serving
 from tests.raw_http import Client, exchange, get, post
 from tests.records import accesses, parse, read_record, stop
 from tests.waiting import wait_for_blocked_session
@@ -69,7 +69,9 @@ async def test_the_access_log_has_a_line_for_every_request(
 async def test_a_refused_request_and_a_client_that_has_gone_are_in_the_access_log(
     start: Start, process_client: httpx.AsyncClient, database_url: str, db: asyncpg.Connection
 ) -> None:
-    process = await start("service", DATABASE_URL=database_url, MAX_REQUESTS="1", **JSON_LOG)
+    process = await start(
+        "service", DATABASE_URL=database_url, MAX_REQUESTS="1", DATABASE_TIMEOUT_SECONDS="2", **JSON_LOG
+    )
     await wait_until_serving(process_client)
     async with db.transaction():
         await db.execute("lock table posts in access exclusive mode")
@@ -88,8 +90,8 @@ async def test_a_refused_request_and_a_client_that_has_gone_are_in_the_access_lo
 async def test_the_access_log_of_people_is_a_line_of_text(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
-    process = await start("service", DATABASE_URL=database_url, ACCESS_LOG="on", WORKERS="2")
-    await read_until(process, *["Application startup complete"] * 2)
+    process = await start("service", DATABASE_URL=database_url, ACCESS_LOG="on")
+    await wait_until_serving(process_client)
     await process_client.get("/users/7", headers={"X-Request-ID": "mine"})
 
     text = await read_until(process, "/users/{user_id}")
@@ -231,7 +233,7 @@ async def test_a_record_of_a_batch_names_all_its_requests(
             await client.status_of(get())
         async with db.transaction():
             await db.execute("lock table posts in access exclusive mode")
-            process.send_signal(signal.SIGSTOP)  # all requests arrive in the same turn of its loop
+            pause(process.pid)  # all requests arrive in the same turn of its loop
             for number, client in enumerate(clients, 1):
                 await client.send(get(b"/posts/%d" % number, fields=b"X-Request-ID: r-%d\r\n" % number))
             process.send_signal(signal.SIGCONT)

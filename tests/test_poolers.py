@@ -28,7 +28,7 @@ from tests.people import Person, assert_problem, is_ready
 from tests.poolers import StartPgBouncer
 from tests.processes import Start, free_port, read_output, wait_until_serving
 from tests.serving import open_client
-from tests.tables import INSERT_POSTS, INSERT_USERS, principal_of
+from tests.tables import INSERT_POSTS, INSERT_SESSIONS, INSERT_USERS, principal_of
 from tests.waiting import until
 
 SECRET_KEY = secrets.token_hex()
@@ -102,6 +102,7 @@ async def test_a_read_never_executes_the_statement_of_another_process(
     pgbouncer: StartPgBouncer, database_url: str, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await db.execute(INSERT_USERS, 2, "hash")
+    await db.execute(INSERT_SESSIONS)
     await db.execute(INSERT_POSTS, 4, "C", 2)
     bouncer = pgbouncer(database_url, pool_mode="transaction")
     # Its parameters have the types of the delete's, so PostgreSQL would take them for it.
@@ -118,7 +119,7 @@ async def test_a_read_never_executes_the_statement_of_another_process(
 
             # In the session in which the delete has been prepared.
             with suppress(DatabaseUnavailable):  # PgBouncer 1.21 and newer would find the reader's statement
-                await reader.fetch(read, 2, 2, None, None)
+                await reader.fetch(read, 2, 2, None, None)  # the delete would find this post and this session
     await holder.close()
     monkeypatch.undo()
 

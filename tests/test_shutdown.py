@@ -8,8 +8,7 @@ import time
 from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
-from statistics import median
+from contextlib import suppress
 
 import asyncpg
 import httpx
@@ -38,20 +37,19 @@ async def test_new_requests_are_served_while_it_drains(
     await wait_until_serving(process_client)
 
     process.send_signal(signal.SIGTERM)
-    started, statuses = time.monotonic(), Counter[int]()
+    started, responses = time.monotonic(), set()
     async with asyncio.timeout(10):
         while (ready := await process_client.get("/health/ready")).status_code == 200:
             await asyncio.sleep(0)
     with suppress(httpx.ConnectError):
         while True:
-            last = await process_client.get("/posts")
-            statuses[last.status_code] += 1
+            response = await process_client.get("/posts")
+            responses.add((response.status_code, response.headers.get("connection")))
             await asyncio.sleep(0.01)
     drained = time.monotonic() - started
 
     assert_problem(ready, 503, "stopping")
-    assert list(statuses) == [200]
-    assert last.headers["connection"] == "close"
+    assert responses == {(200, "close")}
     assert 0.9 < drained < 6
     assert "Traceback" not in await wait_for_clean_exit(process, within=5)
 
@@ -101,7 +99,7 @@ async def test_it_stops_while_passwords_are_hashed(
     await wait_until_serving(process_client)
     form = {"username": "nobody", "password": "not the right one"}
 
-    logins = [asyncio.create_task(process_client.post("/auth/token", data=form)) for _ in range(20)]
+    logins = [asyncio.create_task(process_client.post("/auth/token", data=form)) for _ in range(10)]
     await asyncio.wait(logins, return_when=asyncio.FIRST_COMPLETED)
     process.send_signal(signal.SIGTERM)
     statuses = {(await login).status_code for login in logins}
@@ -123,23 +121,7 @@ async def test_it_stops_while_the_database_does_not_respond(start: Start, proces
         assert "Traceback" not in await wait_for_clean_exit(process, within=3)
 
 
-async def test_a_worker_that_is_killed_is_replaced(
-    start: Start, process_client: httpx.AsyncClient, database_url: str
-) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
-    await wait_until_serving(process_client)
-    killed, _ = await wait_for_workers(process)
-
-    os.kill(killed, signal.SIGKILL)
-    await wait_for_workers(process, without=killed)
-
-    async with open_client(str(process_client.base_url)) as another:
-        assert (await another.get("/posts")).status_code == 200
-    process.send_signal(signal.SIGTERM)
-    assert f"Child process [{killed}] died" in await wait_for_clean_exit(process, within=10)
-
-
-async def test_the_supervisor_retries_to_start_a_worker(
+async def test_a_worker_that_is_killed_is_replaced_even_if_the_first_start_fails(
     start: Start, process_client: httpx.AsyncClient, database_url: str
 ) -> None:
     process = await start("service", DATABASE_URL=database_url, WORKERS="2")
@@ -150,26 +132,14 @@ async def test_the_supervisor_retries_to_start_a_worker(
 
     supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds(), hard))
     os.kill(killed, signal.SIGKILL)
-    await read_until(process, "cannot start a worker: ")
+    await read_until(process, f"Child process [{killed}] died", "cannot start a worker: ")
     supervisor.rlimit(psutil.RLIMIT_NOFILE, limits)
 
     await wait_for_workers(process, without=killed)
+    async with open_client(str(process_client.base_url)) as another:
+        assert (await another.get("/posts")).status_code == 200
     process.send_signal(signal.SIGTERM)
     await wait_for_clean_exit(process, within=10)
-
-
-@pytest.mark.long
-async def test_a_worker_that_hangs_during_the_stop_does_not_keep_the_supervisor_from_exiting(
-    start: Start, process_client: httpx.AsyncClient, database_url: str
-) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
-    await wait_until_serving(process_client)
-    hung, _ = await wait_for_workers(process)
-
-    process.send_signal(signal.SIGTERM)
-    os.kill(hung, signal.SIGSTOP)
-
-    await wait_for_clean_exit(process, within=20)
 
 
 async def test_workers_do_not_outlive_their_supervisor(
@@ -182,33 +152,6 @@ async def test_workers_do_not_outlive_their_supervisor(
     process.kill()
 
     assert psutil.wait_procs(workers, timeout=5)[1] == []
-
-
-async def test_connections_are_balanced_between_the_workers(
-    start: Start, environment: dict[str, str], database_url: str
-) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS="2")
-    await read_until(process, "Uvicorn running", "Uvicorn running")
-    workers = await wait_for_workers(process)
-    smaller_shares = []
-    for _ in range(5):
-        with ExitStack() as stack:
-            for _ in range(64):
-                stack.enter_context(socket.create_connection(("127.0.0.1", int(environment["PORT"]))))
-            async with asyncio.timeout(10):
-                while sum(counts := [_connections(pid) for pid in workers]) < 64:
-                    await asyncio.sleep(0.05)
-        smaller_shares.append(min(counts) / 64)
-        async with asyncio.timeout(10):
-            while sum(_connections(pid) for pid in workers):
-                await asyncio.sleep(0.05)
-
-    # Nearly one half on an idle machine. Without balancing, one worker mostly gets nearly all of them.
-    assert median(smaller_shares) > 0.2, smaller_shares
-
-
-def _connections(pid: int) -> int:
-    return sum(known.status == psutil.CONN_ESTABLISHED for known in psutil.Process(pid).net_connections("tcp"))
 
 
 async def restart_in_turn(
@@ -240,7 +183,7 @@ async def restart_in_turn(
         async def repeat(request: Callable[[], Awaitable[None]]) -> None:
             while not over.is_set():
                 await request()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
 
         over = asyncio.Event()
         load = [asyncio.create_task(repeat(request)) for request in (read, write) * 4]

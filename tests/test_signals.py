@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import time
 from asyncio.subprocess import Process
 from collections.abc import Iterator
@@ -30,6 +31,15 @@ def press_ctrl_c(process: Process) -> None:
     """Send SIGINT to the process group, as a terminal does."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
+
+
+async def keep_pressing_ctrl_c(process: Process, pause: float) -> str:
+    """Press Ctrl-C every ``pause`` seconds until the process exits, and return the rest of its output."""
+    output = asyncio.create_task(read_output(process))
+    while not output.done():
+        press_ctrl_c(process)
+        await asyncio.sleep(pause)
+    return await output
 
 
 def assert_interrupted(process: Process, said: str) -> None:
@@ -62,18 +72,58 @@ def directory(tmp_path: Path) -> Iterator[Path]:
             process.kill()
 
 
-@pytest.mark.parametrize(("command", "workers"), [("service", "1"), ("service", "2"), ("service.development", "1")])
-async def test_ctrl_c_during_the_start_writes_no_traceback(
-    start_python: Start, database_url: str, command: str, workers: str
+@pytest.mark.parametrize(
+    ("command", "workers", "reached"),
+    [
+        ("service", "1", [" asyncio\n"]),
+        ("service", "1", [" service.server.supervisor\n"]),  # the last import
+        ("service.development", "1", [" asyncio\n"]),
+        ("service", "2", ["Started parent process", " asyncio\n"]),  # of a worker
+    ],
+)
+async def test_ctrl_c_during_the_imports_writes_no_traceback(
+    start_python: Start, database_url: str, command: str, workers: str, reached: list[str]
 ) -> None:
-    for delay in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
-        # The interpreter reports each import. A program cannot handle a signal before it has imported this module.
-        process = await start_python(command, DATABASE_URL=database_url, WORKERS=workers, PYTHONPROFILEIMPORTTIME="1")
-        said = await read_until(process, "| service\n", "| signal\n")
-        await asyncio.sleep(delay)
+    # The interpreter reports each import. A program cannot handle a signal before it has imported `signal`.
+    process = await start_python(command, DATABASE_URL=database_url, WORKERS=workers, PYTHONPROFILEIMPORTTIME="1")
+    said = await read_until(process, "| service\n", "| signal\n", *reached)
+
+    press_ctrl_c(process)
+
+    assert_interrupted(process, said + await read_output(process))
+
+
+@pytest.mark.parametrize("command", ["service", "service.development"])
+async def test_ctrl_c_while_it_waits_for_the_database_writes_no_traceback(start: Start, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)  # noqa: FBT003 - as the method is
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/app"
+        process = await start(command, DATABASE_URL=url, DATABASE_TIMEOUT_SECONDS="50")
+        connection, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(silent), 30)
+
         press_ctrl_c(process)
 
-        assert_interrupted(process, said + await read_output(process))
+        assert_interrupted(process, await read_output(process))
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "workers", "reached"),
+    [
+        ("service", "1", "Waiting for application startup"),
+        ("service.development", "1", "Waiting for application startup"),
+        ("service", "2", "Started parent process"),
+    ],
+)
+async def test_ctrl_c_during_the_start_writes_no_traceback(
+    start: Start, database_url: str, command: str, workers: str, reached: str
+) -> None:
+    process = await start(command, DATABASE_URL=database_url, WORKERS=workers)
+    said = await read_until(process, reached)
+
+    press_ctrl_c(process)
+
+    assert_interrupted(process, said + await read_output(process))
 
 
 class SignalsOnDeletion:
@@ -123,17 +173,23 @@ def test_a_signal_while_the_event_loop_is_made_stops_the_server(monkeypatch: pyt
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("made", ["postgres.new-*/PG_VERSION", "postgres.new-*/base/4", "postgres/postmaster.pid"])
+@pytest.mark.parametrize(
+    ("made", "repeated"),
+    [("postgres.new-*/PG_VERSION", False), ("postgres.new-*/base/4", True), ("postgres/postmaster.pid", False)],
+)
 async def test_ctrl_c_while_the_embedded_database_is_created_leaves_no_process_and_no_broken_data(
-    directory: Path, start: Start, made: str
+    directory: Path, start: Start, made: str, *, repeated: bool
 ) -> None:
     process = await start("service.development")
     async with asyncio.timeout(30):
         while not found(directory, made):
             await asyncio.sleep(0.001)
 
-    press_ctrl_c(process)
-    said = await read_output(process)
+    if repeated:
+        said = await keep_pressing_ctrl_c(process, 0.002)
+    else:
+        press_ctrl_c(process)
+        said = await read_output(process)
 
     assert_interrupted(process, said)
     assert psutil.wait_procs(postgres_processes(directory), timeout=5)[1] == []
@@ -142,20 +198,18 @@ async def test_ctrl_c_while_the_embedded_database_is_created_leaves_no_process_a
     await read_until(again, "Uvicorn running")
 
 
-@pytest.mark.parametrize(("workers", "pause"), [("1", 0.0), ("1", 0.05), ("1", 0.3), ("2", 0.05)])
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
 async def test_a_second_ctrl_c_writes_no_traceback(
-    start: Start, process_client: httpx.AsyncClient, database_url: str, workers: str, pause: float
+    start: Start, process_client: httpx.AsyncClient, database_url: str, pause: float
 ) -> None:
-    process = await start("service", DATABASE_URL=database_url, WORKERS=workers)
+    process = await start("service", DATABASE_URL=database_url)
     await wait_until_serving(process_client)
-    tree = psutil.Process(process.pid).children(recursive=True)
 
     press_ctrl_c(process)
     await asyncio.sleep(pause)
     press_ctrl_c(process)
 
     assert_interrupted(process, await read_output(process))
-    assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -166,12 +220,9 @@ async def test_repeated_ctrl_c_writes_no_traceback(
     await wait_until_serving(process_client)
     tree = psutil.Process(process.pid).children(recursive=True)
 
-    output = asyncio.create_task(read_output(process))
-    while not output.done():
-        press_ctrl_c(process)
-        await asyncio.sleep(0.02)
+    said = await keep_pressing_ctrl_c(process, 0.005)
 
-    assert_interrupted(process, await output)
+    assert_interrupted(process, said)
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
@@ -183,13 +234,10 @@ async def test_repeated_ctrl_c_still_stops_the_embedded_database(
     await wait_until_serving(process_client)
     tree = postgres_processes(directory)
 
-    output = asyncio.create_task(read_output(process))
-    while not output.done():
-        press_ctrl_c(process)
-        await asyncio.sleep(0.05)
+    said = await keep_pressing_ctrl_c(process, 0.05)
 
     assert tree
-    assert_interrupted(process, await output)
+    assert_interrupted(process, said)
     assert psutil.wait_procs(tree, timeout=5)[1] == []
 
 
@@ -223,7 +271,6 @@ async def test_a_hangup_drains(
         ("1", signal.SIGHUP, signal.SIGHUP),
         ("1", signal.SIGTERM, signal.SIGTERM),
         ("1", signal.SIGTERM, signal.SIGINT),
-        ("2", signal.SIGTERM, signal.SIGTERM),
         ("2", signal.SIGTERM, signal.SIGHUP),
     ],
 )

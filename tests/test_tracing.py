@@ -14,7 +14,7 @@ from service import settings
 from service.settings import SettingsError
 from tests.collector import Collector, attributes
 from tests.people import Person
-from tests.processes import Start, free_port, read_output, wait_until_serving
+from tests.processes import Start, free_port, pause, read_output, wait_until_serving
 from tests.raw_http import Client, get
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -82,7 +82,7 @@ async def test_a_statement_of_a_batch_is_linked_to_its_other_requests(
         clients = [stack.enter_context(Client(str(process_client.base_url))) for _ in range(3)]
         for client in clients:
             await client.status_of(get())
-        process.send_signal(signal.SIGSTOP)  # all requests arrive in the same turn of its loop
+        pause(process.pid)  # all requests arrive in the same turn of its loop
         for number, client in enumerate(clients, 1):
             await client.send(get(b"/posts/%d" % number))
         process.send_signal(signal.SIGCONT)

@@ -15,6 +15,7 @@ from typing import Final
 import psutil
 
 from service.development import embedded, programs
+from tests.processes import pause
 
 ROLE: Final = "app"
 
@@ -71,7 +72,9 @@ class Cluster:
         self._postmaster.wait(TIMEOUT)
 
     def freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
+        for process in self._processes():
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):  # a session may end at any time
+                pause(process.pid)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -94,11 +97,15 @@ class Cluster:
                 standby.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        # The postmaster first, because it starts the others.
-        postmaster = psutil.Process(self._postmaster.pid)
-        for process in [postmaster, *postmaster.children()]:
+        for process in self._processes():
             with suppress(psutil.NoSuchProcess):  # a session may end at any time
                 process.send_signal(number)
+
+    def _processes(self) -> Iterator[psutil.Process]:
+        """The postmaster first, because it starts the others, which are looked up afterwards."""
+        postmaster = psutil.Process(self._postmaster.pid)
+        yield postmaster
+        yield from postmaster.children()
 
     def close(self) -> None:
         if self._postmaster.poll() is None:
