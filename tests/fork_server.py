@@ -33,6 +33,10 @@ def main() -> None:
         module = serve(selector, control, woken)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell lets what runs in the background ignore these two
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     for inherited in (control, woken, wakes):
         inherited.close()
     runpy.run_module(module, run_name="__main__", alter_sys=True)

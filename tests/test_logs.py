@@ -108,7 +108,7 @@ async def test_a_line_has_the_time_at_which_its_request_ended(log_format: str) -
     written = io.BytesIO()
     log = AccessLog(log_format, written)
     began, system_time = time.perf_counter(), time.time()
-    seen = ("GET", "/", 200, 0.00129, "192.0.2.1", None, b"mine")
+    seen = (("GET", "/", 200), 0.00129, "192.0.2.1", None, b"mine")
 
     log.record([(*seen, began + seconds) for seconds in (0, 0.5, 0.5001, 1.75)])
 
@@ -133,13 +133,23 @@ class Pieces(io.BytesIO):
 async def test_lines_are_written_together_and_no_write_is_too_long_for_a_shared_pipe() -> None:
     stream = Pieces()
     log = AccessLog("json", stream)
-    seen = ("GET", "/posts", 200, 0.001, "192.0.2.1", None)
+    seen = (("GET", "/posts", 200), 0.001, "192.0.2.1", None)
 
     log.record([(*seen, b"%d" % number, time.perf_counter()) for number in range(500)])
 
     assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in stream.written)
     assert len(stream.written) < 50
     assert [record["request_id"] for record in parse(b"".join(stream.written).decode())] == [*map(str, range(500))]
+
+
+async def test_a_line_that_is_too_long_for_a_shared_pipe_is_written_by_itself() -> None:
+    stream = Pieces()
+    log = AccessLog("text", stream)
+
+    log.record([(("GET", "/", 200), 0.001, client, None, b"id", 0.0) for client in ("short", "c" * 5000, "short")])
+
+    assert [b"client=" + b"c" * 5000 in piece for piece in stream.written] == [False, True, False]
+    assert all(piece.count(b"\n") == 1 for piece in stream.written)
 
 
 async def test_just_up_writes_a_line_for_each_request(

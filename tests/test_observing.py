@@ -59,7 +59,7 @@ async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
 
     app.recording.flush()
     assert answer.status == 503
-    assert [(method, status) for method, _, status, *_ in app.seen] == [("GET", 503)]
+    assert [(method, status) for (method, _, status), *_ in app.seen] == [("GET", 503)]
 
 
 class Full(io.RawIOBase):
@@ -104,7 +104,7 @@ async def test_a_request_of_a_client_that_has_gone_is_recorded() -> None:
         await app.stop()
 
     app.recording.flush()
-    [(method, route, status, seconds, client_address, user_id, request_id, _)] = app.seen
+    [((method, route, status), seconds, client_address, user_id, request_id, _)] = app.seen
     assert (method, route, status, client_address, user_id) == ("GET", "", CLIENT_GONE, "127.0.0.1", None)
     assert seconds > 0
     assert len(request_id) == 21

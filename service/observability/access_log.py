@@ -4,21 +4,23 @@ A record of ``logging`` would cost a tenth of a read. So lines are formatted her
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import BinaryIO, Final
 
 import msgspec
 from msgspec import Struct
 
 from service.observability.logs import timestamp
-from service.observability.seen import Seen
+from service.observability.seen import Kind, Seen
 
 LOGGER: Final = "service.access"
 
 # Processes that share a pipe may write this much without mixing their lines (POSIX's PIPE_BUF on Linux).
 _MAX_WRITE: Final = 4096
 
-_TEXT: Final = b"%b INFO    " + LOGGER.encode() + b": %-7b %-22b %d %8.1f ms client=%b user_id=%b request_id=%b\n"
+_HEAD: Final = b" INFO    " + LOGGER.encode() + b": %-7b %-22b %d "
+_TEXT: Final = b"%b%b%8.1f ms client=%b user_id=%b request_id=%b\n"
 
 
 class _Line(Struct, gc=False):
@@ -45,11 +47,11 @@ class AccessLog:
 
     def record(self, seen: Sequence[Seen]) -> None:
         self._clock.set()
-        timestamp, format_line = self._clock.timestamp, self._format
-        lines = b"".join([format_line(timestamp(one[-1]), one) for one in seen])
+        lines = self._format(seen, self._clock)
         start = 0
         while start < len(lines):
-            end = lines.rfind(b"\n", start, start + _MAX_WRITE) + 1
+            # A line that is too long by itself is written by itself.
+            end = 1 + max(lines.find(b"\n", start), lines.rfind(b"\n", start, start + _MAX_WRITE))
             self._stream.write(lines[start:end])
             self._stream.flush()
             start = end
@@ -74,25 +76,42 @@ class Clock:
         return self._text
 
 
-_encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
+_encode_lines: Final = msgspec.json.Encoder().encode_lines
 
 
-def _as_text(when: str, seen: Seen) -> bytes:
-    method, route, status, seconds, client, user_id, request_id, _ = seen
-    return _TEXT % (
-        when.encode(),
-        method.encode() or b"-",
-        route.encode() or b"-",
-        status,
-        seconds * 1000,
-        client.encode(),
-        b"-" if user_id is None else b"%d" % user_id,
-        request_id,
+@lru_cache  # there are few kinds
+def _head(kind: Kind) -> bytes:
+    method, route, status = kind
+    return _HEAD % (method.encode() or b"-", route.encode() or b"-", status)
+
+
+def _as_text(seen: Sequence[Seen], clock: Clock) -> bytes:
+    values: list[object] = []
+    for kind, seconds, client, user_id, request_id, ended in seen:
+        values += (
+            clock.timestamp(ended).encode(),
+            _head(kind),
+            seconds * 1000,
+            client.encode(),
+            b"-" if user_id is None else b"%d" % user_id,
+            request_id,
+        )
+    return _TEXT * len(seen) % tuple(values)  # all at once, which takes two thirds of the time
+
+
+def _as_json(seen: Sequence[Seen], clock: Clock) -> bytes:
+    return _encode_lines(
+        [
+            _Line(
+                timestamp=clock.timestamp(ended),
+                method=method or None,
+                route=route or None,
+                status=status,
+                duration_ms=int(seconds * 100_000 + 0.5) / 100,  # round() takes four times as long
+                client=client,
+                user_id=user_id,
+                request_id=request_id.decode(),
+            )
+            for (method, route, status), seconds, client, user_id, request_id, ended in seen
+        ]
     )
-
-
-def _as_json(when: str, seen: Seen) -> bytes:
-    method, route, status, seconds, client, user_id, request_id, _ = seen
-    milliseconds = int(seconds * 100_000 + 0.5) / 100  # round() takes four times as long
-    line = _Line(when, method or None, route or None, status, milliseconds, client, user_id, request_id.decode())
-    return _encode(line) + b"\n"

@@ -1,5 +1,6 @@
 """The database as the app uses it: by itself, measured or traced."""
 
+from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
 
@@ -55,19 +56,19 @@ class MeasuredDatabase(Database):
             self._observe(outcome, perf_counter() - begun)
         return rows
 
-    async def _fetch_keys(
+    def _fetch_keys(
         self, statement: str, group: Grouping, build: Any, arguments: Row, batch: dict[Key, list[Any]]
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         self._observe_batch(self._reads, len(batch))
-        await super()._fetch_keys(statement, group, build, arguments, batch)
+        return super()._fetch_keys(statement, group, build, arguments, batch)
 
-    async def _write_all(self, batch_statement: str, rows: list[Row]) -> dict[int, Row]:
+    def _write_all(self, batch_statement: str, rows: list[Row]) -> Coroutine[Any, Any, dict[int, Row]]:
         self._observe_batch(self._writes, len(rows))
-        return await super()._write_all(batch_statement, rows)
+        return super()._write_all(batch_statement, rows)
 
-    async def _write_one(self, statement: str, row: Row) -> Any:
+    def _write_one(self, statement: str, row: Row) -> Coroutine[Any, Any, Any]:
         self._observe_batch(self._writes, 1)
-        return await super()._write_one(statement, row)
+        return super()._write_one(statement, row)
 
 
 def database_class(settings: Settings) -> type[Database]:

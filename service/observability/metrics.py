@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from service.observability.families import FAMILIES, REQUESTS
-from service.observability.seen import Seen
+from service.observability.seen import Kind, Seen
 
 Labels: TypeAlias = tuple[str, ...]
 
@@ -47,20 +47,18 @@ class Metrics:
         """``before`` has the numbers of the worker that this one replaces: a counter must not fall."""
         self._before = {name: numbers for name, numbers in before.items() if FAMILIES[name].kind != "gauge"}
         self._requests = Histogram(REQUESTS)
-        self._cells: dict[tuple[str, str, int], Numbers] = {}
+        self._cells: dict[Kind, Numbers] = {}
         self.histograms: list[Histogram] = [self._requests]
         self.sources: list[Callable[[], Iterable[Sample]]] = []
 
     def record(self, seen: Iterable[Seen]) -> None:
-        for one in seen:
-            key = one[:3]
+        for kind, seconds, _, _, _, _ in seen:
             try:
-                cell = self._cells[key]
+                cell = self._cells[kind]
             except KeyError:
-                method, route, status = key
+                method, route, status = kind
                 labels = method if method in METHODS else "other", route or "none", str(status)
-                cell = self._cells[key] = self._requests.cell(labels)
-            seconds = one[3]
+                cell = self._cells[kind] = self._requests.cell(labels)
             cell[bisect_left(_DURATIONS, seconds)] += 1
             cell[-1] += seconds
 

@@ -14,9 +14,9 @@ from service.queries.posts import posts_of
 from service.structs.fields import MAX_ID
 from service.structs.posts import PostPage, Sort
 
-# Pages in one statement. With more, the first page would wait too long for the last, and the rows of all of them are in
-# memory at the same time.
-MAX_PAGES: Final = 16
+# Pages in one statement. With more, the first page would wait too long for the last, and one batch would often hold the
+# pages of all clients: the service would then be idle while PostgreSQL reads them.
+MAX_PAGES: Final = 12
 
 SELECT_PAGE: Final = """
 select
