@@ -97,8 +97,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker takes seconds to start, and the fourth one pays only if there are tests that wait for processes."""
-    return 3 if config.option.markexpr == "not process" else 4
+    """A worker takes seconds to start. More than three pay only if there are tests that wait for processes."""
+    return 3 if config.option.markexpr == "not process" else 5
 
 
 @pytest.hookimpl(optionalhook=True)
