@@ -19,7 +19,7 @@ from service.settings import Settings
 # Ticks of uvicorn, which has ten a second, between two snapshots of the metrics.
 _PUBLISH_TICKS = 10
 
-# Seconds until a request is recorded. With more, the requests that arrive meanwhile would wait for too many records.
+# Seconds until a request is recorded. New requests wait while records are written, so they are written often.
 DELAY: Final = 0.01
 
 
@@ -89,7 +89,7 @@ class Recording:
                 if not self._seen:
                     asyncio.get_running_loop().call_later(DELAY, self.flush)
                 scope = exchange.scope
-                client = scope.get("client") or exchange.client
+                client = exchange.client
                 user = scope.get("user")
                 self._seen.append(
                     (
