@@ -3,9 +3,13 @@
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.async_api import Browser, Page, Playwright, async_playwright
+
+if TYPE_CHECKING:  # a slow import
+    from playwright.async_api import Browser, Locator, Page, Playwright
+    from playwright.async_api._generated import LocatorAssertions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -22,20 +26,22 @@ ARGUMENTS = [
 
 
 @pytest.fixture(scope="session")
-async def playwright() -> AsyncIterator[Playwright]:
+async def playwright() -> AsyncIterator["Playwright"]:
+    from playwright.async_api import async_playwright  # noqa: PLC0415 - a slow import
+
     async with async_playwright() as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-async def chromium(playwright: Playwright) -> AsyncIterator[Browser]:
+async def chromium(playwright: "Playwright") -> AsyncIterator["Browser"]:
     started = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
     yield started
     await started.close()
 
 
 @pytest.fixture
-async def browser_page(chromium: Browser) -> AsyncIterator[Page]:
+async def browser_page(chromium: "Browser") -> AsyncIterator["Page"]:
     """A page that shares nothing with those of other tests."""
     context = await chromium.new_context()
     yield await context.new_page()
@@ -43,10 +49,16 @@ async def browser_page(chromium: Browser) -> AsyncIterator[Page]:
 
 
 @pytest.fixture
-async def page_with_profile(playwright: Playwright, tmp_path: Path) -> AsyncIterator[Page]:
+async def page_with_profile(playwright: "Playwright", tmp_path: Path) -> AsyncIterator["Page"]:
     """A page of a browser with a profile on disk. Without one, Chromium does not preconnect."""
     context = await playwright.chromium.launch_persistent_context(
         tmp_path / "profile", executable_path=CHROMIUM, args=ARGUMENTS
     )
     yield await context.new_page()
     await context.close()
+
+
+def expect(locator: "Locator") -> "LocatorAssertions":
+    from playwright.async_api import expect as expect_of_playwright  # noqa: PLC0415 - a slow import
+
+    return expect_of_playwright(locator)

@@ -39,7 +39,7 @@ POSTGRES = pytest.StashKey[postgres.Postgres]()
 PROGRAMS = {
     "playwright": browser.CHROMIUM,
     "curl": shutil.which("curl"),
-    "docker_compose": compose.DOCKER,
+    "docker_compose": None,  # pytest_configure finds it
     "haproxy": proxies.HAPROXY,
     "just": shutil.which("just"),
     "nginx": proxies.NGINX,
@@ -82,7 +82,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if given := getattr(config, "workerinput", None):  # a worker of pytest-xdist: all of them share one server
         config.stash[POSTGRES] = postgres.Postgres(given["postgres"], given["postgres"])
-    elif not config.option.collectonly:
+        PROGRAMS["docker_compose"] = given["docker_compose"]
+        return
+    PROGRAMS["docker_compose"] = compose.find()
+    if not config.option.collectonly:
         with ExitStack() as stack:
             if not config.option.basetemp:
                 # For root, PostgreSQL runs as another user. In pytest's own directory, the start of another pytest
@@ -104,6 +107,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["postgres"] = node.config.stash[POSTGRES].url
+    node.workerinput["docker_compose"] = PROGRAMS["docker_compose"]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

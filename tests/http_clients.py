@@ -9,10 +9,8 @@ from io import BytesIO
 from queue import SimpleQueue
 from urllib.parse import urlsplit
 
-import aiohttp
 import httpx
 import msgspec
-import requests
 
 from tests.people import Json
 
@@ -25,6 +23,8 @@ CONNECTIONS = 4
 
 @asynccontextmanager
 async def requests_session(address: str, headers: dict[str, str]) -> AsyncIterator[Send]:
+    import requests  # noqa: PLC0415 - a slow import
+
     def send(post: Json | None) -> int:
         response = session.request("POST" if post else "GET", f"{address}/posts", json=post, headers=headers)
         return response.status_code
@@ -47,6 +47,8 @@ async def httpx_client(address: str, headers: dict[str, str]) -> AsyncIterator[S
 
 @asynccontextmanager
 async def aiohttp_session(address: str, headers: dict[str, str]) -> AsyncIterator[Send]:
+    import aiohttp  # noqa: PLC0415 - a slow import
+
     async def send(post: Json | None) -> int:
         # A file, because aiohttp warns of large bodies as bytes.
         body = BytesIO(msgspec.json.encode(post)) if post else None

@@ -1,14 +1,13 @@
 """Pages of other origins: what CORS_ORIGINS allows them, what they can read, and what nobody else gets."""
 
 import asyncio
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import msgspec
 import pytest
 from litestar import Response
 from litestar.exceptions import HTTPException
-from playwright.async_api import Page
 
 from service.app import create_app
 from service.database.database import Database
@@ -20,6 +19,9 @@ from tests.conftest import Serve
 from tests.people import assert_problem
 from tests.raw_http import exchange
 from tests.serving import Share, SharedApp, open_client
+
+if TYPE_CHECKING:  # a slow import
+    from playwright.async_api import Page
 
 APP: Final = "https://app.example"
 OTHER: Final = "https://other.example"
@@ -252,11 +254,13 @@ async def start_site() -> tuple[asyncio.Server, str]:
     return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def fetch(page: Page, address: str, method: str, path: str, **options: Any) -> Any:
+async def fetch(page: "Page", address: str, method: str, path: str, **options: Any) -> Any:
     return await page.evaluate(SCRIPT, [address, method, path, options])
 
 
-async def test_a_page_of_another_origin_uses_the_service(browser_page: Page, serve: Serve, settings: Settings) -> None:
+async def test_a_page_of_another_origin_uses_the_service(
+    browser_page: "Page", serve: Serve, settings: Settings
+) -> None:
     site, origin = await start_site()
     other_site, other_origin = await start_site()
     address = await served(serve, settings, origin)

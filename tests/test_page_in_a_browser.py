@@ -1,15 +1,19 @@
 """The API page in a headless Chromium, used as a person uses it."""
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Locator, Page, expect
 
+from tests.browser import expect
 from tests.people import Person, Tokens
 from tests.proxies import StartPrefix
 
+if TYPE_CHECKING:  # a slow import
+    from playwright.async_api import Locator, Page
 
-async def authorize(page: Page, username: str, password: str) -> Locator:
+
+async def authorize(page: "Page", username: str, password: str) -> "Locator":
     """Log in with the dialog, and leave it open."""
     await page.get_by_role("button", name="Authorize").first.click()
     await expect(page.locator(".auth-container")).to_be_visible()
@@ -21,7 +25,7 @@ async def authorize(page: Page, username: str, password: str) -> Locator:
     return page.locator(".auth-container")
 
 
-async def execute(page: Page, operation: str, status: int, body: str | None = None) -> Locator:
+async def execute(page: "Page", operation: str, status: int, body: str | None = None) -> "Locator":
     """Send the example of an operation, or another body; returns what the page shows of the response."""
     block = page.locator(f"[id^='operations-'][id$='-{operation}']")
     await block.locator(".opblock-summary-control").click()
@@ -33,7 +37,7 @@ async def execute(page: Page, operation: str, status: int, body: str | None = No
     return response
 
 
-async def create_a_post(page: Page, url: str, alice: Person) -> None:
+async def create_a_post(page: "Page", url: str, alice: Person) -> None:
     """Log in on the page and create a post; no other origin is used and no error is reported."""
     origins: set[str] = set()
     errors: list[str] = []
@@ -56,7 +60,7 @@ async def create_a_post(page: Page, url: str, alice: Person) -> None:
 
 @pytest.mark.long
 async def test_a_user_creates_a_post_ends_a_session_and_mistypes_the_password(
-    browser_page: Page, address: str, alice: Person
+    browser_page: "Page", address: str, alice: Person
 ) -> None:
     """One visit, because the page takes longer to load than to use."""
     page = browser_page
@@ -80,13 +84,13 @@ async def test_a_user_creates_a_post_ends_a_session_and_mistypes_the_password(
 
 
 async def test_a_user_creates_a_post_behind_a_proxy_that_adds_a_prefix(
-    browser_page: Page, address: str, alice: Person, nginx_with_prefix: StartPrefix
+    browser_page: "Page", address: str, alice: Person, nginx_with_prefix: StartPrefix
 ) -> None:
     await create_a_post(browser_page, f"{await nginx_with_prefix(address)}/docs/", alice)
 
 
 @pytest.mark.long
-async def test_the_examples_fit_a_narrow_screen(browser_page: Page, address: str) -> None:
+async def test_the_examples_fit_a_narrow_screen(browser_page: "Page", address: str) -> None:
     """One operation of each kind of input. ``test_docs.py`` sends the examples of all operations."""
     page, width = browser_page, 390
     statuses = {

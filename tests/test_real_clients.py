@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from itertools import chain, product
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -15,7 +16,6 @@ import httpx
 import msgspec
 import pytest
 from msgspec import Struct
-from playwright.async_api import Page
 
 from tests.databases import Databases
 from tests.forks import ForkServer
@@ -34,6 +34,9 @@ from tests.processes import (
 from tests.proxies import StartProxy
 from tests.serving import open_client
 from tests.waiting import until
+
+if TYPE_CHECKING:  # a slow import
+    from playwright.async_api import Page
 
 IDLE_SECONDS = (1, 3, 6)
 # nginx accepts up to 1 MiB by default.
@@ -338,7 +341,7 @@ async def test_clients_get_an_early_response(process_client: httpx.AsyncClient, 
 
 @pytest.mark.long
 async def test_chromium_uses_the_api_after_its_connections_were_idle(
-    page_with_profile: Page, service: Service, process_client: httpx.AsyncClient
+    page_with_profile: "Page", service: Service, process_client: httpx.AsyncClient
 ) -> None:
     page = page_with_profile
     failures: list[str] = []
