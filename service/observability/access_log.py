@@ -20,8 +20,10 @@ LOGGER: Final = "service.access"
 # Seconds until a line is written.
 DELAY: Final = 0.01
 
-# Processes that share a pipe may write this much without mixing their lines (POSIX's PIPE_BUF on Linux).
-_MAX_WRITE: Final = 4096
+# Bytes of one write. Processes that share a pipe may write this much without mixing their lines (POSIX's PIPE_BUF on
+# Linux). One process writes less often: after a write, the processor's caches serve the next request worse.
+_MAX_SHARED_WRITE: Final = 4096
+_MAX_WRITE: Final = 64 * 1024
 
 
 class _Line(Struct, gc=False):
@@ -41,10 +43,12 @@ class _Line(Struct, gc=False):
 class AccessLog:
     """Writes the lines of several requests together."""
 
-    def __init__(self, log_format: str, stream: BinaryIO) -> None:
+    def __init__(self, log_format: str, stream: BinaryIO, *, shared: bool) -> None:
+        """``shared``: other processes write to the stream, too."""
         self._format = _as_json if log_format == "json" else _as_text
         self._stream = stream
-        self._unwritten = b""
+        self._max_write = _MAX_SHARED_WRITE if shared else _MAX_WRITE
+        self._unwritten = bytearray()
         self._timer: asyncio.TimerHandle | None = None
 
     def record(self, seen: Sequence[Seen]) -> None:
@@ -52,8 +56,8 @@ class AccessLog:
         self._unwritten += self._format(seen, _timestamp(int(time.time() * 1000)))
         if not self._timer:
             self._timer = asyncio.get_running_loop().call_later(DELAY, self.flush)
-        if len(self._unwritten) > _MAX_WRITE:
-            self._write(_MAX_WRITE)
+        if len(self._unwritten) > self._max_write:
+            self._write(self._max_write)
 
     def flush(self) -> None:
         self._timer = None
@@ -61,11 +65,11 @@ class AccessLog:
 
     def _write(self, rest: int) -> None:
         """Write lines until at most ``rest`` bytes are left. If the stream fails, what it does not take is lost."""
-        lines, self._unwritten = self._unwritten, b""
+        lines, self._unwritten = self._unwritten, bytearray()
         start = 0
         while len(lines) - start > rest:
             # A line that is too long by itself is written by itself.
-            end = 1 + max(lines.find(b"\n", start), lines.rfind(b"\n", start, start + _MAX_WRITE))
+            end = 1 + max(lines.find(b"\n", start), lines.rfind(b"\n", start, start + self._max_write))
             self._stream.write(lines[start:end])
             self._stream.flush()
             start = end

@@ -28,7 +28,9 @@ class Observers:
         """``snapshots`` is ``None`` without metrics; ``slot`` is the number of the worker."""
         self._snapshots = snapshots
         self._slot = slot
-        self._access_log = AccessLog(settings.log_format, sys.stderr.buffer) if settings.access_log == "on" else None
+        self._access_log = None
+        if settings.access_log == "on":
+            self._access_log = AccessLog(settings.log_format, sys.stderr.buffer, shared=settings.workers > 1)
         self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
         # The metrics first: a log that cannot be written must not change them.
         recorders = [observer.record for observer in (self._metrics, self._access_log) if observer]
