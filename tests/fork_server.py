@@ -17,6 +17,7 @@ from typing import Any
 import service.app
 import service.development.embedded
 import service.server.supervisor  # noqa: F401 - for the forks
+from tests import forked_workers
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     for inherited in (control, woken, wakes):
         inherited.close()
+    forked_workers.install()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

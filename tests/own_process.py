@@ -1,13 +1,18 @@
-"""``python -m tests.own_process`` prints what it got from the process that started it."""
+"""``python -m tests.own_process`` prints what it got from the process that started it.
+
+With ``worker`` as the last argument, a process of multiprocessing that it starts prints the same of itself.
+"""
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":
+
+def print_found() -> None:
     main = sys.modules["__main__"]
     found = {
         "arguments": sys.argv,
@@ -26,3 +31,14 @@ if __name__ == "__main__":
         "streams": [(one.encoding, one.line_buffering, one.isatty()) for one in (sys.stdout, sys.stderr)],
     }
     print(json.dumps(found, default=str))  # noqa: T201 - its purpose
+
+
+if __name__ == "__main__":
+    if sys.argv[-1] == "worker":
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        with Path(__file__).open() as _:
+            worker = multiprocessing.get_context("spawn").Process(target=print_found)
+            worker.start()
+            worker.join()
+    else:
+        print_found()

@@ -131,7 +131,8 @@ async def wait_for_workers(process: Process, without: int = 0) -> list[int]:
         while True:
             children = [child for child in psutil.Process(process.pid).children() if child.pid != without]
             # multiprocessing's resource tracker is a child, too.
-            workers = [child.pid for child in children if "spawn_main" in _command(child)]
+            commands = {child.pid: _command(child) for child in children}
+            workers = [pid for pid, command in commands.items() if command and "resource_tracker" not in command]
             if len(workers) == 2:
                 return workers
             await asyncio.sleep(0.05)

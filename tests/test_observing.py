@@ -25,8 +25,8 @@ class Hanging:
         self.seen: list[Seen] = []
         self.arrived = asyncio.Event()
         self.shared = Connections(Limits(keep_alive_seconds=75, client_timeout_seconds=20))
-        self.recording = Recording([self.seen.extend])
-        self.shared.run = self.recording.run
+        recording = Recording([self.seen.extend])
+        self.shared.run, self.shared.record = recording.run, recording.record
 
     async def __call__(self, _scope: Any, _receive: Any, _send: Any) -> None:
         self.arrived.set()
@@ -57,7 +57,6 @@ async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
             await app.stop()
             answer = await client.read_response()
 
-    app.recording.flush()
     assert answer.status == 503
     assert [(method, status) for (method, _, status), *_ in app.seen] == [("GET", 503)]
 
@@ -76,7 +75,7 @@ async def test_a_log_that_cannot_be_written_does_not_stop_the_server(monkeypatch
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(Full()))  # type: ignore[type-var]
     observers = Observers(msgspec.structs.replace(settings_of(), access_log="on"), None, 0)
     app = Hanging()
-    app.shared.run = observers.run
+    app.shared.run, app.shared.record = observers.run, observers.record
     server, address = await app.serve()
     async with server:
         with Client(address) as client:
@@ -103,8 +102,29 @@ async def test_a_request_of_a_client_that_has_gone_is_recorded() -> None:
                 await asyncio.sleep(0)
         await app.stop()
 
-    app.recording.flush()
-    [((method, route, status), seconds, client_address, user_id, request_id, _)] = app.seen
+    [((method, route, status), seconds, client_address, user_id, request_id)] = app.seen
     assert (method, route, status, client_address, user_id) == ("GET", "", CLIENT_GONE, "127.0.0.1", None)
     assert seconds > 0
     assert len(request_id) == 21
+
+
+async def test_a_request_whose_handler_fails_after_its_response_is_recorded_once() -> None:
+    app = Hanging()
+
+    async def respond_and_fail(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+        await asyncio.sleep(0.01)
+        raise RuntimeError("after the response")
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(respond_and_fail, app.shared, {}), "127.0.0.1", 0)
+    async with server:
+        with Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+            await client.send(get(b"/posts"))
+            assert (await client.read_response()).status == 200
+            while app.shared.tasks:
+                await asyncio.sleep(0)
+
+    [((method, _, status), *_)] = app.seen
+    assert (method, status) == ("GET", 200)

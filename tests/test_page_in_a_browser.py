@@ -12,6 +12,8 @@ from tests.proxies import StartPrefix
 if TYPE_CHECKING:  # a slow import
     from playwright.async_api import Locator, Page
 
+NARROW = 390  # the width of a phone
+
 
 async def authorize(page: "Page", username: str, password: str) -> "Locator":
     """Log in with the dialog, and leave it open."""
@@ -58,23 +60,50 @@ async def create_a_post(page: "Page", url: str, alice: Person) -> None:
     assert errors == []
 
 
+async def assert_fits(page: "Page", operation: str) -> None:
+    """Assert that nothing is wider than the page, and that a response has room."""
+    assert await page.evaluate("document.documentElement.scrollWidth") == NARROW, operation
+    response = page.locator(f"[id$='-{operation}'] .live-responses-table tbody .response-col_description").first
+    column = await response.bounding_box()
+    assert column, operation
+    assert column["width"] > 0.75 * NARROW, operation
+
+
 @pytest.mark.long
-async def test_a_user_creates_a_post_ends_a_session_and_mistypes_the_password(
+async def test_a_user_creates_a_post_ends_a_session_and_mistypes_the_password_on_a_narrow_screen(
     browser_page: "Page", address: str, alice: Person
 ) -> None:
-    """One visit, because the page takes longer to load than to use."""
+    """One visit, because the page takes longer to load than to use, with one operation of each kind of input.
+
+    ``test_docs.py`` sends the examples of all operations.
+    """
     page = browser_page
-    await create_a_post(page, f"{address}/docs", alice)
+    await page.set_viewport_size({"width": NARROW, "height": 844})
+    await create_a_post(page, f"{address}/docs", alice)  # a header, and a JSON body
+    await assert_fits(page, "create_post")
 
-    await expect(await execute(page, "list_posts", 200)).to_contain_text("From the page")
+    await expect(page.locator(".opblock")).to_have_count(20)
+    blocks = [await block.get_attribute("id") or "" for block in await page.locator(".opblock").all()]
+    assert [block.rpartition("-")[2] for block in blocks][:3] == ["register", "create_token", "revoke_token"]
+    await expect(page.locator(".servers")).to_have_count(0)
 
-    await expect(await execute(page, "list_sessions", 200)).to_contain_text("Mozilla/5.0")
+    for operation, status in (("register", 201), ("create_token", 200)):  # a JSON body, and a form
+        await execute(page, operation, status)
+        await assert_fits(page, operation)
+        await page.locator(f"[id$='-{operation}'] .opblock-summary-control").click()  # close it
+
+    await expect(await execute(page, "list_posts", 200)).to_contain_text("From the page")  # a query
+    await assert_fits(page, "list_posts")
+
+    await expect(await execute(page, "list_sessions", 200)).to_contain_text("Mozilla/5.0")  # no input
+    await assert_fits(page, "list_sessions")
     [theirs] = [one for one in await Tokens(alice.client, alice.token, "").sessions() if one["current"]]
     await page.locator("[id$='-end_session'] .opblock-summary-control").click()
-    await page.locator("[id$='-end_session'] input").fill(str(theirs["id"]))
+    await page.locator("[id$='-end_session'] input").fill(str(theirs["id"]))  # a path
     await page.locator("[id$='-end_session']").get_by_role("button", name="Execute").click()
-    status = page.locator("[id$='-end_session'] .live-responses-table tbody .response-col_status").first
-    await expect(status).to_contain_text("204")
+    shown = page.locator("[id$='-end_session'] .live-responses-table tbody .response-col_status").first
+    await expect(shown).to_contain_text("204")
+    await assert_fits(page, "end_session")  # a response without a body
     assert (await alice.client.get("/users/me", headers=alice.headers)).status_code == 401
 
     dialog = await authorize(page, alice.username, "wrong password")
@@ -87,39 +116,3 @@ async def test_a_user_creates_a_post_behind_a_proxy_that_adds_a_prefix(
     browser_page: "Page", address: str, alice: Person, nginx_with_prefix: StartPrefix
 ) -> None:
     await create_a_post(browser_page, f"{await nginx_with_prefix(address)}/docs/", alice)
-
-
-@pytest.mark.long
-async def test_the_examples_fit_a_narrow_screen(browser_page: "Page", address: str) -> None:
-    """One operation of each kind of input. ``test_docs.py`` sends the examples of all operations."""
-    page, width = browser_page, 390
-    statuses = {
-        "register": 201,  # a JSON body
-        "create_token": 200,  # a form
-        "create_post": 201,  # a header
-        "list_posts": 200,  # a query
-        "update_post": 200,  # a path, and a JSON body
-        "delete_post": 204,  # a path, and a response without a body
-        "export": 200,  # no input
-    }
-    page.set_default_timeout(10_000)
-    await page.set_viewport_size({"width": width, "height": 844})
-    await page.goto(f"{address}/docs")
-    await expect(page.locator(".opblock")).to_have_count(20)
-    blocks = await page.locator(".opblock").all()
-    operations = [(await block.get_attribute("id") or "").rpartition("-")[2] for block in blocks]
-
-    for operation, status in statuses.items():
-        if operation == "create_post":
-            await expect(await authorize(page, "maria", "correct horse battery")).to_contain_text("Authorized")
-            await page.get_by_role("button", name="Close").click()
-        response = await execute(page, operation, status)
-        assert await page.evaluate("document.documentElement.scrollWidth") == width, operation
-        column = await response.locator("tbody .response-col_description").first.bounding_box()
-        assert column, operation
-        assert column["width"] > 0.75 * width, operation
-        await page.locator(f"[id$='-{operation}'] .opblock-summary-control").click()
-
-    assert operations[:3] == ["register", "create_token", "revoke_token"]
-    assert [operation for operation in operations if operation in statuses] == list(statuses)
-    await expect(page.locator(".servers")).to_have_count(0)

@@ -52,7 +52,7 @@ class Metrics:
         self.sources: list[Callable[[], Iterable[Sample]]] = []
 
     def record(self, seen: Iterable[Seen]) -> None:
-        for kind, seconds, _, _, _, _ in seen:
+        for kind, seconds, _, _, _ in seen:
             try:
                 cell = self._cells[kind]
             except KeyError:

@@ -1,10 +1,9 @@
 """What observes the requests of a server. It is chosen at the start: if nothing is, an exchange runs by itself."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
@@ -19,9 +18,6 @@ from service.settings import Settings
 # Ticks of uvicorn, which has ten a second, between two snapshots of the metrics.
 _PUBLISH_TICKS = 10
 
-# Seconds until a request is recorded. New requests wait while records are written, so they are written often.
-DELAY: Final = 0.01
-
 
 class Observers:
     """The access log, metrics and traces of a server, as far as the settings ask for them."""
@@ -32,12 +28,15 @@ class Observers:
         """``snapshots`` is ``None`` without metrics; ``slot`` is the number of the worker."""
         self._snapshots = snapshots
         self._slot = slot
-        access_log = AccessLog(settings.log_format, sys.stderr.buffer) if settings.access_log == "on" else None
+        self._access_log = None
+        if settings.access_log == "on":
+            self._access_log = AccessLog(settings.log_format, sys.stderr.buffer, shared=settings.workers > 1)
         self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
         # The metrics first: a log that cannot be written must not change them.
-        recorders = [observer.record for observer in (self._metrics, access_log) if observer]
-        self._recording = Recording(recorders) if recorders else None
-        self.run = self._recording.run if self._recording else Exchange.run
+        recorders = [observer.record for observer in (self._metrics, self._access_log) if observer]
+        recording = Recording(recorders) if recorders else None
+        self.run = recording.run if recording else Exchange.run
+        self.record = recording.record if recording else None
         self._tracing = None
         if settings.otel_exporter_otlp_endpoint:
             from service.observability.tracing import Tracing, traced  # noqa: PLC0415 - its packages are optional
@@ -63,8 +62,8 @@ class Observers:
 
     def close(self) -> None:
         try:
-            if self._recording:
-                self._recording.flush()
+            if self._access_log:
+                self._access_log.flush()
         finally:
             self._publish()
             if self._tracing:
@@ -72,37 +71,34 @@ class Observers:
 
 
 class Recording:
-    """Collects what requests do, and passes it to ``recorders``, many at a time, which costs less than one by one."""
+    """Passes what requests did to ``recorders``: those whose responses were written together at once, to save time."""
 
     def __init__(self, recorders: Sequence[Callable[[list[Seen]], None]]) -> None:
         self._recorders = recorders
-        self._seen: list[Seen] = []
 
     async def run(self, exchange: Exchange) -> None:
-        """Run an exchange, and record it. Its time includes background tasks of the handler."""
-        begun = perf_counter()
+        """Run an exchange, and record it if it ends without a complete response."""
+        exchange.begun = perf_counter()
         try:
             await exchange.run()
         finally:
-            if not exchange.replaced:
-                ended = perf_counter()
-                if not self._seen:
-                    asyncio.get_running_loop().call_later(DELAY, self.flush)
-                scope = exchange.scope
-                client = exchange.client
-                user = scope.get("user")
-                self._seen.append(
-                    (
-                        (scope["method"] if "path" in scope else "", scope.get("path_template", ""), exchange.status),
-                        ended - begun,
-                        client[0] if client else "",
-                        user.user_id if user else None,
-                        exchange.request_id,
-                        ended,
-                    )
-                )
+            if not exchange.ended and not exchange.replaced:
+                self.record([exchange])
 
-    def flush(self) -> None:
-        seen, self._seen = self._seen, []
+    def record(self, exchanges: Sequence[Exchange]) -> None:
+        now = perf_counter()
+        seen = []
+        for exchange in exchanges:
+            scope = exchange.scope
+            client, user = scope["client"], scope.get("user")
+            seen.append(
+                (
+                    (scope["method"], scope.get("path_template", ""), exchange.status),
+                    now - exchange.begun,
+                    client[0] if client else "",
+                    user.user_id if user else None,
+                    exchange.request_id,
+                )
+            )
         for record in self._recorders:
             record(seen)

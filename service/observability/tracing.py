@@ -64,7 +64,7 @@ def traced(run: Run) -> Run:
         fields = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"] if b"trace" in name
         }
-        method = scope["method"] if "path" in scope else "HTTP"
+        method = scope["method"] or "HTTP"
         with _tracer.start_as_current_span(
             method, _propagator.extract(fields), SpanKind.SERVER, record_exception=False
         ) as span:
@@ -78,7 +78,7 @@ def traced(run: Run) -> Run:
 
 
 def _describe(span: Span, exchange: Exchange, method: str) -> None:
-    status, client = exchange.status, exchange.client
+    status, client = exchange.status, exchange.scope["client"]
     attributes: dict[str, str | int] = {
         "http.request.method": method,
         "http.response.status_code": status,

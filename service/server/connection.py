@@ -24,7 +24,7 @@ _PIECE: Final = 4 * 1024
 _MAX_HELD_BYTES: Final = 64 * 1024
 
 # The scope of the response to a malformed or incomplete request.
-_NO_SCOPE: Final = {"type": "http", "method": "GET", "http_version": "1.1", "headers": ()}
+_NO_SCOPE: Final = {"type": "http", "method": "", "http_version": "1.1", "headers": ()}
 
 
 class Connection(asyncio.Protocol):
@@ -200,7 +200,7 @@ class Connection(asyncio.Protocol):
         if self._receiving:
             self.request_complete(error)
         else:
-            self._admit(Exchange(self, problem_app(error), _NO_SCOPE.copy(), keep_alive=False))
+            self._admit(Exchange(self, problem_app(error), _NO_SCOPE | {"client": self.client}, keep_alive=False))
 
     def _end_input(self) -> None:
         """Read no more, and forget the requests that have not been started."""
@@ -279,10 +279,10 @@ class Connection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
-    def write_last(self, data: bytes) -> None:
-        """Write the end of the current response after this turn of the event loop."""
+    def write_last(self, exchange: Exchange, data: bytes) -> None:
+        """Write the end of the response of the current exchange after this turn of the event loop."""
         self._unwritten = data
-        self.shared.flush_later(self)
+        self.shared.flush_later(exchange)
 
     # Closing.
 

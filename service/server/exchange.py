@@ -27,6 +27,8 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Exchange:
     """Runs the app for one request. A response is one write unless the app sends its body in parts."""
 
+    begun: float  # as observers of requests note it
+
     def __init__(
         self,
         connection: "Connection",
@@ -40,7 +42,7 @@ class Exchange:
         self.ended = False  # the app has sent all of its response
         self.complete = False  # the whole response has been written
         self.replaced = False  # another exchange answers this request
-        self._connection = connection
+        self.connection = connection
         self._app = app
         self.scope = scope
         self.request_id = request_id(scope)
@@ -61,9 +63,9 @@ class Exchange:
     # For the connection.
 
     def start(self) -> None:
-        shared = self._connection.shared
+        shared = self.connection.shared
         # A new context, because the request before a pipelined one starts it.
-        task = self._connection.loop.create_task(shared.run(self), context=contextvars.Context())
+        task = self.connection.loop.create_task(shared.run(self), context=contextvars.Context())
         shared.tasks.add(task)
         task.add_done_callback(shared.tasks.discard)
 
@@ -72,11 +74,6 @@ class Exchange:
         self.disconnect()
         self.replaced = not self._head_sent
         return self.replaced
-
-    @property
-    def client(self) -> tuple[str, int] | None:
-        """Host and port; of the connection if no head has arrived."""
-        return self.scope.get("client") or self._connection.client
 
     def add_body(self, piece: bytes) -> int:
         """Add a piece of the body; returns the number of bytes that the app has not received yet."""
@@ -124,7 +121,7 @@ class Exchange:
         if self.ended or self._disconnected:
             return
         if self._head_sent:
-            self._connection.abort()
+            self.connection.abort()
             return
         self._start = self._missing_bytes = None
         self.keep_alive = False
@@ -134,7 +131,7 @@ class Exchange:
         """Return the next part of the body. Raises the ``ServiceError`` that ended it early."""
         if self._expects_continue and not (self._body or self._body_complete or self._start):
             self._expects_continue = False
-            self._connection.write(_CONTINUE)
+            self.connection.write(_CONTINUE)
         while not (
             self._body
             or (self._body_complete and not self._body_taken)
@@ -142,8 +139,8 @@ class Exchange:
             or self.ended
             or self._disconnected
         ):
-            self._arrival = self._connection.loop.create_future()
-            self._connection.resume_reading()
+            self._arrival = self.connection.loop.create_future()
+            self.connection.resume_reading()
             await self._arrival
         if self.ended or self._disconnected:
             return {"type": "http.disconnect"}
@@ -166,18 +163,18 @@ class Exchange:
         if self.ended or not self._start:
             raise RuntimeError("a part of the response was sent before its start or after its end")
         body, more = message.get("body", b""), message.get("more_body", False)
-        if self._connection.drained:
-            await self._connection.drained
+        if self.connection.drained:
+            await self.connection.drained
         if self._disconnected:
             return
         data = self._encode(body, more=more)
         self._head_sent = True
         if more:
-            self._connection.write(data)
+            self.connection.write(data)
             return
         self.ended = True
         self._wake()
-        self._connection.write_last(data)
+        self.connection.write_last(self, data)
 
     def _encode(self, body: bytes, *, more: bool) -> bytes:
         head = b"" if self._head_sent else self._encode_head(len(body), more=more)
@@ -205,7 +202,7 @@ class Exchange:
     def _encode_head(self, size: int, *, more: bool) -> bytes:
         """The status line and the fields. Decides how the body is delimited and whether the connection is kept."""
         self.status = status = self._start["status"]
-        connection = self._connection
+        connection = self.connection
         lines = [_STATUS_LINES[status]]
         fields = (*connection.shared.default_headers, *complete(self._start.get("headers", ())))
         if connection.shared.fields_for:

@@ -86,7 +86,7 @@ class Server(uvicorn.Server):
         self.server_state = Connections(self.limits)
         self.server_state.fields_for = fields_for(self.settings)
         self.observers = Observers(self.settings, config.snapshots, slot)
-        self.server_state.run = self.observers.run
+        self.server_state.run, self.server_state.record = self.observers.run, self.observers.record
         self._drain_until = 0.0
         self.opening: set[asyncio.Task[Any]] = set()  # accepted connections before connection_made
 

@@ -15,7 +15,7 @@ CLOSED         the transport is closed                        none
 """
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,8 +69,9 @@ class Connections(ServerState):
         self.ticks = 0
         self.closing = False  # every response announces the close of its connection
         self.run: Callable[[Exchange], Coroutine[Any, Any, None]] = Exchange.run
+        self.record: Callable[[Sequence[Exchange]], None] | None = None  # called with those that have been written
         self.fields_for: FieldsFor | None = None  # fields of a response that depend on its request
-        self._unflushed: list[Connection] = []
+        self._unflushed: list[Exchange] = []
         self.ticks_in: dict[State, float] = {}
         self.limit(limits)
 
@@ -86,20 +87,22 @@ class Connections(ServerState):
         # One tick more, because the current one has already started.
         self.ticks_in = {state: seconds.get(state, float("inf")) / TICK_SECONDS + 1 for state in State}
 
-    def flush_later(self, connection: "Connection") -> None:
+    def flush_later(self, exchange: Exchange) -> None:
         """Write the responses of one turn of the event loop together.
 
         Their clients then send the next requests together, and these share statements.
         """
         if not self._unflushed:
-            connection.loop.call_soon(self._flush)
-        self._unflushed.append(connection)
+            exchange.connection.loop.call_soon(self._flush)
+        self._unflushed.append(exchange)
 
     def _flush(self) -> None:
-        connections, self._unflushed = self._unflushed, []
-        for connection in connections:
+        exchanges, self._unflushed = self._unflushed, []
+        for exchange in exchanges:
             try:
-                connection.flush()
+                exchange.connection.flush()
             except Exception:  # a bug must not affect the other connections
                 logger.exception("a connection is aborted because its response could not be written")
-                connection.abort()
+                exchange.connection.abort()
+        if self.record:
+            self.record(exchanges)
