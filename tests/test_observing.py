@@ -25,8 +25,7 @@ class Hanging:
         self.seen: list[Seen] = []
         self.arrived = asyncio.Event()
         self.shared = Connections(Limits(keep_alive_seconds=75, client_timeout_seconds=20))
-        recording = Recording([self.seen.extend])
-        self.shared.run, self.shared.record = recording.run, recording.record
+        self.shared.record = Recording([self.seen.extend])
 
     async def __call__(self, _scope: Any, _receive: Any, _send: Any) -> None:
         self.arrived.set()
@@ -75,7 +74,7 @@ async def test_a_log_that_cannot_be_written_does_not_stop_the_server(monkeypatch
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(Full()))  # type: ignore[type-var]
     observers = Observers(msgspec.structs.replace(settings_of(), access_log="on"), None, 0)
     app = Hanging()
-    app.shared.run, app.shared.record = observers.run, observers.record
+    app.shared.record = observers.record
     server, address = await app.serve()
     async with server:
         with Client(address) as client:

@@ -53,7 +53,8 @@ class AccessLog:
 
     def record(self, seen: Sequence[Seen]) -> None:
         """Add the lines of requests that have just ended."""
-        self._unwritten += self._format(seen, _timestamp(int(time.time() * 1000)))
+        second, millisecond = divmod(int(time.time() * 1000), 1000)
+        self._unwritten += self._format(seen, f"{_second(second)}{millisecond:03}Z")
         if not self._timer:
             self._timer = asyncio.get_running_loop().call_later(DELAY, self.flush)
         if len(self._unwritten) > self._max_write:
@@ -80,8 +81,9 @@ class AccessLog:
 
 
 @lru_cache(1)
-def _timestamp(milliseconds: int) -> str:
-    return timestamp(milliseconds / 1000)
+def _second(second: int) -> str:
+    """A timestamp up to its milliseconds."""
+    return timestamp(second).removesuffix("000Z")
 
 
 @lru_cache  # there are few kinds

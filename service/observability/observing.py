@@ -22,8 +22,6 @@ _PUBLISH_TICKS = 10
 class Observers:
     """The access log, metrics and traces of a server, as far as the settings ask for them."""
 
-    run: Run
-
     def __init__(self, settings: Settings, snapshots: Snapshots | None, slot: int) -> None:
         """``snapshots`` is ``None`` without metrics; ``slot`` is the number of the worker."""
         self._snapshots = snapshots
@@ -34,9 +32,8 @@ class Observers:
         self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
         # The metrics first: a log that cannot be written must not change them.
         recorders = [observer.record for observer in (self._metrics, self._access_log) if observer]
-        recording = Recording(recorders) if recorders else None
-        self.run = recording.run if recording else Exchange.run
-        self.record = recording.record if recording else None
+        self.record = Recording(recorders) if recorders else None
+        self.run: Run = Exchange.run
         self._tracing = None
         if settings.otel_exporter_otlp_endpoint:
             from service.observability.tracing import Tracing, traced  # noqa: PLC0415 - its packages are optional
@@ -76,16 +73,7 @@ class Recording:
     def __init__(self, recorders: Sequence[Callable[[list[Seen]], None]]) -> None:
         self._recorders = recorders
 
-    async def run(self, exchange: Exchange) -> None:
-        """Run an exchange, and record it if it ends without a complete response."""
-        exchange.begun = perf_counter()
-        try:
-            await exchange.run()
-        finally:
-            if not exchange.ended and not exchange.replaced:
-                self.record([exchange])
-
-    def record(self, exchanges: Sequence[Exchange]) -> None:
+    def __call__(self, exchanges: Sequence[Exchange]) -> None:
         now = perf_counter()
         seen = []
         for exchange in exchanges:

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import logging
 from http import HTTPStatus
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar.types import ASGIApp
@@ -27,7 +28,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Exchange:
     """Runs the app for one request. A response is one write unless the app sends its body in parts."""
 
-    begun: float  # as observers of requests note it
+    begun: float  # the ``time.perf_counter`` of the start, if requests are recorded
 
     def __init__(
         self,
@@ -64,6 +65,8 @@ class Exchange:
 
     def start(self) -> None:
         shared = self.connection.shared
+        if shared.record:
+            self.begun = perf_counter()
         # A new context, because the request before a pipelined one starts it.
         task = self.connection.loop.create_task(shared.run(self), context=contextvars.Context())
         shared.tasks.add(task)
@@ -115,6 +118,9 @@ class Exchange:
             if not self.ended and not self._disconnected:
                 logger.error("%s %s returned without a response", self.scope["method"], self.scope.get("path"))
                 await self._replace(InternalError)
+        finally:
+            if not self.ended and not self.replaced and self.connection.shared.record:
+                self.connection.shared.record([self])
 
     async def _replace(self, error: type[ServiceError]) -> None:
         """Respond with ``error``, or reset the connection if a part of another response was sent."""

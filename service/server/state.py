@@ -69,7 +69,7 @@ class Connections(ServerState):
         self.ticks = 0
         self.closing = False  # every response announces the close of its connection
         self.run: Callable[[Exchange], Coroutine[Any, Any, None]] = Exchange.run
-        self.record: Callable[[Sequence[Exchange]], None] | None = None  # called with those that have been written
+        self.record: Callable[[Sequence[Exchange]], None] | None = None  # called once for each, when it has ended
         self.fields_for: FieldsFor | None = None  # fields of a response that depend on its request
         self._unflushed: list[Exchange] = []
         self.ticks_in: dict[State, float] = {}
