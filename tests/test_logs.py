@@ -8,7 +8,7 @@ import signal
 import time
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import httpx
@@ -16,6 +16,9 @@ import pytest
 
 from service.observability.access_log import AccessLog
 from service.observability.logs import TextFormatter
+from service.observability.metrics import Metrics
+from service.observability.recording import Recording
+from service.server.exchange import Exchange
 from tests.people import Person
 from tests.processes import Start, pause, read_output, read_until, wait_until_serving
 from tests.raw_http import Client, exchange, get, post
@@ -104,22 +107,42 @@ async def test_the_access_log_of_people_is_a_line_of_text(
     )
 
 
+def ended(route: str = "/", status: int = 200, client: str = "192.0.2.1", request_id: bytes = b"mine") -> Exchange:
+    """A request that has its response."""
+    scope = {"method": "GET", "path_template": route, "client": (client, 1), "headers": [(b"x-request-id", request_id)]}
+    request: Exchange = Exchange(cast("Any", None), cast("Any", None), scope, keep_alive=True)
+    request.begun = time.perf_counter()
+    request.status = status
+    return request
+
+
+def recording(log: AccessLog) -> Recording:
+    return Recording(Metrics({}), log)
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
-async def test_a_line_has_the_time_at_which_its_request_ended(log_format: str) -> None:
+async def test_a_line_has_the_time_at_which_its_request_ended_and_its_duration(log_format: str) -> None:
     written = io.BytesIO()
     log = AccessLog(log_format, written, shared=False)
-    times = []
-    for _ in range(3):
-        before = time.time()
-        log.record([(("GET", "/", 200), 0.00129, "192.0.2.1", None, b"mine")] * 2)
+    record = recording(log)
+    times, durations = [], []
+    for seconds in (0.002, 0.002, 1 - time.time() % 1):  # the last line is in another second
+        request = ended()
+        await asyncio.sleep(seconds)
+        before, least = time.time(), time.perf_counter() - request.begun
+        record([request] * 2)
         times += [(before - 0.001, time.time())] * 2
-        await asyncio.sleep(0.002)
+        durations += [(least, time.perf_counter() - request.begun)] * 2
     log.flush()
 
     lines = written.getvalue().decode()
-    ended = [datetime.fromisoformat(found).timestamp() for found in re.findall(r"\d{4}-\S+?Z", lines)]
-    assert all(before <= found <= after for found, (before, after) in zip(ended, times, strict=True))
-    assert lines.count("1.3 ms" if log_format == "text" else '"duration_ms":1.29') == 6
+    found = [datetime.fromisoformat(text).timestamp() for text in re.findall(r"\d{4}-\S+?Z", lines)]
+    assert all(before <= at <= after for at, (before, after) in zip(found, times, strict=True))
+    logged = [float(text) for text in re.findall(r'(?:"duration_ms":|200 +)([\d.]+)', lines)]
+    assert all(
+        least * 1000 - 0.06 < duration < most * 1000 + 0.06
+        for duration, (least, most) in zip(logged, durations, strict=True)
+    )
 
 
 class Pieces(io.BytesIO):
@@ -140,10 +163,10 @@ async def test_lines_are_written_together_and_no_write_is_too_long_for_a_shared_
 ) -> None:
     stream = Pieces()
     log = AccessLog("json", stream, shared=shared)
-    seen = (("GET", "/posts", 200), 0.001, "192.0.2.1", None)
+    record = recording(log)
 
     for first in range(0, 500, 5):
-        log.record([(*seen, b"%d" % number) for number in range(first, first + 5)])
+        record([ended(request_id=b"%d" % number) for number in range(first, first + 5)])
     log.flush()
 
     assert all(len(piece) <= max_write and piece.endswith(b"\n") for piece in stream.written)
@@ -155,7 +178,7 @@ async def test_a_line_that_is_too_long_for_a_shared_pipe_is_written_by_itself() 
     stream = Pieces()
     log = AccessLog("text", stream, shared=True)
 
-    log.record([(("GET", "/", 200), 0.001, client, None, b"id") for client in ("short", "c" * 5000, "short")])
+    recording(log)([ended(client=client) for client in ("short", "c" * 5000, "short")])
     log.flush()
 
     assert [b"client=" + b"c" * 5000 in piece for piece in stream.written] == [False, True, False]

@@ -4,32 +4,49 @@ import asyncio
 import errno
 import io
 import sys
-from typing import Any
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from service.observability.observing import Observers, Recording
-from service.observability.seen import Seen
+from service.observability import recording
+from service.observability.access_log import AccessLog
+from service.observability.families import FAMILIES, REQUESTS
+from service.observability.metrics import Metrics
+from service.observability.observing import Observers
+from service.observability.recording import Recording
 from service.server.connection import Connection
-from service.server.exchange import CLIENT_GONE
+from service.server.exchange import CLIENT_GONE, Exchange
 from service.server.state import Connections, Limits
 from tests.conftest import settings_of
 from tests.raw_http import Client, get
+from tests.records import Record, accesses, parse
 
 
 class Hanging:
     """An app that does not respond, on a server whose requests are recorded."""
 
     def __init__(self) -> None:
-        self.seen: list[Seen] = []
         self.arrived = asyncio.Event()
         self.shared = Connections(Limits(keep_alive_seconds=75, client_timeout_seconds=20))
-        self.shared.record = Recording([self.seen.extend])
+        self.metrics = Metrics({})
+        self.written = io.BytesIO()
+        self.log = AccessLog("json", self.written, shared=False)
+        self.shared.record = self.record = Recording(self.metrics, self.log)
 
     async def __call__(self, _scope: Any, _receive: Any, _send: Any) -> None:
         self.arrived.set()
         await asyncio.Event().wait()
+
+    def recorded(self) -> list[Record]:
+        """The lines of the access log. The metrics have as many requests."""
+        self.log.flush()
+        records = parse(self.written.getvalue().decode())
+        [requests] = self.metrics.histograms
+        assert sum(sum(numbers[:-1]) for numbers in requests.numbers.values()) == len(records)
+        return records
 
     async def serve(self) -> tuple[asyncio.Server, str]:
         loop = asyncio.get_running_loop()
@@ -57,7 +74,7 @@ async def test_a_request_that_is_cut_off_by_a_stop_is_recorded_once() -> None:
             answer = await client.read_response()
 
     assert answer.status == 503
-    assert [(method, status) for (method, _, status), *_ in app.seen] == [("GET", 503)]
+    assert accesses(app.recorded()) == [("GET", None, 503, None)]
 
 
 class Full(io.RawIOBase):
@@ -101,10 +118,10 @@ async def test_a_request_of_a_client_that_has_gone_is_recorded() -> None:
                 await asyncio.sleep(0)
         await app.stop()
 
-    [((method, route, status), seconds, client_address, user_id, request_id)] = app.seen
-    assert (method, route, status, client_address, user_id) == ("GET", "", CLIENT_GONE, "127.0.0.1", None)
-    assert seconds > 0
-    assert len(request_id) == 21
+    records = app.recorded()
+    assert accesses(records) == [("GET", None, CLIENT_GONE, None)]
+    assert records[0]["client"] == "127.0.0.1"
+    assert len(records[0]["request_id"]) == 21
 
 
 async def test_a_request_whose_handler_fails_after_its_response_is_recorded_once() -> None:
@@ -125,5 +142,31 @@ async def test_a_request_whose_handler_fails_after_its_response_is_recorded_once
             while app.shared.tasks:
                 await asyncio.sleep(0)
 
-    [((method, _, status), *_)] = app.seen
-    assert (method, status) == ("GET", 200)
+    assert accesses(app.recorded()) == [("GET", None, 200, None)]
+
+
+def exchange_of(user_id: int | None, seconds: float) -> Exchange:
+    scope: dict[str, Any] = {"method": "GET", "path_template": "/posts", "client": None, "headers": []}
+    if user_id is not None:
+        scope["user"] = SimpleNamespace(user_id=user_id)
+    exchange: Exchange = Exchange(cast("Any", None), cast("Any", None), scope, keep_alive=True)
+    exchange.status = 200
+    exchange.begun = perf_counter() - seconds
+    return exchange
+
+
+async def test_more_kinds_and_durations_than_are_remembered_are_all_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_MAX_REMEMBERED", 3)
+    app = Hanging()
+    users = [1, 2, None, 3, 4, 1, 0, 5, 2, None]
+
+    for number, user_id in enumerate(users):
+        app.record([exchange_of(user_id, number / 10)])
+
+    records = app.recorded()
+    assert [record["user_id"] for record in records] == users
+    assert all(100 * number <= record["duration_ms"] < 100 * number + 90 for number, record in enumerate(records))
+    bounds = FAMILIES[REQUESTS].buckets
+    [numbers] = app.metrics.histograms[0].numbers.values()
+    assert numbers[-1] == pytest.approx(4.5, abs=0.1)
+    assert sum(numbers[: bounds.index(0.5) + 1]) == 5

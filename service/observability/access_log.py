@@ -1,19 +1,16 @@
 """The access log: one line for each request.
 
 A record of ``logging`` would cost a tenth of a read. So lines are formatted here, in the format of the other records.
+Most parts of a line are parts of other lines, too, and are formatted once, see ``recording.py``.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
-from msgspec import Struct
 
 from service.observability.logs import timestamp
-from service.observability.seen import Kind, Seen
 
 LOGGER: Final = "service.access"
 
@@ -26,18 +23,40 @@ _MAX_SHARED_WRITE: Final = 4096
 _MAX_WRITE: Final = 64 * 1024
 
 
-class _Line(Struct, gc=False):
-    timestamp: str
-    method: str | None
-    route: str | None
-    status: int
-    duration_ms: float
-    client: str
-    user_id: int | None
-    request_id: str
-    level: str = "info"
-    logger: str = LOGGER
-    message: str = "request"
+class Text:
+    """The parts of a line for people, in their order. The time is behind the start, the request id before the end."""
+
+    start = b""
+    end = b"\n"
+
+    def kind(self, method: str, route: str, status: int) -> bytes:
+        return f" INFO    {LOGGER}: {method or '-':7} {route or '-':22} {status} ".encode()
+
+    def duration(self, milliseconds: float) -> bytes:
+        return b"%8.1f ms" % milliseconds
+
+    def origin(self, client: str, user_id: int | None) -> bytes:
+        return f" client={client} user_id={'-' if user_id is None else user_id} request_id=".encode()
+
+
+def _members(**members: Any) -> bytes:
+    return msgspec.json.encode(members)[1:-1]
+
+
+class Json:
+    """The parts of a JSON object, in the order of those of ``Text``."""
+
+    start = b'{"timestamp":"'
+    end = b'",' + _members(level="info", logger=LOGGER, message="request") + b"}\n"
+
+    def kind(self, method: str, route: str, status: int) -> bytes:
+        return b'",' + _members(method=method or None, route=route or None, status=status)
+
+    def duration(self, milliseconds: float) -> bytes:
+        return b',"duration_ms":%.1f' % milliseconds
+
+    def origin(self, client: str, user_id: int | None) -> bytes:
+        return b"," + _members(client=client, user_id=user_id) + b',"request_id":"'
 
 
 class AccessLog:
@@ -45,16 +64,30 @@ class AccessLog:
 
     def __init__(self, log_format: str, stream: BinaryIO, *, shared: bool) -> None:
         """``shared``: other processes write to the stream, too."""
-        self._format = _as_json if log_format == "json" else _as_text
+        self.line = Json() if log_format == "json" else Text()
         self._stream = stream
         self._max_write = _MAX_SHARED_WRITE if shared else _MAX_WRITE
         self._unwritten = bytearray()
         self._timer: asyncio.TimerHandle | None = None
+        self._second = 0
+        self._until_millisecond = b""  # of a line in this second
+        self._until_time = b""  # of a line in this millisecond, its time included
+        self._millisecond_ends = 0.0  # on the clock of ``time.perf_counter``
 
-    def record(self, seen: Sequence[Seen]) -> None:
-        """Add the lines of requests that have just ended."""
-        second, millisecond = divmod(int(time.time() * 1000), 1000)
-        self._unwritten += self._format(seen, f"{_second(second)}{millisecond:03}Z")
+    def start(self, now: float) -> bytes:
+        """The start of a line, with its time. ``now`` is the ``time.perf_counter``."""
+        if now >= self._millisecond_ends:
+            seconds = time.time()
+            second, millisecond = divmod(int(seconds * 1000), 1000)
+            if second != self._second:
+                self._second = second
+                self._until_millisecond = self.line.start + timestamp(second).removesuffix("000Z").encode()
+            self._until_time = b"%b%03dZ" % (self._until_millisecond, millisecond)
+            self._millisecond_ends = now + second + (millisecond + 1) / 1000 - seconds
+        return self._until_time
+
+    def add(self, lines: bytes) -> None:
+        self._unwritten += lines
         if not self._timer:
             self._timer = asyncio.get_running_loop().call_later(_DELAY, self.flush)
         if len(self._unwritten) > self._max_write:
@@ -75,58 +108,3 @@ class AccessLog:
             self._stream.flush()
             start = end
         self._unwritten = lines[start:]
-
-
-# The parts of a line. Most lines consist of parts that earlier lines had, too.
-
-
-@lru_cache(1)
-def _second(second: int) -> str:
-    """A timestamp up to its milliseconds."""
-    return timestamp(second).removesuffix("000Z")
-
-
-@lru_cache  # there are few kinds
-def _head(kind: Kind) -> bytes:
-    method, route, status = kind
-    return b" INFO    %b: %-7b %-22b %d " % (LOGGER.encode(), method.encode() or b"-", route.encode() or b"-", status)
-
-
-@lru_cache(1024)
-def _duration(tenths: int) -> bytes:
-    """``tenths`` of a millisecond."""
-    return b"%8.1f ms" % (tenths / 10)
-
-
-@lru_cache(1024)
-def _origin(client: str, user_id: int | None) -> bytes:
-    return b" client=%b user_id=%b request_id=" % (client.encode(), b"-" if user_id is None else b"%d" % user_id)
-
-
-def _as_text(seen: Sequence[Seen], now: str) -> bytes:
-    stamp = now.encode()
-    parts: list[bytes] = []
-    for kind, seconds, client, user_id, request_id in seen:
-        parts += stamp, _head(kind), _duration(int(seconds * 10_000 + 0.5)), _origin(client, user_id), request_id, b"\n"
-    return b"".join(parts)
-
-
-_encode_lines: Final = msgspec.json.Encoder().encode_lines
-
-
-def _as_json(seen: Sequence[Seen], now: str) -> bytes:
-    return _encode_lines(
-        [
-            _Line(
-                timestamp=now,
-                method=method or None,
-                route=route or None,
-                status=status,
-                duration_ms=int(seconds * 100_000 + 0.5) / 100,  # round() takes four times as long
-                client=client,
-                user_id=user_id,
-                request_id=request_id.decode(),
-            )
-            for (method, route, status), seconds, client, user_id, request_id in seen
-        ]
-    )

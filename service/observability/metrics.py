@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from service.observability.families import FAMILIES, REQUESTS
-from service.observability.seen import Kind, Seen
 
 Labels: TypeAlias = tuple[str, ...]
 
@@ -16,8 +15,6 @@ Numbers: TypeAlias = list[float]
 Snapshot: TypeAlias = dict[str, dict[Labels, Numbers]]
 
 Sample: TypeAlias = tuple[str, Labels, float]
-
-_DURATIONS: Final = FAMILIES[REQUESTS].buckets
 
 METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -47,20 +44,12 @@ class Metrics:
         """``before`` has the numbers of the worker that this one replaces: a counter must not fall."""
         self._before = {name: numbers for name, numbers in before.items() if FAMILIES[name].kind != "gauge"}
         self._requests = Histogram(REQUESTS)
-        self._cells: dict[Kind, Numbers] = {}
         self.histograms: list[Histogram] = [self._requests]
         self.sources: list[Callable[[], Iterable[Sample]]] = []
 
-    def record(self, seen: Iterable[Seen]) -> None:
-        for kind, seconds, _, _, _ in seen:
-            try:
-                cell = self._cells[kind]
-            except KeyError:
-                method, route, status = kind
-                labels = method if method in METHODS else "other", route or "none", str(status)
-                cell = self._cells[kind] = self._requests.cell(labels)
-            cell[bisect_left(_DURATIONS, seconds)] += 1
-            cell[-1] += seconds
+    def numbers_of(self, method: str, route: str, status: int) -> Numbers:
+        """The numbers of requests of one kind."""
+        return self._requests.cell((method if method in METHODS else "other", route or "none", str(status)))
 
     def snapshot(self) -> Snapshot:
         now: Snapshot = {histogram.name: histogram.numbers for histogram in self.histograms}

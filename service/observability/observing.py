@@ -1,14 +1,12 @@
 """What observes the requests of a server. It is chosen at the start: if nothing is, an exchange runs by itself."""
 
 import sys
-from collections.abc import Callable, Sequence
-from time import perf_counter
 from typing import Any
 
 from service.observability.access_log import AccessLog
 from service.observability.metrics import Metrics
+from service.observability.recording import Recording
 from service.observability.run import Run
-from service.observability.seen import Seen
 from service.observability.snapshots import Snapshots
 from service.observability.sources import attach
 from service.server.exchange import Exchange
@@ -30,9 +28,9 @@ class Observers:
         if settings.access_log == "on":
             self._access_log = AccessLog(settings.log_format, sys.stderr.buffer, shared=settings.workers > 1)
         self._metrics = Metrics(snapshots.read(slot)) if snapshots else None
-        # The metrics first: a log that cannot be written must not change them.
-        recorders = [observer.record for observer in (self._metrics, self._access_log) if observer]
-        self.record = Recording(recorders) if recorders else None
+        self.record = None
+        if self._metrics or self._access_log:
+            self.record = Recording(self._metrics or Metrics({}), self._access_log)
         self.run: Run = Exchange.run
         self._tracing = None
         if settings.otel_exporter_otlp_endpoint:
@@ -65,28 +63,3 @@ class Observers:
             self._publish()
             if self._tracing:
                 self._tracing.close()
-
-
-class Recording:
-    """Passes what requests did to ``recorders``: those whose responses were written together at once, to save time."""
-
-    def __init__(self, recorders: Sequence[Callable[[list[Seen]], None]]) -> None:
-        self._recorders = recorders
-
-    def __call__(self, exchanges: Sequence[Exchange]) -> None:
-        now = perf_counter()
-        seen = []
-        for exchange in exchanges:
-            scope = exchange.scope
-            client, user = scope["client"], scope.get("user")
-            seen.append(
-                (
-                    (scope["method"], scope.get("path_template", ""), exchange.status),
-                    now - exchange.begun,
-                    client[0] if client else "",
-                    user.user_id if user else None,
-                    exchange.request_id,
-                )
-            )
-        for record in self._recorders:
-            record(seen)
