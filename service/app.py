@@ -19,7 +19,7 @@ from service.http.application import Application
 from service.http.problems import respond
 from service.http.requests import Request
 from service.http.routes import RouteRules
-from service.observability.database import database_class
+from service.observability.database import create_database
 from service.security.cleanup import Cleanup
 from service.security.denylist import Denylist
 from service.security.keys import ACCESS_TOKEN, LOGIN_FAILURES, REFRESH_TOKEN, SEARCH_POSITION, Keys, SecretKey
@@ -41,9 +41,7 @@ API: Final = (AuthController, AccountController, UserController, PostController,
 def create_app(given: Settings | None = None) -> Litestar:
     """Build the application from ``given`` settings, else from the environment's. Raises ``SettingsError``."""
     chosen = given or settings.load()
-    db = database_class(chosen)(
-        chosen.database_url, connections=chosen.database_connections, timeout=chosen.database_timeout_seconds
-    )
+    db = create_database(chosen)
     passwords = Passwords(
         memory_kib=chosen.password_memory_kib,
         passes=chosen.password_passes,

@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from functools import partial, wraps
 from itertools import pairwise
 from operator import itemgetter
+from time import monotonic
 from typing import Any, ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 import asyncpg
 
 from service.database.batching import BatchLoader, Row, WriteBatcher, reject, resolve, run_in_background, settle
+from service.database.observer import Observer, Outcome
 from service.database.pool import ConnectionPool, Usage
 from service.database.pooled_connection import PooledConnection
 from service.database.pooler import SHARED_SESSION_ERRORS
@@ -46,13 +48,13 @@ class Database:
     All of these raise ``DatabaseUnavailable``, or the error that asyncpg raises for a faulty statement.
     """
 
-    pool_class: ClassVar = ConnectionPool
     transaction_class: ClassVar = Transaction
 
-    def __init__(self, url: str, *, connections: int, timeout: float) -> None:
+    def __init__(self, url: str, *, connections: int, timeout: float, observer: Observer | None = None) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and then each statement."""
+        self.observer = observer
         self._timeout = timeout
-        self._pool = self.pool_class(url, size=connections, timeout=timeout)
+        self._pool = ConnectionPool(url, size=connections, timeout=timeout, observer=observer)
         self._loaders: dict[tuple[str, Row], BatchLoader[Any, Any]] = {}
         self._batchers: dict[str, WriteBatcher[Any]] = {}
         self._probe: asyncio.Task[bool] | None = None
@@ -84,21 +86,35 @@ class Database:
 
     async def run(self, statement: str, *arguments: Any) -> Rows:
         """Run a statement once. If this raises ``DatabaseUnavailable``, a write may or may not have been applied."""
-        pooled = await self._pool.acquire()
+        begun = monotonic()
+        outcome: Outcome = "error"
         try:
-            rows = await pooled.connection.fetch(statement, *arguments)
-        except Exception as error:
-            lost = pooled.connection.is_closed()
-            self._pool.release_after(error, pooled)
-            if not (lost or isinstance(error, UNAVAILABLE)):
+            pooled = self._pool.take_idle() or await self._pool.acquire()
+            try:
+                rows: Rows = await pooled.connection.fetch(statement, *arguments)
+            except BaseException as error:
+                self._release_after(error, pooled)
                 raise
+            self._pool.release(pooled)
+            outcome = "ok"
+        except DatabaseUnavailable:
+            outcome = "unavailable"
+            raise
+        finally:
+            if self.observer:
+                self.observer.statement_ended(outcome, monotonic() - begun)
+        return rows
+
+    def _release_after(self, error: BaseException, pooled: PooledConnection) -> None:
+        """Release the connection of a statement that failed. Raises ``DatabaseUnavailable`` if that is the cause."""
+        if not isinstance(error, Exception):  # cancelled: the response may still be on the way
+            self._pool.close(pooled)
+            return
+        lost = pooled.connection.is_closed()
+        self._pool.release_after(error, pooled)
+        if lost or isinstance(error, UNAVAILABLE):
             self._pool.status.log_failure("a statement failed", error)
             raise (ConnectionLost if lost else DatabaseUnavailable) from error
-        except BaseException:  # cancelled: the response may still be on the way
-            self._pool.close(pooled)
-            raise
-        self._pool.release(pooled)
-        return rows
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -179,6 +195,8 @@ class Database:
         arguments: Row,
         batch: dict[Key, list["Future[V]"]],
     ) -> None:
+        if self.observer:
+            self.observer.batch_sent("read", len(batch))
         keys = [*batch]
         columns = zip(*keys, strict=True) if isinstance(keys[0], tuple) else [keys]
         try:
@@ -214,10 +232,14 @@ class Database:
         return await batcher.write(row, key)
 
     async def _write_all(self, batch_statement: str, rows: list[Row]) -> dict[int, Row]:
+        if self.observer:
+            self.observer.batch_sent("write", len(rows))
         written = await self.run(batch_statement, *zip(*rows, strict=True))
         return {row[0] - 1: row[1:] for row in written}
 
     async def _write_one(self, statement: str, row: Row) -> asyncpg.Record | None:
+        if self.observer:
+            self.observer.batch_sent("write", 1)
         return await self.write_row(statement, *row)
 
     def usage(self) -> Usage:

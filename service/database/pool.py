@@ -10,6 +10,7 @@ from asyncpg import ReadOnlySQLTransactionError
 from msgspec import Struct
 
 from service.database.maintenance import check_deadlines, open_connections
+from service.database.observer import Observer
 from service.database.pooled_connection import MAX_UNCHECKED, PooledConnection, State
 from service.database.pooler import SHARED_SESSION_ERRORS
 from service.database.status import Status
@@ -41,8 +42,9 @@ class ConnectionPool:
     server, that one serves reads, and the pool keeps trying to find one that accepts writes.
     """
 
-    def __init__(self, url: str, *, size: int, timeout: float) -> None:
+    def __init__(self, url: str, *, size: int, timeout: float, observer: Observer | None = None) -> None:
         """``timeout`` in seconds bounds the wait for a connection, and each statement on it."""
+        self._observer = observer
         self.url = url
         self.size = size
         self.timeout = timeout
@@ -78,9 +80,29 @@ class ConnectionPool:
             available=self.status.available,
         )
 
+    def take_idle(self) -> PooledConnection | None:
+        """Take the connection that was used last, if it is idle and needs no check."""
+        if not self._idle:
+            return None
+        pooled = self._idle[-1]
+        if monotonic() - pooled.last_response >= MAX_UNCHECKED or pooled.connection.is_closed():
+            return None
+        self._idle.pop()
+        pooled.state = State.IN_USE
+        if self._observer:
+            self._observer.connection_awaited(0)
+        return pooled
+
     async def acquire(self) -> PooledConnection:
         """Take a connection for one statement. Raises ``DatabaseUnavailable``."""
         begun = monotonic()
+        try:
+            return await self._acquire(begun)
+        finally:
+            if self._observer:
+                self._observer.connection_awaited(monotonic() - begun)
+
+    async def _acquire(self, begun: float) -> PooledConnection:
         while self._idle:
             pooled = self._idle.pop()
             if pooled.connection.is_closed():

@@ -1,80 +1,49 @@
-"""The database as the app uses it: by itself, measured or traced."""
+"""The metrics of the database."""
 
-from collections.abc import Coroutine
-from time import perf_counter
-from typing import Any
+from typing import Literal
 
-from service.database.batching import Row
-from service.database.database import Database, Grouping, Key, Rows
-from service.database.pool import ConnectionPool
-from service.errors import DatabaseUnavailable
+from service.database.database import Database
+from service.database.observer import Outcome
 from service.observability.families import BATCH_ROWS, POOL_WAIT, STATEMENTS
 from service.observability.metrics import Histogram
 from service.settings import Settings
 
 
-class MeasuredPool(ConnectionPool):
-    """Measures how long its callers wait for a connection."""
+class DatabaseMetrics:
+    """Counts statements, waits for a connection, and batches."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.waits = Histogram(POOL_WAIT)
-        self._wait = self.waits.cell(())
+    def __init__(self) -> None:
+        self._statements, self._waits, self._batches = (
+            Histogram(STATEMENTS),
+            Histogram(POOL_WAIT),
+            Histogram(BATCH_ROWS),
+        )
+        self.histograms = [self._statements, self._waits, self._batches]
+        outcomes: tuple[Outcome, ...] = ("ok", "error", "unavailable")
+        self._of_outcome = {outcome: self._statements.cell((outcome,)) for outcome in outcomes}
+        self._of_kind = {kind: self._batches.cell((kind,)) for kind in ("read", "write")}
+        self._wait = self._waits.cell(())
 
-    async def acquire(self) -> Any:
-        begun = perf_counter()
-        try:
-            return await super().acquire()
-        finally:
-            self.waits.observe(self._wait, perf_counter() - begun)
+    def statement_ended(self, outcome: Outcome, seconds: float) -> None:
+        self._statements.observe(self._of_outcome[outcome], seconds)
 
+    def connection_awaited(self, seconds: float) -> None:
+        self._waits.observe(self._wait, seconds)
 
-class MeasuredDatabase(Database):
-    """Measures statements and batches."""
-
-    _pool: MeasuredPool
-    pool_class = MeasuredPool
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        statements, batches = Histogram(STATEMENTS), Histogram(BATCH_ROWS)
-        self.histograms = [statements, batches, self._pool.waits]
-        self._observe, self._observe_batch = statements.observe, batches.observe
-        self._ok, self._error, self._unavailable = (statements.cell((name,)) for name in ("ok", "error", "unavailable"))
-        self._reads, self._writes = (batches.cell((name,)) for name in ("read", "write"))
-
-    async def run(self, statement: str, *arguments: Any) -> Rows:
-        begun = perf_counter()
-        outcome = self._error
-        try:
-            rows = await super().run(statement, *arguments)
-            outcome = self._ok
-        except DatabaseUnavailable:
-            outcome = self._unavailable
-            raise
-        finally:
-            self._observe(outcome, perf_counter() - begun)
-        return rows
-
-    def _fetch_keys(
-        self, statement: str, group: Grouping, build: Any, arguments: Row, batch: dict[Key, list[Any]]
-    ) -> Coroutine[Any, Any, None]:
-        self._observe_batch(self._reads, len(batch))
-        return super()._fetch_keys(statement, group, build, arguments, batch)
-
-    def _write_all(self, batch_statement: str, rows: list[Row]) -> Coroutine[Any, Any, dict[int, Row]]:
-        self._observe_batch(self._writes, len(rows))
-        return super()._write_all(batch_statement, rows)
-
-    def _write_one(self, statement: str, row: Row) -> Coroutine[Any, Any, Any]:
-        self._observe_batch(self._writes, 1)
-        return super()._write_one(statement, row)
+    def batch_sent(self, kind: Literal["read", "write"], rows: int) -> None:
+        self._batches.observe(self._of_kind[kind], rows)
 
 
-def database_class(settings: Settings) -> type[Database]:
-    """The class that the settings ask for."""
+def create_database(settings: Settings) -> Database:
+    """The database as the app uses it: by itself, measured or traced."""
+    database_class = Database
     if settings.otel_exporter_otlp_endpoint:
-        from service.observability import tracing  # noqa: PLC0415 - its packages are optional
+        from service.observability.tracing import TracedDatabase  # noqa: PLC0415 - its packages are optional
 
-        return tracing.TracedAndMeasuredDatabase if settings.metrics_port else tracing.TracedDatabase
-    return MeasuredDatabase if settings.metrics_port else Database
+        database_class = TracedDatabase
+    return database_class(
+        settings.database_url,
+        connections=settings.database_connections,
+        timeout=settings.database_timeout_seconds,
+        observer=DatabaseMetrics() if settings.metrics_port else None,
+    )

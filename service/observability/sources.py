@@ -10,7 +10,7 @@ from service.server.shedding import LoadShedding
 def attach(metrics: Metrics, shedding: LoadShedding) -> None:
     """Let ``metrics`` include the app's database, passwords, logins and load shedding."""
     database, passwords = shedding.app.state["db"], shedding.app.state["passwords"]
-    metrics.histograms += database.histograms
+    metrics.histograms += database.observer.histograms
 
     def samples() -> Iterator[Sample]:
         yield "http_requests_in_flight", (), shedding.in_flight

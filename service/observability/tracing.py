@@ -21,7 +21,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from service.database.database import Database, Rows
 from service.database.transaction import Transaction
 from service.observability.context import current_scopes
-from service.observability.database import MeasuredDatabase
 from service.observability.run import Run
 from service.server.exchange import Exchange
 
@@ -133,7 +132,3 @@ class TracedDatabase(Database):
     async def run(self, statement: str, *arguments: Any) -> Rows:
         with _statement_span(statement):
             return await super().run(statement, *arguments)
-
-
-class TracedAndMeasuredDatabase(TracedDatabase, MeasuredDatabase):
-    pass

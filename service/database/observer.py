@@ -1,0 +1,18 @@
+"""What measures the database."""
+
+from typing import Literal, Protocol
+
+Outcome = Literal["ok", "error", "unavailable"]
+
+
+class Observer(Protocol):
+    """Gets durations in seconds."""
+
+    def statement_ended(self, outcome: Outcome, seconds: float) -> None:
+        """The duration includes the wait for a connection."""
+
+    def connection_awaited(self, seconds: float) -> None:
+        """Someone has waited for a connection, with success or not."""
+
+    def batch_sent(self, kind: Literal["read", "write"], rows: int) -> None:
+        """Keys or rows in a statement."""
