@@ -12,7 +12,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.observability.families import FAMILIES
+from service.database.database import Database
+from service.errors import DatabaseUnavailable
+from service.observability.database import DatabaseMetrics
+from service.observability.families import BATCH_ROWS, FAMILIES, POOL_WAIT, STATEMENTS
 from tests.people import Person
 from tests.processes import Start, free_port, read_output, read_until, wait_for_workers, wait_until_serving
 from tests.raw_http import Client, exchange, get
@@ -266,3 +269,30 @@ async def test_a_client_of_the_metrics_that_resets_its_connection_writes_nothing
     await page.text()
 
     assert [record for record in await stop(process) if record["level"] != "info"] == []
+
+
+async def test_every_outcome_wait_and_batch_of_the_database_is_counted(database_url: str) -> None:
+    metrics = DatabaseMetrics()
+    database = Database(database_url, connections=2, timeout=5, observer=metrics)
+    async with database.lifespan():
+        await database.fetch("select 1")
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await database.fetch("select * from nothing")
+        with pytest.raises(DatabaseUnavailable):
+            await database.run("select pg_terminate_backend(pg_backend_pid())")
+        numbered = "select number, value from unnest($1::int[]) with ordinality as given (value, number)"
+        written = await asyncio.gather(*(database.write("select $1::int", numbered, value) for value in (7, 8, 9)))
+
+    counted = {
+        (histogram.name, *labels): (sum(counts), total)
+        for histogram in metrics.histograms
+        for labels, (*counts, total) in histogram.numbers.items()
+    }
+    assert [row[0] for row in written] == [7, 8, 9]
+    assert {outcome: counted[STATEMENTS, outcome][0] for outcome in ("ok", "error", "unavailable")} == {
+        "ok": 2,
+        "error": 1,
+        "unavailable": 1,
+    }
+    assert counted[POOL_WAIT,][0] == 4
+    assert (counted[BATCH_ROWS, "write"], counted[BATCH_ROWS, "read"]) == ((1, 3), (0, 0))
