@@ -8,7 +8,7 @@ import signal
 import time
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import httpx
@@ -18,7 +18,7 @@ from service.observability.access_log import AccessLog
 from service.observability.logs import TextFormatter
 from service.observability.metrics import Metrics
 from service.observability.recording import Recording
-from service.server.exchange import Exchange
+from tests.exchanges import ended
 from tests.people import Person
 from tests.processes import Start, pause, read_output, read_until, wait_until_serving
 from tests.raw_http import Client, exchange, get, post
@@ -105,15 +105,6 @@ async def test_the_access_log_of_people_is_a_line_of_text(
         r"GET     /users/{user_id}       404 +\d+\.\d ms client=127\.0\.0\.1 user_id=- request_id=mine",
         text.splitlines()[-1],
     )
-
-
-def ended(route: str = "/", status: int = 200, client: str = "192.0.2.1", request_id: bytes = b"mine") -> Exchange:
-    """A request that has its response."""
-    scope = {"method": "GET", "path_template": route, "client": (client, 1), "headers": [(b"x-request-id", request_id)]}
-    request: Exchange = Exchange(cast("Any", None), cast("Any", None), scope, keep_alive=True)
-    request.begun = time.perf_counter()
-    request.status = status
-    return request
 
 
 def recording(log: AccessLog) -> Recording:

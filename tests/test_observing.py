@@ -4,9 +4,7 @@ import asyncio
 import errno
 import io
 import sys
-from time import perf_counter
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,9 +16,10 @@ from service.observability.metrics import Metrics
 from service.observability.observing import Observers
 from service.observability.recording import Recording
 from service.server.connection import Connection
-from service.server.exchange import CLIENT_GONE, Exchange
+from service.server.exchange import CLIENT_GONE
 from service.server.state import Connections, Limits
 from tests.conftest import settings_of
+from tests.exchanges import ended
 from tests.raw_http import Client, get
 from tests.records import Record, accesses, parse
 
@@ -145,23 +144,13 @@ async def test_a_request_whose_handler_fails_after_its_response_is_recorded_once
     assert accesses(app.recorded()) == [("GET", None, 200, None)]
 
 
-def exchange_of(user_id: int | None, seconds: float) -> Exchange:
-    scope: dict[str, Any] = {"method": "GET", "path_template": "/posts", "client": None, "headers": []}
-    if user_id is not None:
-        scope["user"] = SimpleNamespace(user_id=user_id)
-    exchange: Exchange = Exchange(cast("Any", None), cast("Any", None), scope, keep_alive=True)
-    exchange.status = 200
-    exchange.begun = perf_counter() - seconds
-    return exchange
-
-
 async def test_more_kinds_and_durations_than_are_remembered_are_all_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "_MAX_REMEMBERED", 3)
     app = Hanging()
     users = [1, 2, None, 3, 4, 1, 0, 5, 2, None]
 
     for number, user_id in enumerate(users):
-        app.record([exchange_of(user_id, number / 10)])
+        app.record([ended(client=None, user_id=user_id, seconds=number / 10)])
 
     records = app.recorded()
     assert [record["user_id"] for record in records] == users
@@ -170,3 +159,7 @@ async def test_more_kinds_and_durations_than_are_remembered_are_all_recorded(mon
     [numbers] = app.metrics.histograms[0].numbers.values()
     assert numbers[-1] == pytest.approx(4.5, abs=0.1)
     assert sum(numbers[: bounds.index(0.5) + 1]) == 5
+
+
+def test_all_durations_of_a_step_are_in_one_bucket() -> None:
+    assert all((bound * recording._STEPS).is_integer() for bound in FAMILIES[REQUESTS].buckets)  # noqa: SLF001

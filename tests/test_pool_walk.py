@@ -59,7 +59,7 @@ class Walk:
     async def acquire_in_time(self) -> PooledConnection:
         begun = monotonic()
         try:
-            return self.pool.take_idle() or await self.pool.acquire()
+            return await self.pool.acquire()
         finally:
             assert monotonic() - begun < TIMEOUT + CHECK_TIMEOUT + SLACK
 

@@ -89,7 +89,7 @@ class Database:
         begun = monotonic()
         outcome: Outcome = "error"
         try:
-            pooled = self._pool.take_idle() or await self._pool.acquire()
+            pooled = await self._pool.acquire()
             try:
                 rows: Rows = await pooled.connection.fetch(statement, *arguments)
             except BaseException as error:

@@ -12,7 +12,7 @@ class Observer(Protocol):
         """The duration includes the wait for a connection."""
 
     def connection_awaited(self, seconds: float) -> None:
-        """Someone has waited for a connection, with success or not."""
+        """A caller has got a connection, or has failed to."""
 
     def batch_sent(self, kind: Literal["read", "write"], rows: int) -> None:
-        """Keys or rows in a statement."""
+        """``rows`` are the keys or rows of one statement."""

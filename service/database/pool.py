@@ -80,46 +80,30 @@ class ConnectionPool:
             available=self.status.available,
         )
 
-    def take_idle(self) -> PooledConnection | None:
-        """Take the connection that was used last, if it is idle and needs no check."""
-        if not self._idle:
-            return None
-        pooled = self._idle[-1]
-        if monotonic() - pooled.last_response >= MAX_UNCHECKED or pooled.connection.is_closed():
-            return None
-        self._idle.pop()
-        pooled.state = State.IN_USE
-        if self._observer:
-            self._observer.connection_awaited(0)
-        return pooled
-
     async def acquire(self) -> PooledConnection:
         """Take a connection for one statement. Raises ``DatabaseUnavailable``."""
         begun = monotonic()
         try:
-            return await self._acquire(begun)
+            while self._idle:
+                pooled = self._idle.pop()
+                if pooled.connection.is_closed():
+                    self.close(pooled)  # ``_on_terminated`` follows, unless it was closed before it was added
+                    continue
+                pooled.state = State.IN_USE
+                if begun - pooled.last_response < MAX_UNCHECKED or await self._check(pooled):
+                    return pooled
+            if not self.status.available:
+                raise DatabaseUnavailable
+            self.connection_needed.set()
+            try:
+                return await self.waiters.wait(begun + self.timeout - monotonic(), self.release)
+            except TimeoutError as error:
+                in_use = f"{len(self.open)} of {self.size} connections (DATABASE_CONNECTIONS) were in use"
+                self.status.log_failure("no connection became free", self.status.connect_error or TimeoutError(in_use))
+                raise DatabaseUnavailable from error
         finally:
             if self._observer:
                 self._observer.connection_awaited(monotonic() - begun)
-
-    async def _acquire(self, begun: float) -> PooledConnection:
-        while self._idle:
-            pooled = self._idle.pop()
-            if pooled.connection.is_closed():
-                self.close(pooled)  # ``_on_terminated`` follows, unless it was closed before it was added
-                continue
-            pooled.state = State.IN_USE
-            if begun - pooled.last_response < MAX_UNCHECKED or await self._check(pooled):
-                return pooled
-        if not self.status.available:
-            raise DatabaseUnavailable
-        self.connection_needed.set()
-        try:
-            return await self.waiters.wait(begun + self.timeout - monotonic(), self.release)
-        except TimeoutError as error:
-            in_use = f"{len(self.open)} of {self.size} connections (DATABASE_CONNECTIONS) were in use"
-            self.status.log_failure("no connection became free", self.status.connect_error or TimeoutError(in_use))
-            raise DatabaseUnavailable from error
 
     def release(self, pooled: PooledConnection) -> None:
         """Give a connection to the caller that has waited longest, or keep it idle. If it was retired, close it."""

@@ -29,7 +29,7 @@ class Text:
     start = b""
     end = b"\n"
 
-    def kind(self, method: str, route: str, status: int) -> bytes:
+    def head(self, method: str, route: str, status: int) -> bytes:
         return f" INFO    {LOGGER}: {method or '-':7} {route or '-':22} {status} ".encode()
 
     def duration(self, milliseconds: float) -> bytes:
@@ -49,7 +49,7 @@ class Json:
     start = b'{"timestamp":"'
     end = b'",' + _members(level="info", logger=LOGGER, message="request") + b"}\n"
 
-    def kind(self, method: str, route: str, status: int) -> bytes:
+    def head(self, method: str, route: str, status: int) -> bytes:
         return b'",' + _members(method=method or None, route=route or None, status=status)
 
     def duration(self, milliseconds: float) -> bytes:

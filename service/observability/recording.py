@@ -1,7 +1,6 @@
 """Records what requests did: in the metrics and in the access log.
 
-This is the cost of observation that every request pays, so there is one loop for both, and each request adds parts of
-its line that were formatted before.
+Every request pays for this. So there is one loop for both, and the parts that lines have in common are formatted once.
 """
 
 from bisect import bisect_left
@@ -16,7 +15,7 @@ from service.server.exchange import Exchange
 
 _BOUNDS: Final = FAMILIES[REQUESTS].buckets
 
-# Durations are counted in steps of 1/20 ms. Lines have 1/10 ms, rounded; no bound of a bucket is within a step.
+# Durations are counted in steps of 1/20 ms. A line rounds them to 1/10 ms. All durations of a step are in one bucket.
 _STEPS: Final = 20_000  # a second
 
 # What requests may have in common: method, template of the route, status, client and user id. The texts are empty if
@@ -31,6 +30,7 @@ class Recording:
     """Records requests whose responses were written together."""
 
     def __init__(self, metrics: Metrics, log: AccessLog | None) -> None:
+        """``log`` is ``None`` without an access log. Metrics that nobody publishes are counted all the same."""
         self._metrics = metrics
         self._log = log
         # What follows from a kind: its numbers in the metrics, and the parts of its lines that name it.
@@ -75,7 +75,7 @@ class Recording:
             self._kinds.clear()
         method, route, status, client, user_id = kind
         line = self._log.line if self._log else None
-        head, origin = (line.kind(method, route, status), line.origin(client, user_id)) if line else (b"", b"")
+        head, origin = (line.head(method, route, status), line.origin(client, user_id)) if line else (b"", b"")
         self._kinds[kind] = found = self._metrics.numbers_of(method, route, status), head, origin
         return found
 
