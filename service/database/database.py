@@ -86,7 +86,7 @@ class Database:
 
     async def run(self, statement: str, *arguments: Any) -> Rows:
         """Run a statement once. If this raises ``DatabaseUnavailable``, a write may or may not have been applied."""
-        begun = monotonic()
+        begun = monotonic() if self.observer else 0.0
         outcome: Outcome = "error"
         try:
             pooled = await self._pool.acquire()

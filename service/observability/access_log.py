@@ -67,7 +67,8 @@ class AccessLog:
         self.line = Json() if log_format == "json" else Text()
         self._stream = stream
         self._max_write = _MAX_SHARED_WRITE if shared else _MAX_WRITE
-        self._unwritten = bytearray()
+        self._unwritten: list[bytes] = []
+        self._size = 0  # of what is unwritten
         self._timer: asyncio.TimerHandle | None = None
         self._second = 0
         self._until_millisecond = b""  # of a line in this second
@@ -87,24 +88,26 @@ class AccessLog:
         return self._until_time
 
     def add(self, lines: bytes) -> None:
-        self._unwritten += lines
+        """Add one line or several."""
+        if self._size + len(lines) > self._max_write:
+            self._write()
+        self._unwritten.append(lines)
+        self._size += len(lines)
         if not self._timer:
             self._timer = asyncio.get_running_loop().call_later(_DELAY, self.flush)
-        if len(self._unwritten) > self._max_write:
-            self._write(self._max_write)
 
     def flush(self) -> None:
         self._timer = None
-        self._write(0)
+        self._write()
 
-    def _write(self, rest: int) -> None:
-        """Write lines until at most ``rest`` bytes are left. If the stream fails, what it does not take is lost."""
-        lines, self._unwritten = self._unwritten, bytearray()
-        start = 0
-        while len(lines) - start > rest:
+    def _write(self) -> None:
+        """Write all lines. If the stream fails, what it does not take is lost."""
+        lines = b"".join(self._unwritten)
+        self._unwritten.clear()
+        self._size = start = 0
+        while start < len(lines):
             # A line that is too long by itself is written by itself.
             end = 1 + max(lines.find(b"\n", start), lines.rfind(b"\n", start, start + self._max_write))
             self._stream.write(lines[start:end])
             self._stream.flush()
             start = end
-        self._unwritten = lines[start:]
