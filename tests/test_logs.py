@@ -158,8 +158,10 @@ async def test_lines_are_written_together_and_no_write_is_too_long_for_a_shared_
 
     for first in range(0, 500, 5):
         record([ended(request_id=b"%d" % number) for number in range(first, first + 5)])
+    before_flush = sum(map(len, stream.written))
     log.flush()
 
+    assert sum(map(len, stream.written)) - before_flush <= max_write
     assert all(len(piece) <= max_write and piece.endswith(b"\n") for piece in stream.written)
     assert len(stream.written) <= 150_000 // max_write
     assert [record["request_id"] for record in parse(b"".join(stream.written).decode())] == [*map(str, range(500))]
