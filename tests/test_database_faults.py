@@ -31,6 +31,9 @@ from tests.serving import open_client
 from tests.tables import principal_of
 from tests.waiting import until
 
+# A session counts for the limit of its role until it has ended, a moment after it was told to.
+ALL_STARTED_SINCE = "select count(*) = 0 from pg_stat_activity where usename = $1 and backend_start < $2"
+
 # Seconds. What happens "at once" takes less than the timeout.
 TIMEOUT = 1
 AT_ONCE = 0.8
@@ -301,7 +304,9 @@ async def test_the_service_works_with_fewer_connections_than_it_wants(
 
     async def allow(connections: int) -> None:
         await admin.execute(f"alter role {ROLE} connection limit {connections}")
+        limited_at = await admin.fetchval("select clock_timestamp()")
         await admin.execute(TERMINATE)
+        await until(lambda: admin.fetchval(ALL_STARTED_SINCE, ROLE, limited_at), 5)
 
     async def read_all() -> set[int]:
         return await statuses(
@@ -310,6 +315,7 @@ async def test_the_service_works_with_fewer_connections_than_it_wants(
         )
 
     await allow(1)
+    await until(lambda: is_ready(own_client), 1)  # it may have tried to connect before the last session had ended
     with_one = await read_all()
     await allow(0)
     async with takes_at_most(AT_ONCE):
