@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import asyncpg
@@ -274,14 +275,17 @@ async def test_a_client_of_the_metrics_that_resets_its_connection_writes_nothing
 async def test_every_outcome_wait_and_batch_of_the_database_is_counted(database_url: str) -> None:
     metrics = DatabaseMetrics()
     database = Database(database_url, connections=2, timeout=5, observer=metrics)
+    begun = time.monotonic()
     async with database.lifespan():
-        await database.fetch("select 1")
+        await database.fetch("select pg_sleep(0.02)")
         with pytest.raises(asyncpg.UndefinedTableError):
             await database.fetch("select * from nothing")
         with pytest.raises(DatabaseUnavailable):
             await database.run("select pg_terminate_backend(pg_backend_pid())")
         numbered = "select number, value from unnest($1::int[]) with ordinality as given (value, number)"
         written = await asyncio.gather(*(database.write("select $1::int", numbered, value) for value in (7, 8, 9)))
+        await database.write("select $1::int", numbered, 10)
+    elapsed = time.monotonic() - begun
 
     counted = {
         (histogram.name, *labels): (sum(counts), total)
@@ -290,9 +294,11 @@ async def test_every_outcome_wait_and_batch_of_the_database_is_counted(database_
     }
     assert [row[0] for row in written] == [7, 8, 9]
     assert {outcome: counted[STATEMENTS, outcome][0] for outcome in ("ok", "error", "unavailable")} == {
-        "ok": 2,
+        "ok": 3,
         "error": 1,
         "unavailable": 1,
     }
-    assert counted[POOL_WAIT,][0] == 4
-    assert (counted[BATCH_ROWS, "write"], counted[BATCH_ROWS, "read"]) == ((1, 3), (0, 0))
+    assert 0.02 <= counted[STATEMENTS, "ok"][1] <= elapsed
+    assert counted[POOL_WAIT,][0] == 5
+    assert counted[POOL_WAIT,][1] <= elapsed
+    assert (counted[BATCH_ROWS, "write"], counted[BATCH_ROWS, "read"]) == ((2, 4), (0, 0))

@@ -15,4 +15,4 @@ class Observer(Protocol):
         """A caller has got a connection, or has failed to."""
 
     def batch_sent(self, kind: Literal["read", "write"], rows: int) -> None:
-        """``rows`` are the keys or rows of one statement."""
+        """``rows``: how many keys or rows one statement has."""

@@ -1,4 +1,4 @@
-"""The metrics of the database."""
+"""The metrics of the database, and the database that the settings ask for."""
 
 from typing import Literal
 
@@ -13,12 +13,11 @@ class DatabaseMetrics:
     """Counts statements, waits for a connection, and batches."""
 
     def __init__(self) -> None:
-        self._statements, self._waits, self._batches = (
+        self._statements, self._waits, self._batches = self.histograms = (
             Histogram(STATEMENTS),
             Histogram(POOL_WAIT),
             Histogram(BATCH_ROWS),
         )
-        self.histograms = [self._statements, self._waits, self._batches]
         outcomes: tuple[Outcome, ...] = ("ok", "error", "unavailable")
         self._of_outcome = {outcome: self._statements.cell((outcome,)) for outcome in outcomes}
         self._of_kind = {kind: self._batches.cell((kind,)) for kind in ("read", "write")}
@@ -35,7 +34,7 @@ class DatabaseMetrics:
 
 
 def create_database(settings: Settings) -> Database:
-    """The database as the app uses it: by itself, measured or traced."""
+    """The database, measured and traced if the settings say so."""
     database_class = Database
     if settings.otel_exporter_otlp_endpoint:
         from service.observability.tracing import TracedDatabase  # noqa: PLC0415 - its packages are optional

@@ -16,7 +16,7 @@ from service.server.exchange import Exchange
 
 _BOUNDS: Final = FAMILIES[REQUESTS].buckets
 
-# Where a histogram has its sum. As -1 it would be slower to find; so would ``int`` be than ``floor``.
+# The index of the sum in a histogram. A negative index is slower, as ``int`` is slower than ``floor``.
 _SUM: Final = len(_BOUNDS) + 1
 
 # Durations are counted in steps of 1/20 ms. A line rounds them to 1/10 ms. All durations of a step are in one bucket.
